@@ -1,0 +1,85 @@
+#include "core/cpu_features.h"
+
+#include <cstdlib>
+#include <cstring>
+#include <initializer_list>
+
+namespace convext {
+namespace {
+
+bool cpu_executes(Isa isa) {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  switch (isa) {
+    case Isa::baseline:
+      return true;
+    case Isa::neon:
+      return false;
+    case Isa::avx2:
+      return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+             __builtin_cpu_supports("f16c");
+    case Isa::avx512:
+      return cpu_executes(Isa::avx2) && __builtin_cpu_supports("avx512f") &&
+             __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+             __builtin_cpu_supports("avx512vl");
+  }
+  return false;
+#elif defined(__aarch64__)
+  return isa == Isa::baseline || isa == Isa::neon;  // NEON is part of the architecture
+#else
+  return isa == Isa::baseline;
+#endif
+}
+
+// An unknown value caps nothing: a typo must not make a program slower in silence, and `build_info` shows it.
+Isa highest_allowed() {
+  const char* value = std::getenv("CONVEXT_MAX_ISA");
+  if (value == nullptr) return Isa::avx512;
+  for (Isa isa : {Isa::baseline, Isa::neon, Isa::avx2, Isa::avx512}) {
+    if (std::strcmp(value, isa_name(isa)) == 0) return isa;
+  }
+  return Isa::avx512;
+}
+
+struct Availability {
+  bool isa[4];
+};
+
+Availability probe() {
+  Availability result{};
+  const Isa cap = highest_allowed();
+  for (Isa isa : {Isa::baseline, Isa::neon, Isa::avx2, Isa::avx512}) {
+    result.isa[static_cast<int>(isa)] = isa <= cap && cpu_executes(isa);
+  }
+  return result;
+}
+
+}  // namespace
+
+const char* isa_name(Isa isa) {
+  switch (isa) {
+    case Isa::baseline:
+      return "baseline";
+    case Isa::neon:
+      return "neon";
+    case Isa::avx2:
+      return "avx2";
+    case Isa::avx512:
+      return "avx512";
+  }
+  return "unknown";
+}
+
+bool isa_available(Isa isa) {
+  static const Availability availability = probe();
+  return availability.isa[static_cast<int>(isa)];
+}
+
+Isa best_isa() {
+  for (Isa isa : {Isa::avx512, Isa::avx2, Isa::neon}) {
+    if (isa_available(isa)) return isa;
+  }
+  return Isa::baseline;
+}
+
+}  // namespace convext

@@ -1,0 +1,133 @@
+#include "core/planner.h"
+
+#include <atomic>
+#include <mutex>
+
+#include "cpu/kernel_list.h"
+
+namespace convext {
+namespace {
+
+// A kernel's builds stand together, the most capable instruction set first.
+std::vector<const Kernel*> make_list() {
+  std::vector<const Kernel*> list;
+#define CONVEXT_ADD(isa, name) list.push_back(&isa##_isa::name);
+#if defined(CONVEXT_BUILD_AVX512)
+#define CONVEXT_ADD_AVX512(name) CONVEXT_ADD(avx512, name)
+#else
+#define CONVEXT_ADD_AVX512(name)
+#endif
+#if defined(CONVEXT_BUILD_AVX2)
+#define CONVEXT_ADD_AVX2(name) CONVEXT_ADD(avx2, name)
+#else
+#define CONVEXT_ADD_AVX2(name)
+#endif
+#if defined(CONVEXT_BUILD_NEON)
+#define CONVEXT_ADD_NEON(name) CONVEXT_ADD(neon, name)
+#else
+#define CONVEXT_ADD_NEON(name)
+#endif
+#define CONVEXT_ADD_ALL(name) \
+  CONVEXT_ADD_AVX512(name)    \
+  CONVEXT_ADD_AVX2(name)      \
+  CONVEXT_ADD_NEON(name)      \
+  CONVEXT_ADD(baseline, name)
+  CONVEXT_CPU_KERNELS(CONVEXT_ADD_ALL)
+#undef CONVEXT_ADD_ALL
+#undef CONVEXT_ADD_NEON
+#undef CONVEXT_ADD_AVX2
+#undef CONVEXT_ADD_AVX512
+#undef CONVEXT_ADD
+  list.push_back(&reference_kernel);
+  return list;
+}
+
+Reason isa_missing(Isa isa) {
+  switch (isa) {
+    case Isa::baseline:
+      return "this CPU cannot run the baseline build";
+    case Isa::neon:
+      return "this CPU has no NEON, or CONVEXT_MAX_ISA excludes it";
+    case Isa::avx2:
+      return "this CPU has no AVX2 + FMA + F16C, or CONVEXT_MAX_ISA excludes it";
+    case Isa::avx512:
+      return "this CPU has no AVX-512 (F, BW, DQ, VL), or CONVEXT_MAX_ISA excludes it";
+  }
+  return "unknown instruction set";
+}
+
+bool matches(const Kernel& kernel, const std::string& name) {
+  return name == kernel.name || name == qualified_name(kernel);
+}
+
+std::mutex forced_name_mutex;
+std::string forced_name;
+std::atomic<bool> is_forced{false};
+std::atomic<Float32Precision> precision{Float32Precision::highest};
+
+}  // namespace
+
+const std::vector<const Kernel*>& all_kernels() {
+  static const std::vector<const Kernel*> list = make_list();
+  return list;
+}
+
+std::string qualified_name(const Kernel& kernel) {
+  return std::string(kernel.name) + "/" + isa_name(kernel.isa);
+}
+
+Reason why_not(const Kernel& kernel, const ConvProblem& problem) {
+  if (!isa_available(kernel.isa)) return isa_missing(kernel.isa);
+  return kernel.why_not(problem);
+}
+
+const Kernel* plan(const ConvProblem& problem, std::string* error) {
+  if (!is_forced.load(std::memory_order_acquire)) {
+    for (const Kernel* kernel : all_kernels()) {
+      if (why_not(*kernel, problem) == nullptr) return kernel;
+    }
+    *error = "no kernel can run this problem";
+    return nullptr;
+  }
+  const std::string name = forced_kernel();
+  std::string reasons;
+  for (const Kernel* kernel : all_kernels()) {
+    if (!name.empty() && !matches(*kernel, name)) continue;
+    const Reason reason = why_not(*kernel, problem);
+    if (reason == nullptr) return kernel;
+    reasons += (reasons.empty() ? "" : "; ") + qualified_name(*kernel) + ": " + reason;
+  }
+  *error = "kernel '" + name + "' was forced, but it cannot run this problem: " + reasons;
+  return nullptr;
+}
+
+bool set_forced_kernel(const std::string& name) {
+  bool known = name.empty();
+  for (const Kernel* kernel : all_kernels()) known = known || matches(*kernel, name);
+  if (!known) return false;
+  const std::lock_guard<std::mutex> lock(forced_name_mutex);
+  forced_name = name;
+  is_forced.store(!name.empty(), std::memory_order_release);
+  return true;
+}
+
+std::string forced_kernel() {
+  const std::lock_guard<std::mutex> lock(forced_name_mutex);
+  return forced_name;
+}
+
+void set_float32_precision(Float32Precision value) {
+  precision.store(value, std::memory_order_relaxed);
+}
+
+Float32Precision float32_precision() {
+  return precision.load(std::memory_order_relaxed);
+}
+
+int useful_workers(const ConvProblem& problem, int threads) {
+  // Waking a thread costs some 5 to 10 us: the time of about 0.5 M multiply-adds on one core.
+  constexpr double serial_multiply_adds = 5e5;
+  return threads <= 1 || multiply_adds(problem) < serial_multiply_adds ? 1 : threads;
+}
+
+}  // namespace convext

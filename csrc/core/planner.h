@@ -1,0 +1,36 @@
+// Chooses the kernel: walk the ordered list, take the first that says yes, keep the reasons of the others.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "core/kernel.h"
+
+namespace convext {
+
+// Every kernel of this build, in the order in which they are tried; the reference stands last and runs
+// everything.
+const std::vector<const Kernel*>& all_kernels();
+
+// "implicit_gemm/avx2"
+std::string qualified_name(const Kernel& kernel);
+
+// The reason why `kernel` cannot run `problem` on this CPU, or nullptr.
+Reason why_not(const Kernel& kernel, const ConvProblem& problem);
+
+// The first kernel that can run the problem. With a forced name ("implicit_gemm" or "implicit_gemm/avx2"):
+// the first of that name, or nullptr with `error` saying why none of them can run.
+const Kernel* plan(const ConvProblem& problem, std::string* error);
+
+// Restricts `plan` to kernels of this name, for the whole process; empty: no restriction. False if there is
+// no kernel of that name.
+bool set_forced_kernel(const std::string& name);
+std::string forced_kernel();
+
+void set_float32_precision(Float32Precision precision);
+Float32Precision float32_precision();
+
+// Workers worth starting: 1 for problems so small that waking a thread costs more than it saves.
+int useful_workers(const ConvProblem& problem, int threads);
+
+}  // namespace convext

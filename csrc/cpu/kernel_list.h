@@ -1,0 +1,30 @@
+// The ordered list of CPU kernels: the first that can run a problem is taken. To add a kernel, write one
+// source file in csrc/cpu/kernels/ that defines it, and add one line here. The reference kernel, which runs
+// everything, follows after the last line.
+#pragma once
+
+#include "core/kernel.h"
+
+// X(name): defined as `extern const Kernel name` in the namespace of every instruction set.
+#define CONVEXT_CPU_KERNELS(X) X(implicit_gemm)
+
+#define CONVEXT_DECLARE_KERNEL(name) extern const Kernel name;
+
+namespace convext {
+namespace baseline_isa {
+CONVEXT_CPU_KERNELS(CONVEXT_DECLARE_KERNEL)
+}
+namespace neon_isa {
+CONVEXT_CPU_KERNELS(CONVEXT_DECLARE_KERNEL)
+}
+namespace avx2_isa {
+CONVEXT_CPU_KERNELS(CONVEXT_DECLARE_KERNEL)
+}
+namespace avx512_isa {
+CONVEXT_CPU_KERNELS(CONVEXT_DECLARE_KERNEL)
+}
+
+extern const Kernel reference_kernel;
+}  // namespace convext
+
+#undef CONVEXT_DECLARE_KERNEL
