@@ -24,32 +24,36 @@ from torch.autograd import forward_ad
 from torch.autograd.function import Function
 
 from convext import ops
-from convext._geometry import Geometry, operator_arguments
+from convext._geometry import DEFAULT_GEOMETRY, Geometry, operator_arguments
 
 _transform_is_active = torch._C._functorch.peek_interpreter_stack
 _BelowAutograd = torch._C._AutoDispatchBelowAutograd
 
 
 def _run(operator: Any, *arguments: Any) -> torch.Tensor:
-    """Calls an operator past autograd, which costs a microsecond less than going through it."""
-    guard = _BelowAutograd()  # lives until this function returns
+    """Calls an operator past autograd, which costs microseconds less than going through it."""
+    guard = _BelowAutograd()
     try:
         return operator._op(*arguments)
     finally:
-        del guard
+        del guard  # at once: a traceback would keep it, and with it autograd off, for as long as it lives
 
 
 def _dispatch(
-    function: type[Function], operator: Any, tensors: Sequence[torch.Tensor | None], settings: tuple[Any, ...]
+    function: type[Function], operator: Any, tensors: tuple[Any, ...], settings: tuple[Any, ...]
 ) -> torch.Tensor:
     """Runs an operator by the cheapest way that gives the derivatives somebody may ask for."""
     if torch.compiler.is_compiling():
         return operator(*tensors, *settings)
     if _transform_is_active() is not None:
         return function.apply(*tensors, *settings)
-    if forward_ad._current_level >= 0 or (
-        torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
-    ):
+    needs_derivative = forward_ad._current_level >= 0
+    if not needs_derivative and torch.is_grad_enabled():
+        for tensor in tensors:
+            if tensor is not None and tensor.requires_grad:
+                needs_derivative = True
+                break
+    if needs_derivative:
         # What Function.apply does where no transform is active, less its binding of the signature with
         # `inspect`, which takes longer than a small convolution.
         return function._short_apply(*tensors, *settings)  # type: ignore[attr-defined]
@@ -66,7 +70,9 @@ def corr2d(
     """C(x, w) + bias, differentiable."""
     if out_dtype is not None:
         return _dispatch(CrossCorrelation2d, ops.corr2d, (input, weight, bias), (*geometry, out_dtype))
-    return _dispatch(CrossCorrelation2d, ops.corr2d, (input, weight, bias), operator_arguments(geometry))
+    settings = operator_arguments(geometry)
+    tensors = (input, weight) if bias is None and not settings else (input, weight, bias)
+    return _dispatch(CrossCorrelation2d, ops.corr2d, tensors, settings)
 
 
 def corr2d_grad_input(
@@ -77,7 +83,7 @@ def corr2d_grad_input(
     channels_last: bool,
 ) -> torch.Tensor:
     """I(g, w), differentiable."""
-    settings = (tuple(input_size), *geometry, channels_last)
+    settings = (tuple(input_size), *_gradient_arguments(geometry, channels_last))
     return _dispatch(GradInput, ops.corr2d_grad_input, (grad_output, weight), settings)
 
 
@@ -89,13 +95,17 @@ def corr2d_grad_weight(
     channels_last: bool,
 ) -> torch.Tensor:
     """W(g, x), differentiable."""
-    settings = (tuple(kernel_size), *geometry, channels_last)
+    settings = (tuple(kernel_size), *_gradient_arguments(geometry, channels_last))
     return _dispatch(GradWeight, ops.corr2d_grad_weight, (grad_output, input), settings)
 
 
 def corr2d_grad_bias(grad_output: torch.Tensor) -> torch.Tensor:
     """The sum over batch, rows and columns, differentiable."""
     return _dispatch(GradBias, ops.corr2d_grad_bias, (grad_output,), ())
+
+
+def _gradient_arguments(geometry: Geometry, channels_last: bool) -> tuple[Any, ...]:
+    return (*geometry, True) if channels_last else operator_arguments(geometry)
 
 
 def _as_geometry(
@@ -112,6 +122,11 @@ def _as_geometry(
         groups,
         padding_mode,
     )
+
+
+def _split_gradient_settings(settings: Sequence[Any]) -> tuple[Geometry, bool]:
+    """What follows the size among a gradient operator's arguments: the geometry, and channels_last."""
+    return _as_geometry(*settings[:5]), len(settings) > 5 and settings[5]
 
 
 def _batch_first(tensor: torch.Tensor, dim: int | None, batch_size: int, rank: int) -> torch.Tensor:
@@ -157,56 +172,46 @@ class CrossCorrelation2d(_Shortcut):
     """
 
     @staticmethod
-    def forward(
-        input: torch.Tensor,
-        weight: torch.Tensor,
-        bias: torch.Tensor | None = None,
-        stride: Any = 1,
-        padding: Any = (0,),
-        dilation: Any = 1,
-        groups: int = 1,
-        padding_mode: str = "zeros",
-        out_dtype: torch.dtype | None = None,
-    ) -> torch.Tensor:
-        geometry = _as_geometry(stride, padding, dilation, groups, padding_mode)
-        if out_dtype is not None:
-            return _run(ops.corr2d, input, weight, bias, *geometry, out_dtype)
-        return _run(ops.corr2d, input, weight, bias, *operator_arguments(geometry))
+    def forward(*arguments: Any) -> torch.Tensor:
+        if len(arguments) > 4 and isinstance(arguments[4], int):
+            arguments = (*arguments[:4], (arguments[4],), *arguments[5:])
+        return _run(ops.corr2d, *arguments)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
-        input, weight, *settings = inputs
-        ctx.save_for_backward(input, weight)
+        ctx.save_for_backward(inputs[0], inputs[1])
         if forward_ad._current_level >= 0 or _transform_is_active() is not None:
-            ctx.save_for_forward(input, weight)
-        ctx.geometry = _as_geometry(*settings[1:6])
+            ctx.save_for_forward(inputs[0], inputs[1])
+        ctx.settings = inputs[3:8]
         ctx.argument_count = len(inputs)
 
     @staticmethod
     def backward(ctx: Any, grad_output: torch.Tensor) -> tuple[Any, ...]:  # type: ignore[override]
         input, weight = ctx.saved_tensors
+        geometry = _as_geometry(*ctx.settings) if ctx.settings else DEFAULT_GEOMETRY
         channels_last = ops.is_channels_last(input) or ops.is_channels_last(weight)
-        needs_input, needs_weight, needs_bias = (*ctx.needs_input_grad[:3], False)[:3]
-        grads = [None, None, None]
-        if needs_input:
-            grads[0] = corr2d_grad_input(grad_output, weight, input.shape[-2:], ctx.geometry, channels_last)
-        if needs_weight:
-            grads[1] = corr2d_grad_weight(grad_output, input, weight.shape[-2:], ctx.geometry, channels_last)
-        if needs_bias:
+        needs = ctx.needs_input_grad
+        grads: list[Any] = [None] * ctx.argument_count
+        if needs[0]:
+            grads[0] = corr2d_grad_input(grad_output, weight, input.shape[-2:], geometry, channels_last)
+        if needs[1]:
+            grads[1] = corr2d_grad_weight(grad_output, input, weight.shape[-2:], geometry, channels_last)
+        if len(needs) > 2 and needs[2]:
             grads[2] = corr2d_grad_bias(grad_output)
-        return (*grads, None, None, None, None, None, None)[: ctx.argument_count]
+        return tuple(grads)
 
     @staticmethod
     def jvp(ctx: Any, input_t: Any, weight_t: Any, bias_t: Any = None, *_: Any) -> torch.Tensor:  # type: ignore[override]
         input, weight = ctx.saved_tensors
+        geometry = _as_geometry(*ctx.settings)
         tangent = None
         if input_t is not None:
-            tangent = corr2d(input_t, weight, bias_t, ctx.geometry)
+            tangent = corr2d(input_t, weight, bias_t, geometry)
         if weight_t is not None:
-            term = corr2d(input, weight_t, None if tangent is not None else bias_t, ctx.geometry)
+            term = corr2d(input, weight_t, None if tangent is not None else bias_t, geometry)
             tangent = term if tangent is None else tangent + term
         if tangent is None:
-            tangent = corr2d(torch.zeros_like(input), weight, bias_t, ctx.geometry)
+            tangent = corr2d(torch.zeros_like(input), weight, bias_t, geometry)
         return tangent
 
     @staticmethod
@@ -265,12 +270,12 @@ class GradInput(_Shortcut):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
-        grad_output, weight, _, *settings, channels_last = inputs
+        grad_output, weight, _, *settings = inputs
         ctx.save_for_backward(grad_output, weight)
         ctx.save_for_forward(grad_output, weight)
-        ctx.geometry = _as_geometry(*settings)
+        ctx.geometry, ctx.channels_last = _split_gradient_settings(settings)
+        ctx.argument_count = len(inputs)
         ctx.input_size = tuple(output.shape[-2:])
-        ctx.channels_last = channels_last
 
     @staticmethod
     def backward(ctx: Any, h: torch.Tensor) -> tuple[Any, ...]:  # type: ignore[override]
@@ -280,7 +285,7 @@ class GradInput(_Shortcut):
             to_grad_output = corr2d(h, weight, None, ctx.geometry)
         if ctx.needs_input_grad[1]:
             to_weight = corr2d_grad_weight(grad_output, h, weight.shape[-2:], ctx.geometry, ctx.channels_last)
-        return (to_grad_output, to_weight, *[None] * 7)
+        return (to_grad_output, to_weight, *[None] * (ctx.argument_count - 2))
 
     @staticmethod
     def jvp(ctx: Any, grad_output_t: Any, weight_t: Any, *_: Any) -> Any:  # type: ignore[override]
@@ -294,8 +299,8 @@ class GradInput(_Shortcut):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[torch.Tensor, int]:
-        grad_output, weight, input_size, *settings, channels_last = inputs
-        geometry = _as_geometry(*settings)
+        grad_output, weight, input_size, *settings = inputs
+        geometry, channels_last = _split_gradient_settings(settings)
         batch = info.batch_size
         lacks_batch = grad_output.dim() - (in_dims[0] is not None) == 3
         grads = _batch_first(grad_output, in_dims[0], batch, 4)
@@ -319,12 +324,12 @@ class GradWeight(_Shortcut):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
-        grad_output, input, _, *settings, channels_last = inputs
+        grad_output, input, _, *settings = inputs
         ctx.save_for_backward(grad_output, input)
         ctx.save_for_forward(grad_output, input)
-        ctx.geometry = _as_geometry(*settings)
+        ctx.geometry, ctx.channels_last = _split_gradient_settings(settings)
+        ctx.argument_count = len(inputs)
         ctx.kernel_size = tuple(output.shape[-2:])
-        ctx.channels_last = channels_last
 
     @staticmethod
     def backward(ctx: Any, h: torch.Tensor) -> tuple[Any, ...]:  # type: ignore[override]
@@ -334,7 +339,7 @@ class GradWeight(_Shortcut):
             to_grad_output = corr2d(input, h, None, ctx.geometry)
         if ctx.needs_input_grad[1]:
             to_input = corr2d_grad_input(grad_output, h, input.shape[-2:], ctx.geometry, ctx.channels_last)
-        return (to_grad_output, to_input, *[None] * 7)
+        return (to_grad_output, to_input, *[None] * (ctx.argument_count - 2))
 
     @staticmethod
     def jvp(ctx: Any, grad_output_t: Any, input_t: Any, *_: Any) -> Any:  # type: ignore[override]
@@ -348,8 +353,8 @@ class GradWeight(_Shortcut):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[torch.Tensor, int]:
-        grad_output, input, kernel_size, *settings, channels_last = inputs
-        geometry = _as_geometry(*settings)
+        grad_output, input, kernel_size, *settings = inputs
+        geometry, channels_last = _split_gradient_settings(settings)
         batch, groups = info.batch_size, geometry.groups
         grads = _batch_first(grad_output, in_dims[0], batch, 4)
         if in_dims[1] is None:

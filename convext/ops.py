@@ -22,6 +22,8 @@ corr2d_grad_bias = torch.ops.convext.corr2d_grad_bias.default
 
 def is_channels_last(tensor: torch.Tensor) -> bool:
     """Whether torch calls this image or weight channels_last, as ``suggest_memory_format`` does."""
+    if tensor.stride(-3) != 1:
+        return False
     sizes, strides = tuple(tensor.shape), tuple(tensor.stride())
     if len(sizes) == 3:
         sizes, strides = (1, *sizes), (sizes[0] * strides[0], *strides)
