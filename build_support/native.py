@@ -37,12 +37,10 @@ TORCH_ABI_FLAGS = ["-DTORCH_TARGET_VERSION=0x020a000000000000"]  # the stable AB
 # Torch's libraries carry no path here: `convext` imports torch first, and the loader then takes the copies
 # that are in the process already. --as-needed records only those that are really used.
 LINK_FLAGS = ["-shared", "-Wl,--as-needed", "-Wl,-z,relro,-z,now"]
-TORCH_LIBRARIES = ["-ltorch_cpu", "-ltorch", "-lc10"]
+TORCH_LIBRARIES = ["-ltorch_cpu"]  # has the whole stable ABI
 
 
-def build_extension_module(
-    *, root: Path, destination: Path, version: str, jobs: int | None, verbose: bool
-) -> None:
+def build_extension_module(*, root: Path, destination: Path, version: str, jobs: int | None, verbose: bool) -> None:
     """Compiles what has changed and puts the module at `destination`."""
     build = root / "build" / "native"
     build.mkdir(parents=True, exist_ok=True)
@@ -91,8 +89,9 @@ def _write_ninja_file(root: Path, build: Path, version: str) -> Path:
         ninja.compile(source, f"torch/{source.stem}.o", flags)
 
     user_flags = shlex.split(os.environ.get("LDFLAGS", ""))
-    link = [*user_flags, *LINK_FLAGS, f"-L{torch.lib}", *TORCH_LIBRARIES]
-    built = ninja.link(f"_C{sysconfig.get_config_var('EXT_SUFFIX')}", link)
+    exports = root / "build_support" / "exports.map"
+    link = [*user_flags, *LINK_FLAGS, f"-Wl,--version-script={exports}", f"-L{torch.lib}", *TORCH_LIBRARIES]
+    built = ninja.link(f"_C{sysconfig.get_config_var('EXT_SUFFIX')}", link, [exports])
     ninja.write()
     return built
 
@@ -103,9 +102,9 @@ def _sources(root: Path, *folders: str) -> list[Path]:
 
 def _run_ninja(root: Path, build: Path, jobs: int | None, verbose: bool) -> None:
     jobs = jobs or int(os.environ.get("MAX_JOBS", 0)) or len(os.sched_getaffinity(0))
-    command = [toolchain.find_ninja(), "-C", str(build), "-j", str(jobs)]
-    command += ["-v"] if verbose else []
-    # A line for each object, also where the output is a pipe, as under pip or in CI.
-    environment = {**os.environ, "NINJA_STATUS": "[%f/%t] "}
-    if subprocess.run(command, cwd=root, env=environment, check=False).returncode != 0:
+    ninja = [toolchain.find_ninja(), "-C", str(build)]
+    # Objects of sources that are gone go, too.
+    subprocess.run([*ninja, "-t", "cleandead"], cwd=root, capture_output=True, check=False)
+    command = [*ninja, "-j", str(jobs), *(["-v"] if verbose else [])]
+    if subprocess.run(command, cwd=root, check=False).returncode != 0:
         raise SystemExit("convext: the native build failed; the compiler's message is above.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 
@@ -40,9 +41,9 @@ class NinjaFile:
         self._objects.append(target)
         self._edge("compile", [source], target, flags, object_name)
 
-    def link(self, module_name: str, flags: list[str]) -> Path:
+    def link(self, module_name: str, flags: list[str], depends_on: list[Path]) -> Path:
         target = self._build / module_name
-        self._edge("link", self._objects, target, flags, module_name)
+        self._edge("link", self._objects, target, flags, module_name, depends_on)
         return target
 
     def write(self) -> None:
@@ -50,8 +51,18 @@ class NinjaFile:
         if not self._path.exists() or self._path.read_text() != text:
             self._path.write_text(text)
 
-    def _edge(self, rule: str, inputs: list[Path], target: Path, flags: list[str], label: str) -> None:
+    def _edge(
+        self,
+        rule: str,
+        inputs: list[Path],
+        target: Path,
+        flags: list[str],
+        label: str,
+        depends_on: Sequence[Path] = (),
+    ) -> None:
         listed = " ".join(_escape_path(path) for path in inputs)
+        if depends_on:
+            listed += " | " + " ".join(_escape_path(path) for path in depends_on)
         self._text += [
             f"build {_escape_path(target)}: {rule} {listed}",
             f"  flags = {_escape(shlex.join(flags))}",

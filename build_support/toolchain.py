@@ -52,9 +52,7 @@ def find_compiler() -> Compiler:
         if output.returncode == 0 and output.stdout:
             return Compiler(command, output.stdout.splitlines()[0], "clang" in output.stdout)
     if chosen:
-        raise SystemExit(
-            f"convext: the C++ compiler named by CXX, '{chosen}', cannot be run; install it or unset CXX."
-        )
+        raise SystemExit(f"convext: the C++ compiler named by CXX, '{chosen}', cannot be run; install it or unset CXX.")
     raise SystemExit(
         "convext: no C++ compiler was found; install g++ or clang++ "
         "(on Debian or Ubuntu: apt-get install g++) or name one with CXX."
@@ -97,7 +95,7 @@ def find_ninja() -> str:
             return str(program)
     except (ImportError, AttributeError):
         pass
-    program_on_path = shutil.which("ninja") or shutil.which(str(Path(sys.executable).parent / "ninja"))
+    program_on_path = shutil.which("ninja")
     if program_on_path is None:
         raise SystemExit("convext: ninja was not found; install it (pip install ninja).")
     return program_on_path
@@ -142,3 +140,10 @@ def instruction_sets(compiler: Compiler, machine: str) -> list[InstructionSet]:
         else:
             print(f"convext: {compiler.version} cannot build for {isa.name}; its kernels are left out")
     return supported
+
+
+if __name__ == "__main__":
+    # Asked by the Makefile before it downloads anything.
+    architecture()
+    find_compiler()
+    find_python_headers()
