@@ -16,7 +16,7 @@ eager autograd and ``torch.func`` transforms by way of the `Function` classes, a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -27,6 +27,8 @@ from convext import ops
 from convext._geometry import DEFAULT_GEOMETRY, Geometry, operator_arguments
 
 _transform_is_active = torch._C._functorch.peek_interpreter_stack
+_is_compiling = torch.compiler.is_compiling
+_is_grad_enabled = torch.is_grad_enabled
 _BelowAutograd = torch._C._AutoDispatchBelowAutograd
 
 
@@ -39,24 +41,26 @@ def _run(operator: Any, *arguments: Any) -> torch.Tensor:
         del guard  # at once: a traceback would keep it, and with it autograd off, for as long as it lives
 
 
+def _may_need_derivative(tensors: tuple[torch.Tensor | None, ...]) -> bool:
+    if forward_ad._current_level >= 0:
+        return True
+    if _is_grad_enabled():
+        for tensor in tensors:
+            if tensor is not None and tensor.requires_grad:
+                return True
+    return False
+
+
 def _dispatch(
-    function: type[Function], operator: Any, tensors: tuple[Any, ...], settings: tuple[Any, ...]
+    function: type[_Shortcut], operator: Any, tensors: tuple[Any, ...], settings: tuple[Any, ...]
 ) -> torch.Tensor:
     """Runs an operator by the cheapest way that gives the derivatives somebody may ask for."""
-    if torch.compiler.is_compiling():
+    if _is_compiling():
         return operator(*tensors, *settings)
     if _transform_is_active() is not None:
         return function.apply(*tensors, *settings)
-    needs_derivative = forward_ad._current_level >= 0
-    if not needs_derivative and torch.is_grad_enabled():
-        for tensor in tensors:
-            if tensor is not None and tensor.requires_grad:
-                needs_derivative = True
-                break
-    if needs_derivative:
-        # What Function.apply does where no transform is active, less its binding of the signature with
-        # `inspect`, which takes longer than a small convolution.
-        return function._short_apply(*tensors, *settings)  # type: ignore[attr-defined]
+    if _may_need_derivative(tensors):
+        return function.short_apply(*tensors, *settings)
     return _run(operator, *tensors, *settings)
 
 
@@ -68,6 +72,14 @@ def corr2d(
     out_dtype: torch.dtype | None = None,
 ) -> torch.Tensor:
     """C(x, w) + bias, differentiable."""
+    if geometry is DEFAULT_GEOMETRY and out_dtype is None and not _is_compiling():
+        # The same as below, unrolled: for a small image these microseconds are most of the time.
+        if _transform_is_active() is None and not _may_need_derivative((input, weight, bias)):
+            guard = _BelowAutograd()
+            try:
+                return ops.corr2d._op(input, weight, bias)
+            finally:
+                del guard
     if out_dtype is not None:
         return _dispatch(CrossCorrelation2d, ops.corr2d, (input, weight, bias), (*geometry, out_dtype))
     settings = operator_arguments(geometry)
@@ -145,11 +157,14 @@ def _with_groups(geometry: Geometry, groups: int) -> Geometry:
 
 
 class _Shortcut(Function):
-    """Adds ``_short_apply``: torch's C++ ``apply``, bound to the class once."""
+    """Adds ``short_apply``: what ``apply`` does where no `torch.func` transform is active, less its binding of the
+    signature with `inspect`, which takes longer than a small convolution."""
+
+    short_apply: Callable[..., torch.Tensor]
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        cls._short_apply = super(Function, cls).apply  # type: ignore[attr-defined]
+        cls.short_apply = super(Function, cls).apply  # torch's C++ implementation, bound to the class
 
 
 class CrossCorrelation2d(_Shortcut):
@@ -183,7 +198,6 @@ class CrossCorrelation2d(_Shortcut):
         if forward_ad._current_level >= 0 or _transform_is_active() is not None:
             ctx.save_for_forward(inputs[0], inputs[1])
         ctx.settings = inputs[3:8]
-        ctx.argument_count = len(inputs)
 
     @staticmethod
     def backward(ctx: Any, grad_output: torch.Tensor) -> tuple[Any, ...]:  # type: ignore[override]
@@ -191,7 +205,7 @@ class CrossCorrelation2d(_Shortcut):
         geometry = _as_geometry(*ctx.settings) if ctx.settings else DEFAULT_GEOMETRY
         channels_last = ops.is_channels_last(input) or ops.is_channels_last(weight)
         needs = ctx.needs_input_grad
-        grads: list[Any] = [None] * ctx.argument_count
+        grads: list[Any] = [None] * len(needs)
         if needs[0]:
             grads[0] = corr2d_grad_input(grad_output, weight, input.shape[-2:], geometry, channels_last)
         if needs[1]:
@@ -274,7 +288,6 @@ class GradInput(_Shortcut):
         ctx.save_for_backward(grad_output, weight)
         ctx.save_for_forward(grad_output, weight)
         ctx.geometry, ctx.channels_last = _split_gradient_settings(settings)
-        ctx.argument_count = len(inputs)
         ctx.input_size = tuple(output.shape[-2:])
 
     @staticmethod
@@ -285,7 +298,7 @@ class GradInput(_Shortcut):
             to_grad_output = corr2d(h, weight, None, ctx.geometry)
         if ctx.needs_input_grad[1]:
             to_weight = corr2d_grad_weight(grad_output, h, weight.shape[-2:], ctx.geometry, ctx.channels_last)
-        return (to_grad_output, to_weight, *[None] * (ctx.argument_count - 2))
+        return (to_grad_output, to_weight, *[None] * (len(ctx.needs_input_grad) - 2))
 
     @staticmethod
     def jvp(ctx: Any, grad_output_t: Any, weight_t: Any, *_: Any) -> Any:  # type: ignore[override]
@@ -328,7 +341,6 @@ class GradWeight(_Shortcut):
         ctx.save_for_backward(grad_output, input)
         ctx.save_for_forward(grad_output, input)
         ctx.geometry, ctx.channels_last = _split_gradient_settings(settings)
-        ctx.argument_count = len(inputs)
         ctx.kernel_size = tuple(output.shape[-2:])
 
     @staticmethod
@@ -339,7 +351,7 @@ class GradWeight(_Shortcut):
             to_grad_output = corr2d(input, h, None, ctx.geometry)
         if ctx.needs_input_grad[1]:
             to_input = corr2d_grad_input(grad_output, h, input.shape[-2:], ctx.geometry, ctx.channels_last)
-        return (to_grad_output, to_input, *[None] * (ctx.argument_count - 2))
+        return (to_grad_output, to_input, *[None] * (len(ctx.needs_input_grad) - 2))
 
     @staticmethod
     def jvp(ctx: Any, grad_output_t: Any, input_t: Any, *_: Any) -> Any:  # type: ignore[override]

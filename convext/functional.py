@@ -12,7 +12,6 @@ from convext import autograd
 from convext._geometry import DEFAULT_GEOMETRY, Geometry, Padding, normalize
 
 _any_autocast_is_enabled = torch._C._is_any_autocast_enabled
-_COMPLEX = (torch.complex64, torch.complex128)
 
 
 def conv2d(
@@ -86,7 +85,6 @@ def conv2d(
 
     if _any_autocast_is_enabled():
         input, weight, bias = _autocast(input, weight, bias)
-    dtype = input.dtype
     # The plainest call skips all that it does not need: on a small image this function is most of the time.
     if stride == 1 and padding == 0 and dilation == 1 and groups == 1 and padding_mode == "zeros":
         geometry = DEFAULT_GEOMETRY
@@ -96,10 +94,10 @@ def conv2d(
         geometry = normalize(
             stride, padding, dilation, groups, padding_mode, input.shape[-2:], weight.shape[-2:]
         )
-    if dtype in _COMPLEX:
-        if out_dtype is not None and out_dtype != dtype:
+    if input.is_complex():
+        if out_dtype is not None and out_dtype != input.dtype:
             raise RuntimeError(
-                f"conv2d(): out_dtype must be the dtype of the input, {dtype}, or torch.int32 for an 8-bit input, "
+                f"conv2d(): out_dtype must be the dtype of the input, {input.dtype}, or torch.int32 for an 8-bit input, "
                 f"but it is {out_dtype}"
             )
         return _complex_conv2d(input, weight, bias, geometry)
