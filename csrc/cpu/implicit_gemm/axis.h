@@ -1,6 +1,6 @@
 // Along one axis, rows or columns: which positions of the tensor that is read (the source) feed which
-// positions of the result. Forward and both gradients, strides, dilation and padding modes all become an Axis,
-// so that packing and the loops around it are written once.
+// positions of the result. Forward and both gradients, strides, dilation and padding modes all become an
+// Axis, so that packing and the loops around it are written once.
 //
 // Forward. Result position q and tap t read source position q * stride + t * dilation - before, resolved by
 // the padding mode where that lies outside.
@@ -75,12 +75,8 @@ struct Axis {
   }
 
   // Not in the border: where q and t read, or -1 for a zero.
-  int64_t source(int64_t q, int64_t t) const {
-    return resolve(q * stride + t * step + offset);
-  }
-  int64_t resolve(int64_t position) const {
-    return padded_source(position, source_size, mode);
-  }
+  int64_t source(int64_t q, int64_t t) const { return resolve(q * stride + t * step + offset); }
+  int64_t resolve(int64_t position) const { return padded_source(position, source_size, mode); }
 };
 
 // The classes of result positions along one axis. Forward has one. The gradient of the input has the phases

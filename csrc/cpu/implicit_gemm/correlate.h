@@ -63,8 +63,8 @@ struct Correlation {
   int64_t terms_before(int64_t row_set, int64_t column_set) const {
     const int64_t all_column_taps = columns.taps_before(columns.tap_sets());
     const int64_t row_taps = row_set < rows.tap_sets() ? rows.taps_of_set(row_set) : 0;
-    return source_channels * (rows.taps_before(row_set) * all_column_taps +
-                              row_taps * columns.taps_before(column_set));
+    return source_channels *
+           (rows.taps_before(row_set) * all_column_taps + row_taps * columns.taps_before(column_set));
   }
 };
 
@@ -91,7 +91,7 @@ struct CorrelationPlan {
   int64_t worker_bytes;
 
   explicit CorrelationPlan(const Correlation& c)
-      : // Vectors of channels are worth it if there are channels to fill them.
+      :  // Vectors of channels are worth it if there are channels to fill them.
         channels_in_lanes(c.source_strides.channel == 1 && c.source_strides.column != 1 &&
                           c.result_channels >= lanes) {
     const int64_t channels = larger(1, c.result_channels);
@@ -144,9 +144,8 @@ class CorrelationRun {
   // the gradient of the output, patches hold zeros for terms that do not exist, and times infinity those
   // would be NaN.
   bool run(const Executor& executor) {
-    const int64_t planes = c.rows.cover_all() && c.columns.cover_all()
-                               ? 0
-                               : c.batch * c.groups * c.result_channels;
+    const int64_t planes =
+        c.rows.cover_all() && c.columns.cover_all() ? 0 : c.batch * c.groups * c.result_channels;
     const int64_t tiles = c.tap_sets() * c.groups * plan.weight_tiles;
     for_each_tile(executor, planes + tiles, [&](int64_t index, int) {
       if (index < planes) {
@@ -253,15 +252,14 @@ class CorrelationRun {
   }
 
   Real* packed_tile(int64_t row_set, int64_t column_set, int64_t terms, int64_t group, int64_t tile) const {
-    return packed_weights +
-           plan.width * (c.groups * plan.weight_tiles * c.terms_before(row_set, column_set) +
-                         (group * plan.weight_tiles + tile) * terms);
+    return packed_weights + plan.width * (c.groups * plan.weight_tiles * c.terms_before(row_set, column_set) +
+                                          (group * plan.weight_tiles + tile) * terms);
   }
 
   void clear_plane(int64_t index) {
     const int64_t channels = c.groups * c.result_channels;
-    T* plane = result + index / channels * c.result_strides.batch +
-               index % channels * c.result_strides.channel;
+    T* plane =
+        result + index / channels * c.result_strides.batch + index % channels * c.result_strides.channel;
     for (int64_t row = 0; row < c.rows.p.input; ++row) {
       for (int64_t column = 0; column < c.columns.p.input; ++column) {
         plane[row * c.result_strides.row + column * c.result_strides.column] = narrow<T>(Real{0});
@@ -290,8 +288,9 @@ class CorrelationRun {
 
     Real* block = reinterpret_cast<Real*>(own + plan.patches_offset);
     Real* sums = reinterpret_cast<Real*>(own + plan.sums_offset);
-    const Real* weights = packed_tile(c.rows.tap_set_of(item.row_class), c.columns.tap_set_of(item.column_class),
-                                      patches.terms(), item.group, item.first_tile);
+    const Real* weights =
+        packed_tile(c.rows.tap_set_of(item.row_class), c.columns.tap_set_of(item.column_class),
+                    patches.terms(), item.group, item.first_tile);
     if (plan.channels_in_lanes) {
       sum_with_channels_in_lanes(patches, weights, target, block, sums);
       store_with_channels_in_lanes(patches, target, sums);
@@ -362,8 +361,8 @@ class CorrelationRun {
     const bool contiguous = strides.column == 1 && columns.spacing == 1 && !columns.is_border;
     for_each_segment(
         rows.count, columns.count, target.first_pixel, target.pixels, [&](const Segment& segment) {
-          T* line = target.first + segment.image * strides.batch +
-                    rows.result_position(segment.row) * strides.row;
+          T* line =
+              target.first + segment.image * strides.batch + rows.result_position(segment.row) * strides.row;
           for (int64_t m = 0; m < target.channels; ++m, line += strides.channel) {
             const Real* values = sums + m * plan.sums_stride + segment.begin;
             const Real shift = target.bias == nullptr ? Real{0} : widen(target.bias[m]);
@@ -372,7 +371,8 @@ class CorrelationRun {
               T* to = line + columns.result_position(segment.column) * strides.column;
               const Vector<Real> shifts = broadcast(shift);
               for (; x + lanes <= segment.length; x += lanes) {
-                store_narrowed(to + x, target.bias == nullptr ? load(values + x) : add(load(values + x), shifts));
+                store_narrowed(to + x,
+                               target.bias == nullptr ? load(values + x) : add(load(values + x), shifts));
               }
             }
             for (; x < segment.length; ++x) {
@@ -389,8 +389,8 @@ class CorrelationRun {
     const ImageStrides& strides = c.result_strides;
     for_each_segment(
         rows.count, columns.count, target.first_pixel, target.pixels, [&](const Segment& segment) {
-          T* line = target.first + segment.image * strides.batch +
-                    rows.result_position(segment.row) * strides.row;
+          T* line =
+              target.first + segment.image * strides.batch + rows.result_position(segment.row) * strides.row;
           for (int64_t x = 0; x < segment.length; ++x) {
             T* to = line + columns.result_position(segment.column + x) * strides.column;
             const Real* values = sums + (segment.begin + x) * plan.sums_stride;
@@ -398,7 +398,8 @@ class CorrelationRun {
             if (strides.channel == 1) {
               for (; m + lanes <= target.channels; m += lanes) {
                 const Vector<Real> value = load(values + m);
-                store_narrowed(to + m, target.bias == nullptr ? value : add(value, load_widened(target.bias + m)));
+                store_narrowed(to + m,
+                               target.bias == nullptr ? value : add(value, load_widened(target.bias + m)));
               }
             }
             for (; m < target.channels; ++m) {

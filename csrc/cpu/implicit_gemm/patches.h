@@ -138,8 +138,7 @@ void pack_pixels_fastest(const Patches<T>& patches, int64_t first_pixel, int64_t
     Compute<T>* run_block = block + run.begin * block_stride;
     for_each_segment(rows.count, columns.count, first_pixel, pixels, [&](const Segment& segment) {
       Compute<T>* target = run_block + segment.begin;
-      const T* image =
-          patches.source + segment.image * strides.batch + run.channel * strides.channel;
+      const T* image = patches.source + segment.image * strides.batch + run.channel * strides.channel;
       if (patches.in_border()) {
         for (int64_t c = 0; c < run.length; ++c) fill_zero(target + c * block_stride, segment.length);
         for_each_source(rows, segment.row, run.row_tap, [&](int64_t row) {
@@ -195,8 +194,7 @@ void pack_terms_fastest(const Patches<T>& patches, int64_t first_pixel, int64_t 
   for_each_tap_run(patches.channels, columns.taps, first_term, terms, [&](const TapRun& run) {
     for_each_segment(rows.count, columns.count, first_pixel, pixels, [&](const Segment& segment) {
       Compute<T>* target = block + segment.begin * block_stride + run.begin;
-      const T* image =
-          patches.source + segment.image * strides.batch + run.channel * strides.channel;
+      const T* image = patches.source + segment.image * strides.batch + run.channel * strides.channel;
       if (patches.in_border()) {
         for (int64_t x = 0; x < segment.length; ++x) fill_zero(target + x * block_stride, run.length);
         for_each_source(rows, segment.row, run.row_tap, [&](int64_t row) {
