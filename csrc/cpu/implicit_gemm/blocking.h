@@ -31,7 +31,7 @@ struct TileShape {
 #if defined(__AVX512F__)
 constexpr TileShape tile_shape{12, 2};  // 24 accumulators of 32 registers
 #elif defined(__aarch64__)
-constexpr TileShape tile_shape{6, 4};  // 24 accumulators of 32 registers
+constexpr TileShape tile_shape{8, 2};  // 16 of 32: compilers spill some of 24, for want of a memory operand
 #elif defined(__AVX2__)
 constexpr TileShape tile_shape{6, 2};  // 12 accumulators of 16 registers
 #else
