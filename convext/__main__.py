@@ -1,0 +1,49 @@
+"""``python -m convext``: the command line."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m convext", description="2-D cross-correlation with hand-written kernels."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="info | demo | check | bench")
+    commands.add_parser("info", help="what a bug report needs: versions, compiler, instruction sets, kernels")
+    demo = commands.add_parser("demo", help="the textbook chapter, then the same on a photograph, with pictures")
+    demo.add_argument("photo", nargs="?", type=Path, help="an image file (default: one that comes with matplotlib)")
+    demo.add_argument("--output", type=Path, default=Path("convext-demo"), help="folder for the pictures")
+    check = commands.add_parser("check", help="gradcheck of every kernel on this machine")
+    check.add_argument("--kernel", help="only kernels of this name")
+    bench = commands.add_parser("bench", help="speed against torch.nn.functional.conv2d")
+    bench.add_argument("--filter", default="", help="only cases whose name contains this")
+    bench.add_argument("--seconds", type=float, default=0.3, help="time spent on each of a case's measurements")
+    bench.add_argument("--json", type=Path, help="also write the results to this file")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs a command and returns the exit status."""
+    options = _parser().parse_args(arguments)
+    if options.command == "info":
+        from convext.cli.info import print_info
+
+        return print_info()
+    if options.command == "demo":
+        from convext.cli.demo import run_demo
+
+        return run_demo(options.photo, options.output)
+    if options.command == "check":
+        from convext.cli.check import run_checks
+
+        return run_checks(options.kernel)
+    from convext.cli.bench import run_benchmark
+
+    return run_benchmark(options.filter, options.seconds, options.json)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

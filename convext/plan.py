@@ -1,0 +1,185 @@
+"""Which kernels there are, which one runs a call and why, and how to force another."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Union
+
+import torch
+
+from convext import _C
+from convext._geometry import Padding, normalize
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One build of one algorithm: ``name`` compiled for the instruction set ``isa``."""
+
+    name: str
+    isa: str
+    description: str
+    available: bool  #: whether this CPU, and the environment variable CONVEXT_MAX_ISA, allow it
+
+    @property
+    def qualified_name(self) -> str:
+        """``name/isa``, which `force_kernel` takes as well as ``name`` alone."""
+        return f"{self.name}/{self.isa}"
+
+
+def available_kernels(*, all_isas: bool = False) -> list[Kernel]:
+    """The kernels that this CPU can run, in the order in which they are tried.
+
+    Args:
+        all_isas: also list those built for instruction sets that this CPU lacks.
+
+    Example:
+        >>> import convext
+        >>> convext.available_kernels()[-1].name
+        'reference'
+    """
+    kernels = [Kernel(*fields) for fields in _C.kernels()]
+    return [kernel for kernel in kernels if kernel.available or all_isas]
+
+
+@contextlib.contextmanager
+def force_kernel(name: str) -> Iterator[None]:
+    """Within the ``with`` block, runs the kernel of this name for every pass, in the whole process.
+
+    Args:
+        name: ``"implicit_gemm"`` (its best build for this CPU) or ``"implicit_gemm/avx2"``.
+
+    Raises:
+        ValueError: if there is no kernel of that name.
+        RuntimeError: raised by a call in the block that the kernel cannot run, with its reason.
+
+    Example:
+        >>> import torch, convext
+        >>> with convext.force_kernel("reference"):
+        ...     convext.corr2d(torch.ones(2, 2), torch.ones(2, 2))
+        tensor([[4.]])
+    """
+    previous = _C.forced_kernel()
+    try:
+        _C.set_forced_kernel(name)
+    except ValueError:
+        names = sorted({kernel.name for kernel in available_kernels(all_isas=True)})
+        raise ValueError(f"name must be one of {names}, alone or as name/isa, but it is {name!r}") from None
+    try:
+        yield
+    finally:
+        _C.set_forced_kernel(previous)
+
+
+@dataclass(frozen=True)
+class PassPlan:
+    """How one pass of a call would run."""
+
+    name: str  #: "forward", "grad_input" or "grad_weight"
+    kernel: str  #: qualified name of the kernel that runs it
+    description: str
+    rejected: tuple[tuple[str, str], ...]  #: kernels tried before it, with the reason why each cannot run it
+    flops: float  #: 2 per multiply-add
+    bytes: int  #: of the tensors read and written, each once
+    workspace_bytes: int  #: scratch that the kernel asks for
+    threads: int
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What `explain` found; prints as a table."""
+
+    output_shape: tuple[int, ...]
+    passes: tuple[PassPlan, ...]
+
+    def __getitem__(self, name: str) -> PassPlan:
+        for plan in self.passes:
+            if plan.name == name:
+                return plan
+        raise KeyError(name)
+
+    def __str__(self) -> str:
+        lines = [f"output shape: {self.output_shape}"]
+        for plan in self.passes:
+            lines.append(
+                f"{plan.name:<12} {plan.kernel:<24} {plan.flops / 1e6:>10.3f} MFLOP {plan.bytes / 1e6:>9.3f} MB   "
+                f"workspace {plan.workspace_bytes / 1e3:.1f} kB, {plan.threads} thread(s)"
+            )
+            lines.extend(f"{'':<12} not {kernel}: {reason}" for kernel, reason in plan.rejected)
+        return "\n".join(lines)
+
+
+def explain(
+    input: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    stride: Union[int, Sequence[int]] = 1,
+    padding: Padding = 0,
+    dilation: Union[int, Sequence[int]] = 1,
+    groups: int = 1,
+    *,
+    padding_mode: str = "zeros",
+    out_dtype: torch.dtype | None = None,
+) -> Explanation:
+    """Which kernel runs each pass of this call, which were rejected and why, and what it costs.
+
+    Takes the arguments of `convext.conv2d`; only shapes, strides and dtypes matter, so meta tensors will do.
+    Complex tensors are explained as the real correlation over twice the channels that they become.
+
+    Raises:
+        RuntimeError, TypeError, ValueError: as `convext.conv2d`.
+
+    Example:
+        >>> import torch, convext
+        >>> plan = convext.explain(torch.ones(1, 3, 32, 32), torch.ones(8, 3, 3, 3))
+        >>> plan.output_shape, plan["forward"].flops
+        ((1, 8, 30, 30), 388800.0)
+    """
+    if input.dim() not in (3, 4) or weight.dim() != 4:
+        raise RuntimeError(
+            f"explain(): input must be 3-D or 4-D and weight 4-D, but they have shapes {list(input.shape)} and "
+            f"{list(weight.shape)}"
+        )
+    dtype = input.dtype
+    if dtype.is_complex:
+        dtype = torch.float32 if dtype == torch.complex64 else torch.float64
+        input = torch.empty((*input.shape[:-3], 2 * input.shape[-3], *input.shape[-2:]), dtype=dtype, device="meta")
+        out, channels, height, width = weight.shape
+        weight = torch.empty((2 * out, 2 * channels, height, width), dtype=dtype, device="meta")
+    geometry = normalize(stride, padding, dilation, groups, padding_mode, input.shape[-2:], weight.shape[-2:])
+    images = input if input.dim() == 4 else input.unsqueeze(0)
+    result_dtype = out_dtype or dtype
+    passes = []
+    output_shape: tuple[int, ...] = ()
+    for name in ("forward", "grad_input", "grad_weight"):
+        if name != "forward" and not dtype.is_floating_point:
+            continue  # integers have no gradients
+        plan = _C.plan(
+            name,
+            list(images.shape),
+            list(images.stride()),
+            list(weight.shape),
+            list(weight.stride()),
+            bias is not None and name == "forward",
+            str(dtype).removeprefix("torch."),
+            str(result_dtype).removeprefix("torch."),
+            *geometry,
+        )
+        output_shape = (*input.shape[:-3], weight.shape[0], *plan["output_size"])
+        output_elements = images.shape[0] * weight.shape[0] * plan["output_size"][0] * plan["output_size"][1]
+        passes.append(
+            PassPlan(
+                name,
+                plan["kernel"],
+                plan["description"],
+                tuple(plan["rejected"]),
+                2.0 * plan["multiply_adds"],
+                (input.numel() + weight.numel()) * dtype.itemsize + output_elements * result_dtype.itemsize,
+                plan["workspace_bytes"],
+                plan["workers"],
+            )
+        )
+    return Explanation(output_shape, tuple(passes))
+
+

@@ -1,0 +1,221 @@
+"""The build: what the objects may share, what the package says of itself, and what a user is told."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+OBJECTS = ROOT / "build" / "native"
+KERNEL_OBJECTS = sorted((OBJECTS / "kernels").glob("*/*.o"))
+
+needs_checkout = pytest.mark.skipif(not (ROOT / "setup.py").exists(), reason="the tests are not in a checkout")
+needs_compiler = pytest.mark.skipif(
+    not any(shutil.which(name) for name in ("g++", "c++", "clang++")), reason="no C++ compiler here"
+)
+
+
+def run(*command: str, **kwargs) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, check=False, **kwargs)
+
+
+def requires(tool: str) -> str:
+    path = shutil.which(tool)
+    if path is None:
+        pytest.skip(f"{tool} is not installed")
+    return path
+
+
+def kernel_objects() -> list[Path]:
+    if not KERNEL_OBJECTS:
+        pytest.skip("no objects in build/native: the package was not built in this checkout")
+    return KERNEL_OBJECTS
+
+
+def global_symbols(path: Path) -> list[tuple[str, str]]:
+    """(type letter, demangled name) of what this object offers to the linker."""
+    listing = run(requires("nm"), "--demangle", "--defined-only", "--extern-only", "--format=posix", str(path))
+    assert listing.returncode == 0, listing.stderr
+    # "name type value size"; a demangled name may contain spaces.
+    matches = [re.match(r"(.*) ([A-Za-z]) [0-9a-f]*(?: [0-9a-f]*)?$", line) for line in listing.stdout.splitlines()]
+    assert all(matches), listing.stdout
+    return [(match[2], match[1]) for match in matches if match]
+
+
+def listed_kernels() -> set[str]:
+    code = re.sub(r"//.*", "", (ROOT / "csrc/cpu/kernel_list.h").read_text())
+    return set(re.findall(r"\bX\((\w+)\)", code))
+
+
+def test_kernels_of_different_instruction_sets_share_nothing():
+    """A symbol that two objects define is merged by the linker, and an older CPU might be given the newer copy."""
+    defined: dict[str, set[str]] = {}
+    for path in kernel_objects():
+        isa = path.parent.name
+        for kind, name in global_symbols(path):
+            assert kind in "RDB", (
+                f"{isa}/{path.name} defines {name} (type {kind}), which the linker could merge or call"
+            )
+            match = re.fullmatch(rf"convext::{isa}_isa::(\w+)", name)
+            assert match, f"{isa}/{path.name} defines {name}, which is not a kernel in namespace convext::{isa}_isa"
+            defined.setdefault(isa, set()).add(match[1])
+    assert all(kernels == listed_kernels() for kernels in defined.values()), defined
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="looks for x86-64's vector registers")
+def test_no_object_uses_more_than_its_instruction_set():
+    kernel_objects()
+    objdump = requires("objdump")
+    for path in sorted(OBJECTS.glob("**/*.o")):
+        forbidden = {"avx512": None, "avx2": r"%zmm|%k[0-7]\b"}.get(path.parent.name, r"%[yz]mm|%k[0-7]\b")
+        if forbidden is None:
+            continue
+        code = run(objdump, "--disassemble", "--no-show-raw-insn", str(path))
+        assert code.returncode == 0, code.stderr
+        found = re.search(forbidden, code.stdout)
+        assert not found, f"{path.relative_to(OBJECTS)} uses {found[0] if found else ''}"
+
+
+@pytest.mark.parametrize("module", sorted(OBJECTS.glob("*.so")), ids=lambda path: path.name)
+def test_the_module_offers_nothing_but_its_entry(module):
+    names = [name for _, name in global_symbols_of_module(module)]
+    assert names == ["PyInit__C"]
+
+
+def global_symbols_of_module(path: Path) -> list[tuple[str, str]]:
+    listing = run(requires("nm"), "--dynamic", "--defined-only", "--format=posix", str(path))
+    assert listing.returncode == 0, listing.stderr
+    return [(line.split()[1], line.split()[0]) for line in listing.stdout.splitlines()]
+
+
+def test_runs_with_the_baseline_only():
+    program = """
+        import torch, convext
+        assert convext.build_info()["isa_in_use"] == "baseline"
+        X, K = torch.arange(9.0).reshape(3, 3), torch.arange(4.0).reshape(2, 2)
+        assert convext.corr2d(X, K).tolist() == [[19.0, 25.0], [37.0, 43.0]]
+    """
+    result = run(
+        sys.executable, "-c", textwrap.dedent(program), cwd=ROOT, env={**os.environ, "CONVEXT_MAX_ISA": "baseline"}
+    )
+    assert result.returncode == 0, result.stderr
+
+
+@needs_checkout
+def test_metadata():
+    pytest.importorskip("setuptools")
+    import convext
+
+    result = run(
+        sys.executable, "-m", "pip", "install", "--dry-run", "--no-deps", "--no-build-isolation", "--ignore-installed",
+        "--quiet", "--report", "-", ".", cwd=ROOT,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    metadata = json.loads(result.stdout)["install"][0]["metadata"]
+    assert metadata["name"] == "convext"
+    assert metadata["version"] == convext.__version__
+    assert metadata["license_expression"] == "BSD-3-Clause"
+    assert metadata["requires_python"] == ">=3.10"
+    required = [line for line in metadata["requires_dist"] if "extra ==" not in line]
+    assert required == ["torch>=2.10"]
+
+
+@needs_checkout
+@pytest.mark.parametrize(
+    ("find", "environment", "advice"),
+    [
+        ("find_compiler", {"PATH": "/nowhere"}, "install g++ or clang++"),
+        ("find_compiler", {"CXX": "/nowhere/g++"}, "named by CXX, '/nowhere/g++'"),
+        ("find_torch", {}, "pip install --no-build-isolation ."),
+        ("find_pybind11", {}, "pip install pybind11"),
+        ("find_ninja", {"PATH": "/nowhere"}, "pip install ninja"),
+    ],
+)
+def test_what_is_missing_is_said_in_one_sentence(find, environment, advice):
+    program = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from build_support import toolchain; toolchain.{find}()"
+    python = Path(sys.executable).resolve()  # not the virtual environment's, and without any site-packages
+    result = run(str(python), "-I", "-S", "-c", program, env={"PATH": os.environ["PATH"], **environment})
+    assert result.returncode == 1
+    assert result.stderr.startswith("convext: ")
+    assert result.stderr.count("\n") == 1
+    assert advice in result.stderr
+
+
+@pytest.fixture
+def small_project(tmp_path):
+    """A project with one source of each kind, laid out as this one."""
+    sources = {
+        "csrc/core/answer.h": "#pragma once\nint answer();\n",
+        "csrc/core/answer.cpp": '#include "core/answer.h"\nint answer() { return 42; }\n',
+        "csrc/cpu/kernels/sum.cpp": '#include "core/answer.h"\n',
+        "csrc/torch/module.cpp": """
+            #include <Python.h>
+            #include "core/answer.h"
+            static PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_C", nullptr, -1};
+            PyMODINIT_FUNC PyInit__C() {
+              PyObject* module = PyModule_Create(&definition);
+              PyModule_AddIntConstant(module, "answer", answer());
+              PyModule_AddStringConstant(module, "isas", CONVEXT_ISAS);
+              return module;
+            }
+        """,
+    }
+    for name, text in sources.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(textwrap.dedent(text))
+    (tmp_path / "build_support").symlink_to(ROOT / "build_support")
+    return tmp_path
+
+
+def build(project: Path) -> subprocess.CompletedProcess[str]:
+    program = textwrap.dedent("""
+        from pathlib import Path
+        from build_support.native import build_extension_module
+        build_extension_module(root=Path.cwd(), destination=Path("out/_C.so"), version="1.2", jobs=None, verbose=False)
+    """)
+    return run(sys.executable, "-c", program, cwd=project, env={**os.environ, "PYTHONPATH": str(ROOT)})
+
+
+@needs_checkout
+@needs_compiler
+def test_builds_incrementally(small_project):
+    first = build(small_project)
+    assert first.returncode == 0, first.stdout + first.stderr
+    loaded = run(sys.executable, "-c", "import _C; print(_C.answer, _C.isas)", cwd=small_project / "out")
+    assert loaded.stdout.startswith("42 baseline"), loaded.stderr
+
+    assert "no work to do" in build(small_project).stdout
+
+    (small_project / "csrc/core/answer.cpp").write_text('#include "core/answer.h"\nint answer() { return 7; }\n')
+    again = build(small_project).stdout
+    assert "core/answer.o" in again
+    assert "kernels/" not in again
+    assert "torch/" not in again
+
+    (small_project / "csrc/core/answer.h").write_text("#pragma once\nint answer();  // changed\n")
+    again = build(small_project).stdout
+    assert "core/answer.o" in again
+    assert "kernels/baseline/sum.o" in again
+    assert "torch/module.o" in again
+
+    (small_project / "csrc/cpu/kernels/sum.cpp").unlink()
+    assert build(small_project).returncode == 0
+    assert not list(small_project.glob("build/native/kernels/*/*.o"))
+
+
+@needs_checkout
+@needs_compiler
+def test_a_compile_error_is_shown(small_project):
+    (small_project / "csrc/core/answer.cpp").write_text("int answer() { return forty_two; }\n")
+    result = build(small_project)
+    assert result.returncode == 1
+    assert "forty_two" in result.stdout
+    assert result.stderr == "convext: the native build failed; the compiler's message is above.\n"
