@@ -3,6 +3,7 @@
 // the gradient of the weight. Any strides, padding mode, stride, dilation and groups; float32, float64, and
 // bfloat16 and float16 widened to float32 while packing.
 #include "cpu/implicit_gemm/correlate.h"
+#include "cpu/implicit_gemm/weight_gradient.h"
 #include "cpu/kernel_list.h"
 
 namespace convext {
@@ -11,12 +12,17 @@ namespace {
 
 template <class T>
 int64_t workspace_bytes_as(const ConvProblem& problem, int workers) {
+  if (problem.pass == Pass::grad_weight) return WeightGradientPlan<T>(problem).workspace_bytes(workers);
   const Correlation correlation(problem);
   return CorrelationPlan<T>(correlation).workspace_bytes(workers);
 }
 
 template <class T>
 void run_as(const ConvProblem& problem, const ConvData& data, void* workspace, const Executor& executor) {
+  if (problem.pass == Pass::grad_weight) {
+    const WeightGradientPlan<T> plan(problem);
+    return WeightGradientRun<T>(problem, plan, data, workspace).run(executor);
+  }
   const Correlation correlation(problem);
   const CorrelationPlan<T> plan(correlation);
   CorrelationRun<T> run(correlation, plan, problem, data, workspace);
@@ -24,7 +30,6 @@ void run_as(const ConvProblem& problem, const ConvData& data, void* workspace, c
 }
 
 Reason why_not(const ConvProblem& problem) {
-  if (problem.pass == Pass::grad_weight) return "grad_weight is not written yet";
   switch (problem.dtype) {
     case DType::float32:
     case DType::float64:
