@@ -35,7 +35,7 @@ build: $(READY)  ## compile the native part in place (only what has changed)
 install: $(READY)  ## make `import convext` work anywhere in the environment (editable)
 	$(PY) -m pip install --no-build-isolation --no-deps -e .
 
-wheel: $(READY)  ## one wheel with a manylinux tag in dist/; torch's libraries stay outside
+wheel: build  ## one wheel with a manylinux tag in dist/; torch's libraries stay outside
 	rm -rf build/wheel build/lib.* build/bdist.* dist
 	$(PY) -m pip wheel --no-build-isolation --no-deps -w build/wheel .
 	PATH="$(VENV)/bin:$$PATH" $(PY) -m auditwheel repair --exclude 'libtorch*.so' --exclude 'libc10*.so' -w dist build/wheel/*.whl
