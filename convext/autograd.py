@@ -169,7 +169,7 @@ class _Shortcut(Function):
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        cls.short_apply = super(Function, cls).apply  # torch's C++ implementation, bound to the class
+        cls.short_apply = super(Function, cls).apply  # type: ignore[misc]  # torch's C++ one, bound to the class
 
 
 class CrossCorrelation2d(_Shortcut):
@@ -256,7 +256,7 @@ class CrossCorrelation2d(_Shortcut):
                 output = output.unflatten(0, (batch, -1))
             elif lacks_batch:
                 output = output.unsqueeze(0)
-            if bias_dim is not None:
+            if bias is not None and bias_dim is not None:
                 output = output + bias.movedim(bias_dim, 0)[:, None, :, None, None]
                 return (output.squeeze(1) if lacks_batch else output), 0
             if input_dim is None:
@@ -421,7 +421,5 @@ for _name, _function in {
     "corr2d_grad_weight": GradWeight,
     "corr2d_grad_bias": GradBias,
 }.items():
-    torch.library.register_autograd(
-        f"convext::{_name}", _function.backward, setup_context=_function.setup_context
-    )
+    torch.library.register_autograd(f"convext::{_name}", _function.backward, setup_context=_function.setup_context)
     torch.library.register_vmap(f"convext::{_name}", _function.vmap)
