@@ -55,13 +55,13 @@ format: $(READY)  ## rewrite the sources in the project's style
 	find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' | xargs $(VENV)/bin/clang-format -i
 
 native-test:  ## the kernels' own tests, without torch
-	$(MAKE) -C tests/native test
+	$(MAKE) -C tests/native -j $(shell nproc) test
 
 sanitize:  ## the same under Address-, UndefinedBehavior- and ThreadSanitizer
-	$(MAKE) -C tests/native sanitize
+	$(MAKE) -C tests/native -j $(shell nproc) sanitize
 
 neon:  ## the same for aarch64, cross-compiled and run under qemu
-	$(MAKE) -C tests/native neon
+	$(MAKE) -C tests/native -j $(shell nproc) neon
 
 clean:  ## remove what was built; .venv stays
 	rm -rf build dist *.egg-info convext/*.so .pytest_cache .hypothesis .ruff_cache .mypy_cache
