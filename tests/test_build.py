@@ -149,6 +149,17 @@ def test_what_is_missing_is_said_in_one_sentence(find, environment, advice):
     assert advice in result.stderr
 
 
+@needs_checkout
+def test_an_old_torch_is_refused(tmp_path):
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch/__init__.py").touch()
+    (tmp_path / "torch/version.py").write_text("__version__ = '2.9.1+cu128'\n")
+    program = "from build_support import toolchain; toolchain.find_torch()"
+    result = run(sys.executable, "-c", program, env={**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"})
+    assert result.returncode == 1
+    assert result.stderr.startswith("convext: torch 2.9.1+cu128 is too old; install torch 2.10 or newer")
+
+
 @pytest.fixture
 def small_project(tmp_path):
     """A project with one source of each kind, laid out as this one."""
