@@ -170,7 +170,7 @@ class _Shortcut(Function):
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        cls.short_apply = super(Function, cls).apply  # type: ignore[misc]  # torch's C++ implementation, bound to the class
+        cls.short_apply = super(Function, cls).apply  # type: ignore[misc]  # torch's C++ one, bound to the class
 
 
 class CrossCorrelation2d(_Shortcut):

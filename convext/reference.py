@@ -320,7 +320,7 @@ class _Windows:
         padding: PaddingArgument,
         dilation: IntOrPair,
     ) -> _Windows:
-        size, kernel = tuple(input_size[-2:]), tuple(kernel_size[-2:])
+        size, kernel = _pair(input_size[-2:]), _pair(kernel_size[-2:])
         strides, dilations = _pair(stride), _pair(dilation)
         sides = _four_sides(padding, size, kernel, strides, dilations)
         rows, columns = (
