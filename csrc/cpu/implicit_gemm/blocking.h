@@ -60,12 +60,12 @@ struct ReductionBlocks {
   int64_t length(int64_t block) const { return smaller(size, terms - first(block)); }
 };
 
-// Numbers from one row of a matrix to the next: an odd number of cache lines, so that a column of tiles does
-// not fall into a few sets of the cache.
+// Numbers from one row of a block to the next: room for a whole vector to be stored at the last column, and
+// an odd number of cache lines, so that a column of tiles does not fall into a few sets of the cache.
 template <class T>
 inline int64_t spread_stride(int64_t columns) {
   constexpr int64_t line = 64 / static_cast<int64_t>(sizeof(T));
-  return (ceil_div(columns, line) | 1) * line;
+  return (ceil_div(columns + Vector<T>::lanes, line) | 1) * line;
 }
 
 // Consecutive pieces of one workspace, each on a cache line of its own.

@@ -22,13 +22,6 @@ template <class T>
 using MicroKernel = void (*)(const T* a, int64_t a_stride, const T* b, int64_t b_stride, int64_t terms, T* c,
                              int64_t c_stride, bool accumulate);
 
-// Loops over accumulators must be unrolled completely: an array that is indexed at run time lives in memory.
-#if defined(__clang__)
-#define CONVEXT_UNROLL _Pragma("unroll")
-#else
-#define CONVEXT_UNROLL _Pragma("GCC unroll 16")
-#endif
-
 template <class T, Operand operand, int rows, int vectors>
 void micro_kernel(const T* a, int64_t a_stride, const T* b, int64_t b_stride, int64_t terms, T* c,
                   int64_t c_stride, bool accumulate) {
