@@ -47,8 +47,12 @@ def operator_arguments(geometry: Geometry) -> tuple[Any, ...]:
 
 
 def _integer(value: Any, name: str) -> int:
-    if isinstance(value, (int, torch.SymInt)) and not isinstance(value, bool):
+    if isinstance(value, torch.SymInt):
         return value  # type: ignore[return-value]
+    if isinstance(value, int) and not isinstance(value, bool):
+        if not -(2**63) <= value < 2**63:
+            raise ValueError(f"conv2d(): {name} must fit into 64 bits, but it has {value}")
+        return value
     if isinstance(value, (bool, float, str)) or value is None:
         raise TypeError(f"conv2d(): {name} must be made of integers, but it has {value!r}")
     try:
@@ -61,9 +65,6 @@ def _integer(value: Any, name: str) -> int:
 
 def pair(value: Any, name: str) -> tuple[int, int]:
     """``value`` as ``(height, width)``; one number stands for both."""
-    if isinstance(value, (int, torch.SymInt)):
-        number = _integer(value, name)
-        return (number, number)
     if isinstance(value, (tuple, list)):
         if len(value) == 1:
             value = (value[0], value[0])

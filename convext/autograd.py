@@ -72,19 +72,24 @@ def corr2d(
     out_dtype: torch.dtype | None = None,
 ) -> torch.Tensor:
     """C(x, w) + bias, differentiable."""
-    if geometry is DEFAULT_GEOMETRY and out_dtype is None and not _is_compiling():
-        # The same as below, unrolled: for a small image these microseconds are most of the time.
-        if _transform_is_active() is None and not _may_need_derivative((input, weight, bias)):
-            guard = _BelowAutograd()
-            try:
-                return ops.corr2d._op(input, weight, bias)
-            finally:
-                del guard
-    if out_dtype is not None:
-        return _dispatch(CrossCorrelation2d, ops.corr2d, (input, weight, bias), (*geometry, out_dtype))
-    settings = operator_arguments(geometry)
-    tensors = (input, weight) if bias is None and not settings else (input, weight, bias)
-    return _dispatch(CrossCorrelation2d, ops.corr2d, tensors, settings)
+    # `_dispatch` unrolled: on a small image these microseconds are most of the time.
+    if geometry is DEFAULT_GEOMETRY and out_dtype is None:
+        settings: tuple[Any, ...] = ()
+    else:
+        settings = operator_arguments(geometry) if out_dtype is None else (*geometry, out_dtype)
+    if _is_compiling():
+        return ops.corr2d(input, weight, bias, *settings)
+    if _transform_is_active() is not None:
+        return CrossCorrelation2d.apply(input, weight, bias, *settings)
+    if (
+        _is_grad_enabled() and (weight.requires_grad or input.requires_grad or (bias is not None and bias.requires_grad))
+    ) or forward_ad._current_level >= 0:
+        return CrossCorrelation2d.short_apply(input, weight, bias, *settings)
+    guard = _BelowAutograd()
+    try:
+        return ops.corr2d._op(input, weight, bias, *settings)
+    finally:
+        del guard
 
 
 def corr2d_grad_input(
@@ -190,7 +195,11 @@ class CrossCorrelation2d(_Shortcut):
     def forward(*arguments: Any) -> torch.Tensor:
         if len(arguments) > 4 and isinstance(arguments[4], int):
             arguments = (*arguments[:4], (arguments[4],), *arguments[5:])
-        return _run(ops.corr2d, *arguments)
+        guard = _BelowAutograd()
+        try:
+            return ops.corr2d._op(*arguments)
+        finally:
+            del guard
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:

@@ -11,6 +11,20 @@ from torch.overrides import handle_torch_function, has_torch_function_variadic
 from convext import autograd
 from convext._geometry import DEFAULT_GEOMETRY, Geometry, Padding, normalize
 
+_ZERO, _ONE = 0, 1
+_DTYPES = {
+    torch.float32,
+    torch.float64,
+    torch.bfloat16,
+    torch.float16,
+    torch.uint8,
+    torch.int8,
+    torch.int16,
+    torch.int32,
+    torch.int64,
+    torch.complex64,
+    torch.complex128,
+}
 _any_autocast_is_enabled = torch._C._is_any_autocast_enabled
 
 
@@ -86,7 +100,8 @@ def conv2d(
     if _any_autocast_is_enabled():
         input, weight, bias = _autocast(input, weight, bias)
     # The plainest call skips all that it does not need: on a small image this function is most of the time.
-    if stride == 1 and padding == 0 and dilation == 1 and groups == 1 and padding_mode == "zeros":
+    # (`is`, since True == 1 == 1.0; where a small integer is not the same object, the general way is right too.)
+    if stride is _ONE and padding is _ZERO and dilation is _ONE and groups is _ONE and padding_mode == "zeros":
         geometry = DEFAULT_GEOMETRY
     else:
         if input.dim() not in (3, 4) or weight.dim() != 4:
@@ -101,7 +116,34 @@ def conv2d(
                 f"but it is {out_dtype}"
             )
         return _complex_conv2d(input, weight, bias, geometry)
-    return autograd.corr2d(input, weight, bias, geometry, out_dtype)
+    try:
+        return autograd.corr2d(input, weight, bias, geometry, out_dtype)
+    except RuntimeError:
+        _check_kind_of_tensors(input, weight, bias)
+        raise
+
+
+def _check_kind_of_tensors(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+    """Says in one sentence what torch's dispatcher says in a page, in the exception type that torch raises.
+
+    Called only where a call has failed, so that calls that succeed do not pay for it.
+    """
+    tensors = [("input", input), ("weight", weight)]
+    if bias is not None:
+        tensors.append(("bias", bias))
+    for name, tensor in tensors:
+        if tensor.layout != torch.strided:
+            raise RuntimeError(f"conv2d(): {name} must be a dense tensor, but its layout is {tensor.layout}")
+        if tensor.device != input.device:
+            raise RuntimeError(
+                f"conv2d(): input and {name} must be on the same device, but input is on {input.device} and {name} "
+                f"is on {tensor.device}"
+            )
+    for name, tensor in tensors:
+        if tensor.dtype == input.dtype and tensor.dtype not in _DTYPES:
+            raise NotImplementedError(
+                f"conv2d(): {name} must be of a floating-point, integer or complex dtype, but it is {tensor.dtype}"
+            )
 
 
 def _check_ranks(input: torch.Tensor, weight: torch.Tensor) -> None:

@@ -1,0 +1,84 @@
+// Sizes of the blocks that the work is cut into. None of them changes a result: they decide what is in which
+// cache at a time, and the order in which an element's terms are added follows from the problem alone.
+#pragma once
+
+#include "cpu/simd.h"
+
+namespace convext {
+namespace CONVEXT_ISA_NAMESPACE {
+namespace {
+
+inline int64_t smaller(int64_t a, int64_t b) {
+  return a < b ? a : b;
+}
+inline int64_t larger(int64_t a, int64_t b) {
+  return a > b ? a : b;
+}
+inline int64_t ceil_div(int64_t a, int64_t b) {
+  return (a + b - 1) / b;
+}
+inline int64_t round_up(int64_t a, int64_t multiple) {
+  return ceil_div(a, multiple) * multiple;
+}
+
+// The micro-kernel's tile: `rows` broadcast operands times `vectors` registers. rows * vectors accumulators,
+// the vectors and one broadcast must fit the register file, and rows * vectors should be at least 10 to hide
+// the latency of the FMA.
+struct TileShape {
+  int rows;
+  int vectors;
+};
+#if defined(__AVX512F__)
+constexpr TileShape tile_shape{12, 2};  // 24 accumulators of 32 registers
+#elif defined(__aarch64__)
+constexpr TileShape tile_shape{6, 4};  // 24 accumulators of 32 registers
+#elif defined(__AVX2__)
+constexpr TileShape tile_shape{6, 2};  // 12 accumulators of 16 registers
+#else
+constexpr TileShape tile_shape{4, 2};  // 8 of 16: without FMA the product needs a register too
+#endif
+
+template <class T>
+constexpr int64_t tile_columns = tile_shape.vectors * Vector<T>::lanes;
+constexpr int64_t tile_rows = tile_shape.rows;
+
+// Terms of a sum that are added in one accumulator. A sum of more terms is cut into equal blocks, which are
+// added up in order: a block of 256 rows of one tile of columns (16 KiB) stays in the L1 cache, and shorter
+// chains of additions have a smaller rounding error.
+constexpr int64_t block_terms = 256;
+
+// How a reduction over `terms` is cut into blocks; depends on nothing else.
+struct ReductionBlocks {
+  int64_t terms;
+  int64_t count;  // at least 1: the sum of no terms must be written, too
+  int64_t size;
+
+  explicit ReductionBlocks(int64_t total)
+      : terms(total), count(larger(1, ceil_div(total, block_terms))), size(ceil_div(total, count)) {}
+
+  int64_t first(int64_t block) const { return smaller(block * size, terms); }
+  int64_t length(int64_t block) const { return smaller(size, terms - first(block)); }
+};
+
+// Numbers from one row of a matrix to the next: an odd number of cache lines, so that a column of tiles does
+// not fall into a few sets of the cache.
+template <class T>
+inline int64_t spread_stride(int64_t columns) {
+  constexpr int64_t line = 64 / static_cast<int64_t>(sizeof(T));
+  return (ceil_div(columns, line) | 1) * line;
+}
+
+// Consecutive pieces of one workspace, each on a cache line of its own.
+struct Carver {
+  int64_t bytes = 0;
+
+  int64_t take(int64_t count, int64_t size) {
+    const int64_t offset = bytes;
+    bytes += round_up(count * size, 64);
+    return offset;
+  }
+};
+
+}  // namespace
+}  // namespace CONVEXT_ISA_NAMESPACE
+}  // namespace convext

@@ -1,0 +1,82 @@
+// All three passes as blocked matrix products whose patch matrix is made piece by piece, in the caches:
+// implicit_gemm/correlate.h for forward and the gradient of the input, implicit_gemm/weight_gradient.h for
+// the gradient of the weight. Any strides, padding mode, stride, dilation and groups; float32, float64, and
+// bfloat16 and float16 widened to float32 while packing.
+#include "cpu/implicit_gemm/correlate.h"
+#include "cpu/implicit_gemm/weight_gradient.h"
+#include "cpu/kernel_list.h"
+
+namespace convext {
+namespace CONVEXT_ISA_NAMESPACE {
+namespace {
+
+template <class T>
+int64_t workspace_bytes_as(const ConvProblem& problem, int workers) {
+  if (problem.pass == Pass::grad_weight) return WeightGradientPlan<T>(problem).workspace_bytes(workers);
+  const Correlation correlation(problem);
+  return CorrelationPlan<T>(correlation).workspace_bytes(workers);
+}
+
+template <class T>
+void run_as(const ConvProblem& problem, const ConvData& data, void* workspace, const Executor& executor) {
+  if (problem.pass == Pass::grad_weight) {
+    const WeightGradientPlan<T> plan(problem);
+    return WeightGradientRun<T>(problem, plan, data, workspace).run(executor);
+  }
+  const Correlation correlation(problem);
+  const CorrelationPlan<T> plan(correlation);
+  CorrelationRun<T> run(correlation, plan, problem, data, workspace);
+  if (!run.run(executor)) reference_kernel.run(problem, data, nullptr, executor);
+}
+
+Reason why_not(const ConvProblem& problem) {
+  switch (problem.dtype) {
+    case DType::float32:
+    case DType::float64:
+    case DType::bfloat16:
+    case DType::float16:
+      return nullptr;
+    default:
+      return "integers have no SIMD kernel";
+  }
+}
+
+int64_t workspace_bytes(const ConvProblem& problem, int workers) {
+  switch (problem.dtype) {
+    case DType::float64:
+      return workspace_bytes_as<double>(problem, workers);
+    case DType::bfloat16:
+      return workspace_bytes_as<BFloat16>(problem, workers);
+    case DType::float16:
+      return workspace_bytes_as<Float16>(problem, workers);
+    default:
+      return workspace_bytes_as<float>(problem, workers);
+  }
+}
+
+void run(const ConvProblem& problem, const ConvData& data, void* workspace, const Executor& executor) {
+  switch (problem.dtype) {
+    case DType::float64:
+      return run_as<double>(problem, data, workspace, executor);
+    case DType::bfloat16:
+      return run_as<BFloat16>(problem, data, workspace, executor);
+    case DType::float16:
+      return run_as<Float16>(problem, data, workspace, executor);
+    default:
+      return run_as<float>(problem, data, workspace, executor);
+  }
+}
+
+}  // namespace
+
+extern const Kernel implicit_gemm{
+    "implicit_gemm",
+    CONVEXT_ISA_ENUMERATOR,
+    "blocked matrix product with patches packed on the fly; any layout, stride, dilation, padding and groups",
+    why_not,
+    workspace_bytes,
+    run,
+};
+
+}  // namespace CONVEXT_ISA_NAMESPACE
+}  // namespace convext

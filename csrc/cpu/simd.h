@@ -1,0 +1,164 @@
+// The vectors that kernels are written in: one small layer per instruction set, chosen by what the compiler
+// was told to target, so that a kernel is one source for all of them.
+//
+//   Vector<float>, Vector<double>   a register of `Vector<T>::lanes` numbers
+//   load(p), load(p, n)             unaligned; with n in [0, lanes]: the first n lanes, the others zero, and
+//   store(p, v), store(p, v, n)     nothing past element n is touched
+//   zero<T>(), broadcast(x)
+//   add(a, b), mul(a, b)
+//   fmadd(a, b, c)                  a * b + c, rounded once where the instruction set has it (all but SSE2)
+//   sum(v)                          lanes i and i + half are added, then the same with half as many, down to
+//                                   one: a fixed order
+//   load_as_float, store_from_float the same for BFloat16 and Float16 in memory: widened exactly, narrowed to
+//                                   nearest even with the bits of cpu/element.h; a NaN stays a NaN
+//   load_widened, store_narrowed    one name for all four element types; Compute<T> is the type of their
+//   widen(x), narrow<T>(x)          lanes: float for the 16-bit types, T itself for float and double
+//
+// Every name has internal linkage (see cpu/isa.h). Results may differ between instruction sets in the last
+// bit, never between calls on one of them.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#include "cpu/element.h"
+#include "cpu/isa.h"
+
+// Vectors must stay in registers: a call would put them on the stack.
+#define CONVEXT_INLINE inline __attribute__((always_inline))
+
+namespace convext {
+namespace CONVEXT_ISA_NAMESPACE {
+namespace {
+
+template <class T>
+struct Vector;
+
+template <class T>
+CONVEXT_INLINE Vector<T> zero();
+
+}  // namespace
+}  // namespace CONVEXT_ISA_NAMESPACE
+}  // namespace convext
+
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__)
+#include "cpu/simd/avx512.h"
+#elif defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
+#include "cpu/simd/avx2.h"
+#elif defined(__aarch64__)
+#include "cpu/simd/neon.h"  // the baseline too: NEON is part of the architecture
+#else
+#include "cpu/simd/portable.h"
+#endif
+
+namespace convext {
+namespace CONVEXT_ISA_NAMESPACE {
+namespace {
+
+template <class T>
+struct ComputeOf {
+  using type = float;
+};
+template <>
+struct ComputeOf<double> {
+  using type = double;
+};
+
+// The type that elements of type T are multiplied and added in.
+template <class T>
+using Compute = typename ComputeOf<T>::type;
+
+CONVEXT_INLINE float widen(float value) {
+  return value;
+}
+CONVEXT_INLINE double widen(double value) {
+  return value;
+}
+CONVEXT_INLINE float widen(BFloat16 value) {
+  return to_float(value);
+}
+CONVEXT_INLINE float widen(Float16 value) {
+  return to_float(value);
+}
+
+template <class T>
+CONVEXT_INLINE T narrow(Compute<T> value) {
+  return value;
+}
+template <>
+CONVEXT_INLINE BFloat16 narrow<BFloat16>(float value) {
+  return to_bfloat16(value);
+}
+template <>
+CONVEXT_INLINE Float16 narrow<Float16>(float value) {
+  return to_float16(value);
+}
+
+// The first n lanes of 16-bit elements go through a full register's worth of memory.
+template <class T>
+CONVEXT_INLINE Vector<float> load_as_float(const T* source, int64_t n) {
+  T lanes[Vector<float>::lanes] = {};
+  for (int64_t i = 0; i < n; ++i) lanes[i] = source[i];
+  return load_as_float(lanes);
+}
+
+template <class T>
+CONVEXT_INLINE void store_from_float(T* target, Vector<float> value, int64_t n) {
+  T lanes[Vector<float>::lanes];
+  store_from_float(lanes, value);
+  for (int64_t i = 0; i < n; ++i) target[i] = lanes[i];
+}
+
+CONVEXT_INLINE Vector<float> load_widened(const float* source) {
+  return load(source);
+}
+CONVEXT_INLINE Vector<double> load_widened(const double* source) {
+  return load(source);
+}
+CONVEXT_INLINE Vector<float> load_widened(const BFloat16* source) {
+  return load_as_float(source);
+}
+CONVEXT_INLINE Vector<float> load_widened(const Float16* source) {
+  return load_as_float(source);
+}
+CONVEXT_INLINE Vector<float> load_widened(const float* source, int64_t n) {
+  return load(source, n);
+}
+CONVEXT_INLINE Vector<double> load_widened(const double* source, int64_t n) {
+  return load(source, n);
+}
+CONVEXT_INLINE Vector<float> load_widened(const BFloat16* source, int64_t n) {
+  return load_as_float(source, n);
+}
+CONVEXT_INLINE Vector<float> load_widened(const Float16* source, int64_t n) {
+  return load_as_float(source, n);
+}
+
+CONVEXT_INLINE void store_narrowed(float* target, Vector<float> value) {
+  store(target, value);
+}
+CONVEXT_INLINE void store_narrowed(double* target, Vector<double> value) {
+  store(target, value);
+}
+CONVEXT_INLINE void store_narrowed(BFloat16* target, Vector<float> value) {
+  store_from_float(target, value);
+}
+CONVEXT_INLINE void store_narrowed(Float16* target, Vector<float> value) {
+  store_from_float(target, value);
+}
+CONVEXT_INLINE void store_narrowed(float* target, Vector<float> value, int64_t n) {
+  store(target, value, n);
+}
+CONVEXT_INLINE void store_narrowed(double* target, Vector<double> value, int64_t n) {
+  store(target, value, n);
+}
+CONVEXT_INLINE void store_narrowed(BFloat16* target, Vector<float> value, int64_t n) {
+  store_from_float(target, value, n);
+}
+CONVEXT_INLINE void store_narrowed(Float16* target, Vector<float> value, int64_t n) {
+  store_from_float(target, value, n);
+}
+
+}  // namespace
+}  // namespace CONVEXT_ISA_NAMESPACE
+}  // namespace convext

@@ -1,0 +1,144 @@
+// AVX-512 F + BW + DQ + VL: 32 registers of 64 bytes, masks for parts of a register.
+#pragma once
+
+// GCC 12's own definitions of the intrinsics start from a deliberately undefined register and then warn of
+// it.
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#include <immintrin.h>
+#pragma GCC diagnostic pop
+#else
+#include <immintrin.h>
+#endif
+
+#include "cpu/simd.h"
+
+namespace convext {
+namespace CONVEXT_ISA_NAMESPACE {
+namespace {
+
+template <>
+struct Vector<float> {
+  static constexpr int64_t lanes = 16;
+  __m512 native;
+};
+
+template <>
+struct Vector<double> {
+  static constexpr int64_t lanes = 8;
+  __m512d native;
+};
+
+CONVEXT_INLINE __mmask16 first_16(int64_t n) {
+  return static_cast<__mmask16>((uint32_t{1} << n) - 1);
+}
+CONVEXT_INLINE __mmask8 first_8(int64_t n) {
+  return static_cast<__mmask8>((uint32_t{1} << n) - 1);
+}
+
+CONVEXT_INLINE Vector<float> load(const float* source) {
+  return {_mm512_loadu_ps(source)};
+}
+CONVEXT_INLINE Vector<double> load(const double* source) {
+  return {_mm512_loadu_pd(source)};
+}
+CONVEXT_INLINE Vector<float> load(const float* source, int64_t n) {
+  return {_mm512_maskz_loadu_ps(first_16(n), source)};
+}
+CONVEXT_INLINE Vector<double> load(const double* source, int64_t n) {
+  return {_mm512_maskz_loadu_pd(first_8(n), source)};
+}
+CONVEXT_INLINE void store(float* target, Vector<float> value) {
+  _mm512_storeu_ps(target, value.native);
+}
+CONVEXT_INLINE void store(double* target, Vector<double> value) {
+  _mm512_storeu_pd(target, value.native);
+}
+CONVEXT_INLINE void store(float* target, Vector<float> value, int64_t n) {
+  _mm512_mask_storeu_ps(target, first_16(n), value.native);
+}
+CONVEXT_INLINE void store(double* target, Vector<double> value, int64_t n) {
+  _mm512_mask_storeu_pd(target, first_8(n), value.native);
+}
+
+template <>
+CONVEXT_INLINE Vector<float> zero<float>() {
+  return {_mm512_setzero_ps()};
+}
+template <>
+CONVEXT_INLINE Vector<double> zero<double>() {
+  return {_mm512_setzero_pd()};
+}
+CONVEXT_INLINE Vector<float> broadcast(float value) {
+  return {_mm512_set1_ps(value)};
+}
+CONVEXT_INLINE Vector<double> broadcast(double value) {
+  return {_mm512_set1_pd(value)};
+}
+
+CONVEXT_INLINE Vector<float> add(Vector<float> a, Vector<float> b) {
+  return {_mm512_add_ps(a.native, b.native)};
+}
+CONVEXT_INLINE Vector<double> add(Vector<double> a, Vector<double> b) {
+  return {_mm512_add_pd(a.native, b.native)};
+}
+CONVEXT_INLINE Vector<float> mul(Vector<float> a, Vector<float> b) {
+  return {_mm512_mul_ps(a.native, b.native)};
+}
+CONVEXT_INLINE Vector<double> mul(Vector<double> a, Vector<double> b) {
+  return {_mm512_mul_pd(a.native, b.native)};
+}
+CONVEXT_INLINE Vector<float> fmadd(Vector<float> a, Vector<float> b, Vector<float> c) {
+  return {_mm512_fmadd_ps(a.native, b.native, c.native)};
+}
+CONVEXT_INLINE Vector<double> fmadd(Vector<double> a, Vector<double> b, Vector<double> c) {
+  return {_mm512_fmadd_pd(a.native, b.native, c.native)};
+}
+
+// Not _mm512_reduce_add: its order is the compiler's choice.
+CONVEXT_INLINE float sum(Vector<float> v) {
+  float lanes[16];
+  _mm512_storeu_ps(lanes, v.native);
+  for (int half = 8; half > 0; half /= 2) {
+    for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
+  }
+  return lanes[0];
+}
+CONVEXT_INLINE double sum(Vector<double> v) {
+  double lanes[8];
+  _mm512_storeu_pd(lanes, v.native);
+  for (int half = 4; half > 0; half /= 2) {
+    for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
+  }
+  return lanes[0];
+}
+
+CONVEXT_INLINE Vector<float> load_as_float(const BFloat16* source) {
+  const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(source));
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16))};
+}
+CONVEXT_INLINE Vector<float> load_as_float(const Float16* source) {
+  return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(source)))};
+}
+
+CONVEXT_INLINE void store_from_float(BFloat16* target, Vector<float> value) {
+  const __m512i bits = _mm512_castps_si512(value.native);
+  const __m512i high = _mm512_srli_epi32(bits, 16);
+  const __m512i odd = _mm512_and_si512(high, _mm512_set1_epi32(1));
+  const __m512i rounded =
+      _mm512_srli_epi32(_mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd), 16);
+  const __m512i quiet_nan = _mm512_or_si512(high, _mm512_set1_epi32(0x40));
+  const __mmask16 is_nan = _mm512_cmp_ps_mask(value.native, value.native, _CMP_UNORD_Q);
+  const __m512i halves = _mm512_mask_mov_epi32(rounded, is_nan, quiet_nan);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(target), _mm512_cvtepi32_epi16(halves));
+}
+CONVEXT_INLINE void store_from_float(Float16* target, Vector<float> value) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(target),
+                      _mm512_cvtps_ph(value.native, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+
+}  // namespace
+}  // namespace CONVEXT_ISA_NAMESPACE
+}  // namespace convext

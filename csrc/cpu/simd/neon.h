@@ -1,0 +1,121 @@
+// NEON on AArch64: 32 registers of 16 bytes, fused multiply-add, conversions of float16 in hardware.
+#pragma once
+
+#include <arm_neon.h>
+
+#include "cpu/simd.h"
+
+namespace convext {
+namespace CONVEXT_ISA_NAMESPACE {
+namespace {
+
+template <>
+struct Vector<float> {
+  static constexpr int64_t lanes = 4;
+  float32x4_t native;
+};
+
+template <>
+struct Vector<double> {
+  static constexpr int64_t lanes = 2;
+  float64x2_t native;
+};
+
+CONVEXT_INLINE Vector<float> load(const float* source) {
+  return {vld1q_f32(source)};
+}
+CONVEXT_INLINE Vector<double> load(const double* source) {
+  return {vld1q_f64(source)};
+}
+CONVEXT_INLINE Vector<float> load(const float* source, int64_t n) {
+  float lanes[4] = {};
+  for (int64_t i = 0; i < n; ++i) lanes[i] = source[i];
+  return load(lanes);
+}
+CONVEXT_INLINE Vector<double> load(const double* source, int64_t n) {
+  double lanes[2] = {};
+  for (int64_t i = 0; i < n; ++i) lanes[i] = source[i];
+  return load(lanes);
+}
+CONVEXT_INLINE void store(float* target, Vector<float> value) {
+  vst1q_f32(target, value.native);
+}
+CONVEXT_INLINE void store(double* target, Vector<double> value) {
+  vst1q_f64(target, value.native);
+}
+CONVEXT_INLINE void store(float* target, Vector<float> value, int64_t n) {
+  float lanes[4];
+  store(lanes, value);
+  for (int64_t i = 0; i < n; ++i) target[i] = lanes[i];
+}
+CONVEXT_INLINE void store(double* target, Vector<double> value, int64_t n) {
+  double lanes[2];
+  store(lanes, value);
+  for (int64_t i = 0; i < n; ++i) target[i] = lanes[i];
+}
+
+template <>
+CONVEXT_INLINE Vector<float> zero<float>() {
+  return {vdupq_n_f32(0)};
+}
+template <>
+CONVEXT_INLINE Vector<double> zero<double>() {
+  return {vdupq_n_f64(0)};
+}
+CONVEXT_INLINE Vector<float> broadcast(float value) {
+  return {vdupq_n_f32(value)};
+}
+CONVEXT_INLINE Vector<double> broadcast(double value) {
+  return {vdupq_n_f64(value)};
+}
+
+CONVEXT_INLINE Vector<float> add(Vector<float> a, Vector<float> b) {
+  return {vaddq_f32(a.native, b.native)};
+}
+CONVEXT_INLINE Vector<double> add(Vector<double> a, Vector<double> b) {
+  return {vaddq_f64(a.native, b.native)};
+}
+CONVEXT_INLINE Vector<float> mul(Vector<float> a, Vector<float> b) {
+  return {vmulq_f32(a.native, b.native)};
+}
+CONVEXT_INLINE Vector<double> mul(Vector<double> a, Vector<double> b) {
+  return {vmulq_f64(a.native, b.native)};
+}
+CONVEXT_INLINE Vector<float> fmadd(Vector<float> a, Vector<float> b, Vector<float> c) {
+  return {vfmaq_f32(c.native, a.native, b.native)};
+}
+CONVEXT_INLINE Vector<double> fmadd(Vector<double> a, Vector<double> b, Vector<double> c) {
+  return {vfmaq_f64(c.native, a.native, b.native)};
+}
+
+CONVEXT_INLINE float sum(Vector<float> v) {
+  const float32x2_t two = vadd_f32(vget_low_f32(v.native), vget_high_f32(v.native));
+  return vget_lane_f32(two, 0) + vget_lane_f32(two, 1);
+}
+CONVEXT_INLINE double sum(Vector<double> v) {
+  return vgetq_lane_f64(v.native, 0) + vgetq_lane_f64(v.native, 1);
+}
+
+CONVEXT_INLINE Vector<float> load_as_float(const BFloat16* source) {
+  return {vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(&source->bits), 16))};
+}
+CONVEXT_INLINE Vector<float> load_as_float(const Float16* source) {
+  return {vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(&source->bits)))};
+}
+
+CONVEXT_INLINE void store_from_float(BFloat16* target, Vector<float> value) {
+  const uint32x4_t bits = vreinterpretq_u32_f32(value.native);
+  const uint32x4_t high = vshrq_n_u32(bits, 16);
+  const uint32x4_t odd = vandq_u32(high, vdupq_n_u32(1));
+  const uint32x4_t rounded = vshrq_n_u32(vaddq_u32(vaddq_u32(bits, vdupq_n_u32(0x7fff)), odd), 16);
+  const uint32x4_t quiet_nan = vorrq_u32(high, vdupq_n_u32(0x40));
+  const uint32x4_t is_number = vceqq_f32(value.native, value.native);
+  vst1_u16(&target->bits, vmovn_u32(vbslq_u32(is_number, rounded, quiet_nan)));
+}
+CONVEXT_INLINE void store_from_float(Float16* target, Vector<float> value) {
+  vst1_u16(&target->bits, vreinterpret_u16_f16(vcvt_f16_f32(value.native)));
+}
+
+}  // namespace
+}  // namespace CONVEXT_ISA_NAMESPACE
+}  // namespace convext
