@@ -72,19 +72,25 @@ def corr2d(
     out_dtype: torch.dtype | None = None,
 ) -> torch.Tensor:
     """C(x, w) + bias, differentiable."""
-    if geometry is DEFAULT_GEOMETRY and out_dtype is None and not _is_compiling():
-        # The same as below, unrolled: for a small image these microseconds are most of the time.
-        if _transform_is_active() is None and not _may_need_derivative((input, weight, bias)):
-            guard = _BelowAutograd()
-            try:
-                return ops.corr2d._op(input, weight, bias)
-            finally:
-                del guard
-    if out_dtype is not None:
-        return _dispatch(CrossCorrelation2d, ops.corr2d, (input, weight, bias), (*geometry, out_dtype))
-    settings = operator_arguments(geometry)
-    tensors = (input, weight) if bias is None and not settings else (input, weight, bias)
-    return _dispatch(CrossCorrelation2d, ops.corr2d, tensors, settings)
+    # `_dispatch` unrolled: on a small image these microseconds are most of the time.
+    if geometry is DEFAULT_GEOMETRY and out_dtype is None:
+        settings: tuple[Any, ...] = ()
+    else:
+        settings = operator_arguments(geometry) if out_dtype is None else (*geometry, out_dtype)
+    if _is_compiling():
+        return ops.corr2d(input, weight, bias, *settings)
+    if _transform_is_active() is not None:
+        return CrossCorrelation2d.apply(input, weight, bias, *settings)
+    if (
+        _is_grad_enabled()
+        and (weight.requires_grad or input.requires_grad or (bias is not None and bias.requires_grad))
+    ) or forward_ad._current_level >= 0:
+        return CrossCorrelation2d.short_apply(input, weight, bias, *settings)
+    guard = _BelowAutograd()
+    try:
+        return ops.corr2d._op(input, weight, bias, *settings)
+    finally:
+        del guard
 
 
 def corr2d_grad_input(
@@ -164,7 +170,7 @@ class _Shortcut(Function):
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        cls.short_apply = super(Function, cls).apply  # torch's C++ implementation, bound to the class
+        cls.short_apply = super(Function, cls).apply  # type: ignore[misc]  # torch's C++ one, bound to the class
 
 
 class CrossCorrelation2d(_Shortcut):
@@ -190,7 +196,11 @@ class CrossCorrelation2d(_Shortcut):
     def forward(*arguments: Any) -> torch.Tensor:
         if len(arguments) > 4 and isinstance(arguments[4], int):
             arguments = (*arguments[:4], (arguments[4],), *arguments[5:])
-        return _run(ops.corr2d, *arguments)
+        guard = _BelowAutograd()
+        try:
+            return ops.corr2d._op(*arguments)
+        finally:
+            del guard
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
@@ -247,7 +257,7 @@ class CrossCorrelation2d(_Shortcut):
                 output = output.unflatten(0, (batch, -1))
             elif lacks_batch:
                 output = output.unsqueeze(0)
-            if bias_dim is not None:
+            if bias is not None and bias_dim is not None:
                 output = output + bias.movedim(bias_dim, 0)[:, None, :, None, None]
                 return (output.squeeze(1) if lacks_batch else output), 0
             if input_dim is None:
@@ -412,7 +422,5 @@ for _name, _function in {
     "corr2d_grad_weight": GradWeight,
     "corr2d_grad_bias": GradBias,
 }.items():
-    torch.library.register_autograd(
-        f"convext::{_name}", _function.backward, setup_context=_function.setup_context
-    )
+    torch.library.register_autograd(f"convext::{_name}", _function.backward, setup_context=_function.setup_context)
     torch.library.register_vmap(f"convext::{_name}", _function.vmap)

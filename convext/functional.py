@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Union
+from typing import Any
 
 import torch
 from torch.overrides import handle_torch_function, has_torch_function_variadic
@@ -11,6 +11,20 @@ from torch.overrides import handle_torch_function, has_torch_function_variadic
 from convext import autograd
 from convext._geometry import DEFAULT_GEOMETRY, Geometry, Padding, normalize
 
+_ZERO, _ONE = 0, 1
+_DTYPES = {
+    torch.float32,
+    torch.float64,
+    torch.bfloat16,
+    torch.float16,
+    torch.uint8,
+    torch.int8,
+    torch.int16,
+    torch.int32,
+    torch.int64,
+    torch.complex64,
+    torch.complex128,
+}
 _any_autocast_is_enabled = torch._C._is_any_autocast_enabled
 
 
@@ -18,9 +32,9 @@ def conv2d(
     input: torch.Tensor,
     weight: torch.Tensor,
     bias: torch.Tensor | None = None,
-    stride: Union[int, Sequence[int]] = 1,
+    stride: int | Sequence[int] = 1,
     padding: Padding = 0,
-    dilation: Union[int, Sequence[int]] = 1,
+    dilation: int | Sequence[int] = 1,
     groups: int = 1,
     *,
     padding_mode: str = "zeros",
@@ -86,22 +100,48 @@ def conv2d(
     if _any_autocast_is_enabled():
         input, weight, bias = _autocast(input, weight, bias)
     # The plainest call skips all that it does not need: on a small image this function is most of the time.
-    if stride == 1 and padding == 0 and dilation == 1 and groups == 1 and padding_mode == "zeros":
+    # (`is`, since True == 1 == 1.0; where a small integer is not the same object, the general way is right too.)
+    if stride is _ONE and padding is _ZERO and dilation is _ONE and groups is _ONE and padding_mode == "zeros":
         geometry = DEFAULT_GEOMETRY
     else:
         if input.dim() not in (3, 4) or weight.dim() != 4:
             _check_ranks(input, weight)
-        geometry = normalize(
-            stride, padding, dilation, groups, padding_mode, input.shape[-2:], weight.shape[-2:]
-        )
+        geometry = normalize(stride, padding, dilation, groups, padding_mode, input.shape[-2:], weight.shape[-2:])
     if input.is_complex():
         if out_dtype is not None and out_dtype != input.dtype:
             raise RuntimeError(
-                f"conv2d(): out_dtype must be the dtype of the input, {input.dtype}, or torch.int32 for an 8-bit input, "
-                f"but it is {out_dtype}"
+                f"conv2d(): out_dtype must be the dtype of the input, {input.dtype}, or torch.int32 for an 8-bit "
+                f"input, but it is {out_dtype}"
             )
         return _complex_conv2d(input, weight, bias, geometry)
-    return autograd.corr2d(input, weight, bias, geometry, out_dtype)
+    try:
+        return autograd.corr2d(input, weight, bias, geometry, out_dtype)
+    except RuntimeError:
+        _check_kind_of_tensors(input, weight, bias)
+        raise
+
+
+def _check_kind_of_tensors(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+    """Says in one sentence what torch's dispatcher says in a page, in the exception type that torch raises.
+
+    Called only where a call has failed, so that calls that succeed do not pay for it.
+    """
+    tensors = [("input", input), ("weight", weight)]
+    if bias is not None:
+        tensors.append(("bias", bias))
+    for name, tensor in tensors:
+        if tensor.layout != torch.strided:
+            raise RuntimeError(f"conv2d(): {name} must be a dense tensor, but its layout is {tensor.layout}")
+        if tensor.device != input.device:
+            raise RuntimeError(
+                f"conv2d(): input and {name} must be on the same device, but input is on {input.device} and {name} "
+                f"is on {tensor.device}"
+            )
+    for name, tensor in tensors:
+        if tensor.dtype == input.dtype and tensor.dtype not in _DTYPES:
+            raise NotImplementedError(
+                f"conv2d(): {name} must be of a floating-point, integer or complex dtype, but it is {tensor.dtype}"
+            )
 
 
 def _check_ranks(input: torch.Tensor, weight: torch.Tensor) -> None:
@@ -152,9 +192,7 @@ def _complex_conv2d(
     to_imaginary = torch.stack((imaginary, real), dim=2)
     weights = torch.stack((to_real, to_imaginary), dim=1)  # (O, 2, C / groups, 2, h, w)
     biases = None if bias is None else torch.view_as_real(bias.resolve_conj()).flatten()
-    output = autograd.corr2d(
-        parts.flatten(-4, -3), weights.flatten(2, 3).flatten(0, 1), biases, geometry
-    )
+    output = autograd.corr2d(parts.flatten(-4, -3), weights.flatten(2, 3).flatten(0, 1), biases, geometry)
     output = output.unflatten(-3, (-1, 2)).movedim(-3, -1)
     result = torch.view_as_complex(output.contiguous())
     if input.dim() == 4 and (autograd.ops.is_channels_last(input) or autograd.ops.is_channels_last(weight)):
@@ -166,9 +204,9 @@ def corr2d(
     X: torch.Tensor,
     K: torch.Tensor,
     bias: torch.Tensor | None = None,
-    stride: Union[int, Sequence[int]] = 1,
+    stride: int | Sequence[int] = 1,
     padding: Padding = 0,
-    dilation: Union[int, Sequence[int]] = 1,
+    dilation: int | Sequence[int] = 1,
     groups: int = 1,
     *,
     padding_mode: str = "zeros",
@@ -209,7 +247,11 @@ def corr2d(
     if bias is not None:
         if not isinstance(bias, torch.Tensor):
             raise TypeError(f"corr2d(): bias must be a Tensor or None, but it is a {type(bias).__name__}")
-        dtype = torch.promote_types(dtype, bias.dtype) if bias.dim() else torch.result_type(X.new_empty(0, dtype=dtype), bias)
+        dtype = (
+            torch.promote_types(dtype, bias.dtype)
+            if bias.dim()
+            else torch.result_type(X.new_empty(0, dtype=dtype), bias)
+        )
         bias = bias.to(dtype)
     if dtype == torch.bool:
         raise RuntimeError("corr2d(): X or K must be of a number dtype, but both are bool")
@@ -236,9 +278,9 @@ def convolve2d(
     X: torch.Tensor,
     K: torch.Tensor,
     bias: torch.Tensor | None = None,
-    stride: Union[int, Sequence[int]] = 1,
+    stride: int | Sequence[int] = 1,
     padding: Padding = 0,
-    dilation: Union[int, Sequence[int]] = 1,
+    dilation: int | Sequence[int] = 1,
     groups: int = 1,
     *,
     padding_mode: str = "zeros",

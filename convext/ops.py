@@ -92,6 +92,10 @@ def _corr2d_fake(
         lambda: f"input must be 3-D or 4-D and weight 4-D, but they are {input.dim()}-D and {weight.dim()}-D",
     )
     torch._check(
+        input.device == weight.device and (bias is None or bias.device == input.device),
+        lambda: "input, weight and bias must be on the same device",
+    )
+    torch._check(
         input.dtype == weight.dtype and (bias is None or bias.dtype == input.dtype),
         lambda: "input, weight and bias must have the same dtype",
     )

@@ -34,6 +34,10 @@ std::string check_axis(const char* axis, int64_t size, int64_t kernel, int64_t s
            axis + " they are " + std::to_string(stride) + ", " + std::to_string(dilation) + " and " +
            pair(before, after);
   }
+  if (size <= 0) {
+    return "the input must not be empty along the " + std::string(axis) + ", but its size is " +
+           std::to_string(size);
+  }
   const int64_t largest = before > after ? before : after;
   if (mode == PaddingMode::reflect && largest >= size && largest > 0) {
     return "padding must be smaller than the input size for padding_mode='reflect', but along the " +
@@ -42,10 +46,6 @@ std::string check_axis(const char* axis, int64_t size, int64_t kernel, int64_t s
   if (mode == PaddingMode::circular && largest > size) {
     return "padding must not exceed the input size for padding_mode='circular', but along the " +
            std::string(axis) + " it is " + pair(before, after) + " and the size is " + std::to_string(size);
-  }
-  if (mode == PaddingMode::replicate && largest > 0 && size == 0) {
-    return "the input must not be empty along the " + std::string(axis) +
-           " for padding_mode='replicate', but its size is 0";
   }
   const int64_t padded = size + before + after;
   const int64_t extent = dilation * (kernel - 1) + 1;

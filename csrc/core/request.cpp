@@ -37,6 +37,7 @@ std::string check_same_dtype(const char* first_name, DType first, const char* se
 
 std::string check_groups(int64_t in_channels, int64_t out_channels, int64_t groups) {
   if (groups <= 0) return "groups must be a positive integer, but it is " + std::to_string(groups);
+  if (in_channels <= 0) return "the input must have at least one channel, but it has none";
   if (in_channels % groups != 0) {
     return "in_channels must be divisible by groups, but in_channels is " + std::to_string(in_channels) +
            " and groups is " + std::to_string(groups);

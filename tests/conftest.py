@@ -1,0 +1,92 @@
+"""Fixtures: each kernel of this machine, each device, and a fixed number of threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import convext
+
+KERNELS = convext.available_kernels()
+HAS_CUDA = torch.cuda.is_available() and bool(convext.build_info()["cuda_archs_built"])
+DEVICES = ["cpu", "cuda"] if HAS_CUDA else ["cpu"]
+
+# Tests run side by side (pytest -n) and are small. Those that need more threads ask for them.
+torch.set_num_threads(1)
+
+
+@pytest.fixture(params=DEVICES)
+def device(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+class KernelUnderTest:
+    """Runs calls on one kernel only."""
+
+    def __init__(self, kernel: convext.plan.Kernel) -> None:
+        self.name = kernel.qualified_name
+        self.description = kernel
+
+    def __call__(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """What the function returns, or None if it calls for something that the kernel says it cannot run."""
+        with convext.force_kernel(self.name):
+            try:
+                return function(*args, **kwargs)
+            except RuntimeError as error:
+                if "was forced, but it cannot run" not in str(error):
+                    raise
+                return None
+
+
+@pytest.fixture(params=KERNELS, ids=lambda kernel: kernel.qualified_name.replace("/", "-"))
+def kernel(request: pytest.FixtureRequest) -> KernelUnderTest:
+    return KernelUnderTest(request.param)
+
+
+class PreferKernel(TorchDispatchMode):
+    """Within the block, every convext operator runs on this kernel where it can, and as planned elsewhere.
+
+    A kernel that has no backward pass can so be tested within a whole training step.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+        self.calls = 0  #: that ran on the kernel
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.namespace != "convext":
+            return func(*args, **(kwargs or {}))
+        with convext.force_kernel(self.name):
+            try:
+                result = func(*args, **(kwargs or {}))
+            except RuntimeError as error:
+                if "was forced, but it cannot run" not in str(error):
+                    raise
+            else:
+                self.calls += 1
+                return result
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.fixture
+def preferred_kernel(kernel: KernelUnderTest) -> Iterator[PreferKernel]:
+    with PreferKernel(kernel.name) as mode:
+        yield mode
+    if mode.calls == 0:
+        pytest.skip(f"{kernel.name} refuses this problem")
+
+
+@pytest.fixture(autouse=True)
+def default_state() -> Iterator[None]:
+    """Every test starts from the same random numbers, and leaves the settings of the process as it found them."""
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    torch.manual_seed(0)
+    yield
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(deterministic)
+    assert convext.get_float32_precision() == "highest"

@@ -1,0 +1,375 @@
+#include "cases.h"
+
+#include <initializer_list>
+#include <utility>
+
+#include "random.h"
+
+namespace convext::testing {
+namespace {
+
+constexpr DType floating_dtypes[] = {DType::float32, DType::float64, DType::bfloat16, DType::float16};
+constexpr DType integer_dtypes[] = {DType::uint8, DType::int8, DType::int16, DType::int32, DType::int64};
+constexpr Pass passes[] = {Pass::forward, Pass::grad_input, Pass::grad_weight};
+constexpr PaddingMode modes[] = {PaddingMode::zeros, PaddingMode::reflect, PaddingMode::replicate,
+                                 PaddingMode::circular};
+constexpr Layout layouts[] = {Layout::contiguous, Layout::channels_last, Layout::row_gaps, Layout::transposed,
+                              Layout::expanded};
+
+struct Shape {
+  int64_t batch, in_channels, height, width, out_channels, kernel_height, kernel_width;
+  int64_t groups = 1;
+};
+
+class Collector {
+ public:
+  Case start(const Shape& shape, Pass pass, DType dtype) {
+    Case c;
+    ConvProblem& p = c.problem;
+    p.pass = pass;
+    p.dtype = p.out_dtype = dtype;
+    p.batch = shape.batch;
+    p.in_channels = shape.in_channels;
+    p.out_channels = shape.out_channels;
+    p.groups = shape.groups;
+    p.input = {shape.height, shape.width};
+    p.kernel = {shape.kernel_height, shape.kernel_width};
+    c.seed = ++seed_;
+    p.epilogue.bias = pass == Pass::forward && c.seed % 2 == 0;
+    return c;
+  }
+
+  void add(Case c) {
+    if (finish(c)) cases_.push_back(c);
+  }
+
+  // The same problem with exact numbers, then with fractions.
+  void add_exact_and_normal(Case c) {
+    c.fill = Fill::small_integers;
+    add(c);
+    c.fill = Fill::normal;
+    c.seed = ++seed_;
+    add(c);
+  }
+
+  // Every pass, floating-point dtype and native layout.
+  template <class Adjust>
+  void add_everywhere(const Shape& shape, const Adjust& adjust) {
+    for (Pass pass : passes) {
+      for (DType dtype : floating_dtypes) {
+        for (Layout layout : {Layout::contiguous, Layout::channels_last}) {
+          Case c = start(shape, pass, dtype);
+          c.input_layout = c.weight_layout = c.output_layout = layout;
+          adjust(c);
+          add_exact_and_normal(c);
+        }
+      }
+    }
+  }
+
+  void add_everywhere(const Shape& shape) {
+    add_everywhere(shape, [](Case&) {});
+  }
+
+  // For sweeps over one quantity: every pass, with a dtype and a native layout drawn for each case, so that
+  // neighbouring values of the quantity meet all of them.
+  template <class Adjust>
+  void add_drawn(const Shape& shape, const Adjust& adjust) {
+    for (Pass pass : passes) {
+      for (Fill fill : {Fill::small_integers, Fill::normal}) {
+        Case c = start(shape, pass, floating_dtypes[draw_.between(0, 3)]);
+        c.input_layout = c.weight_layout = c.output_layout = layouts[draw_.between(0, 1)];
+        adjust(c);
+        c.fill = fill;
+        add(c);
+      }
+    }
+  }
+
+  void add_drawn(const Shape& shape) {
+    add_drawn(shape, [](Case&) {});
+  }
+
+  std::vector<Case> take() { return std::move(cases_); }
+
+ private:
+  std::vector<Case> cases_;
+  uint64_t seed_ = 0;
+  Random draw_{1};
+};
+
+void pad(Case& c, int64_t top, int64_t bottom, int64_t left, int64_t right) {
+  c.problem.padding = {top, bottom, left, right};
+}
+
+// Sizes around every plausible register and cache block.
+void add_size_sweeps(Collector& cases) {
+  for (int64_t width = 1; width <= 70; ++width) {
+    cases.add_drawn({2, 3, 4, width, 5, 3, 3}, [](Case& c) { pad(c, 1, 1, 1, 1); });
+    cases.add_drawn({1, 1, 5, width, 1, 3, 3}, [](Case& c) { pad(c, 1, 1, 1, 1); });
+    cases.add_drawn({1, 2, 5, width, 2, 5, 5, 2}, [](Case& c) { pad(c, 2, 2, 2, 2); });
+    cases.add_drawn({1, 3, 3, width, 4, 1, 1});
+    cases.add_drawn({1, 2, 5, width, 3, 3, 3}, [](Case& c) {
+      pad(c, 1, 0, 0, 1);
+      c.problem.stride = {2, 2};
+    });
+  }
+  for (int64_t height = 1; height <= 40; ++height) {
+    cases.add_drawn({1, 3, height, 5, 4, 3, 2}, [](Case& c) { pad(c, 1, 2, 1, 0); });
+    cases.add_drawn({2, 3, height, 7, 3, 3, 3, 3}, [](Case& c) { pad(c, 1, 1, 1, 1); });
+  }
+  for (int64_t channels = 1; channels <= 70; ++channels) {
+    cases.add_drawn({2, channels, 4, 9, 7, 2, 3});
+    cases.add_drawn({2, 5, 4, 9, channels, 3, 2});
+    cases.add_drawn({1, channels, 5, 6, channels, 3, 3, channels}, [](Case& c) { pad(c, 1, 1, 1, 1); });
+    if (channels % 2 == 0)
+      cases.add_drawn({1, channels / 2, 3, 7, channels, 3, 3, channels / 2},
+                      [](Case& c) { pad(c, 1, 1, 1, 1); });
+  }
+}
+
+// Lengths of the sum around 256 and its multiples: in_channels * taps forward, out_channels * taps for
+// grad_input, pixels for grad_weight.
+void add_reduction_sweeps(Collector& cases) {
+  for (int64_t length : {252, 253, 254, 255, 256, 257, 258, 259, 260, 511, 512, 513, 767, 769, 1025}) {
+    cases.add_drawn({1, length, 3, 4, 9, 1, 1});
+    cases.add_drawn({1, 9, 3, 4, length, 1, 1});
+    cases.add_drawn({1, 2, 1, length, 3, 1, 1});
+    cases.add_drawn({3, 2, 2, length, 3, 1, 2});
+    cases.add_drawn({1, 2, length, 1, 3, 1, 1});
+    cases.add_drawn({2, 3, length, 2, 3, 2, 1, 3});
+    cases.add_drawn({length, 2, 1, 2, 3, 1, 1});
+  }
+  for (int64_t channels : {28, 29, 56, 57, 85, 86}) {
+    cases.add_everywhere({1, channels, 4, 6, 7, 3, 3}, [](Case& c) { pad(c, 1, 1, 1, 1); });
+    cases.add_everywhere({1, 7, 4, 6, channels, 3, 3}, [](Case& c) { pad(c, 1, 1, 1, 1); });
+  }
+  // Long sums of positive numbers: the bound is only met if partial sums are kept short.
+  for (DType dtype : floating_dtypes) {
+    for (Shape shape :
+         {Shape{1, 1, 200, 300, 1, 3, 3}, Shape{1, 1, 64, 80, 1, 31, 31}, Shape{1, 4000, 3, 5, 4, 1, 1},
+          Shape{1, 4, 3, 5, 4000, 1, 1}, Shape{6, 2, 60, 60, 2, 3, 3, 2}, Shape{2, 3, 50, 60, 8, 3, 3}}) {
+      for (Pass pass : passes) {
+        Case c = cases.start(shape, pass, dtype);
+        c.fill = Fill::positive;
+        cases.add(c);
+        c.input_layout = c.output_layout = Layout::channels_last;
+        cases.add(c);
+      }
+    }
+  }
+}
+
+void add_kernel_sizes(Collector& cases) {
+  for (int64_t height = 1; height <= 8; ++height) {
+    for (int64_t width = 1; width <= 12; ++width) {
+      const auto same = [=](Case& c) { pad(c, height / 2, (height - 1) / 2, width / 2, (width - 1) / 2); };
+      cases.add_drawn({1, 1, 9, 21, 1, height, width}, same);
+      cases.add_drawn({1, 3, 9, 17, 3, height, width, 3}, same);
+      cases.add_drawn({1, 2, 9, 14, 4, height, width}, same);
+    }
+  }
+  for (Shape shape : {Shape{1, 1, 40, 45, 1, 31, 31}, Shape{1, 1, 3, 80, 1, 1, 63},
+                      Shape{1, 1, 80, 3, 1, 63, 1}, Shape{1, 2, 20, 33, 2, 13, 17, 2},
+                      Shape{1, 2, 12, 12, 3, 11, 11}, Shape{2, 9, 16, 16, 9, 15, 15, 9}}) {
+    cases.add_everywhere(shape);
+    cases.add_everywhere(shape, [&](Case& c) {
+      pad(c, shape.kernel_height / 2, shape.kernel_height / 2, shape.kernel_width / 2,
+          shape.kernel_width / 2);
+    });
+  }
+  // The kernel covers the whole padded input, or sees nothing but padding at its corners.
+  cases.add_everywhere({2, 3, 6, 7, 4, 6, 7});
+  cases.add_everywhere({1, 1, 2, 3, 2, 3, 3}, [](Case& c) { pad(c, 5, 7, 6, 9); });
+  cases.add_everywhere({1, 2, 1, 1, 2, 3, 3, 2}, [](Case& c) { pad(c, 1, 1, 1, 1); });
+}
+
+void add_strides_and_dilations(Collector& cases) {
+  for (int64_t stride_height : {1, 2, 3}) {
+    for (int64_t stride_width : {1, 2, 3, 5}) {
+      for (int64_t dilation_height : {1, 3}) {
+        for (int64_t dilation_width : {1, 2, 4}) {
+          for (PaddingMode mode : modes) {
+            const auto adjust = [&](Case& c) {
+              c.problem.stride = {stride_height, stride_width};
+              c.problem.dilation = {dilation_height, dilation_width};
+              c.problem.padding_mode = mode;
+              pad(c, 2, 1, 4, 3);
+            };
+            cases.add_drawn({2, 3, 9, 13, 4, 3, 3}, adjust);
+            cases.add_drawn({1, 3, 8, 27, 3, 3, 3, 3}, adjust);
+            cases.add_drawn({1, 1, 10, 40, 2, 2, 5}, adjust);
+            cases.add_drawn({1, 4, 8, 12, 6, 3, 2, 2}, adjust);
+          }
+        }
+      }
+    }
+  }
+}
+
+void add_padding_modes(Collector& cases) {
+  for (PaddingMode mode : modes) {
+    for (Padding padding :
+         {Padding{1, 1, 1, 1}, Padding{0, 2, 3, 0}, Padding{4, 4, 5, 5}, Padding{5, 1, 0, 6}}) {
+      const auto adjust = [&](Case& c) {
+        c.problem.padding_mode = mode;
+        c.problem.padding = padding;
+      };
+      cases.add_everywhere({1, 2, 5, 6, 3, 3, 3}, adjust);
+      cases.add_everywhere({2, 3, 6, 7, 3, 2, 4, 3}, adjust);
+      cases.add_everywhere({1, 1, 6, 33, 1, 5, 3}, adjust);
+      cases.add_everywhere({1, 17, 6, 7, 17, 3, 3, 17}, adjust);
+    }
+  }
+}
+
+void add_groups(Collector& cases) {
+  for (Shape shape : {Shape{2, 6, 5, 9, 4, 3, 3, 2}, Shape{1, 8, 6, 7, 24, 3, 3, 8},
+                      Shape{1, 12, 6, 7, 6, 2, 2, 3}, Shape{1, 64, 4, 9, 64, 3, 3, 8},
+                      Shape{2, 33, 7, 8, 66, 5, 5, 33}, Shape{1, 10, 6, 20, 10, 7, 7, 10}}) {
+    cases.add_everywhere(shape);
+    cases.add_everywhere(shape, [](Case& c) {
+      pad(c, 2, 2, 2, 2);
+      c.problem.stride = {2, 2};
+    });
+    cases.add_everywhere(shape, [](Case& c) {
+      pad(c, 3, 3, 3, 3);
+      c.problem.dilation = {2, 2};
+    });
+  }
+}
+
+void add_layouts(Collector& cases) {
+  for (Layout input : layouts) {
+    for (Layout weight : layouts) {
+      for (Layout output : layouts) {
+        for (Shape shape : {Shape{2, 4, 6, 9, 6, 3, 3, 2}, Shape{3, 5, 5, 19, 5, 3, 3, 5},
+                            Shape{2, 1, 7, 18, 1, 3, 5}, Shape{2, 19, 1, 5, 3, 1, 1}}) {
+          cases.add_drawn(shape, [&](Case& c) {
+            c.input_layout = input;
+            c.weight_layout = weight;
+            c.output_layout = output;
+            pad(c, 1, 0, 1, 1);
+          });
+        }
+      }
+    }
+  }
+}
+
+void add_empty(Collector& cases) {
+  for (Shape shape :
+       {Shape{0, 3, 5, 6, 4, 3, 3}, Shape{2, 0, 5, 6, 4, 3, 3}, Shape{2, 3, 5, 6, 0, 3, 3},
+        Shape{2, 0, 5, 6, 0, 3, 3}, Shape{0, 3, 5, 6, 3, 3, 3, 3}, Shape{0, 1, 5, 6, 1, 3, 3}}) {
+    cases.add_everywhere(shape);
+    cases.add_everywhere(shape, [](Case& c) { c.problem.stride = {2, 2}; });
+  }
+  // An empty image that padding makes large enough.
+  cases.add_everywhere({2, 3, 0, 4, 5, 3, 3}, [](Case& c) { pad(c, 2, 2, 1, 1); });
+  cases.add_everywhere({2, 1, 4, 0, 1, 3, 3}, [](Case& c) { pad(c, 1, 1, 2, 3); });
+}
+
+// Infinities and NaN anywhere, and sums that overflow float16.
+void add_extreme_values(Collector& cases) {
+  for (int round = 0; round < 4; ++round) {
+    for (Shape shape :
+         {Shape{2, 3, 7, 19, 5, 3, 3}, Shape{1, 1, 9, 37, 1, 3, 5}, Shape{1, 5, 8, 9, 5, 3, 3, 5},
+          Shape{1, 20, 6, 7, 20, 3, 3, 20}, Shape{1, 9, 5, 6, 17, 1, 1}}) {
+      for (Fill fill : {Fill::non_finite, Fill::large_integers}) {
+        for (Pass pass : passes) {
+          for (DType dtype : floating_dtypes) {
+            for (Layout layout : {Layout::contiguous, Layout::channels_last}) {
+              Case c = cases.start(shape, pass, dtype);
+              c.fill = fill;
+              c.input_layout = c.output_layout = layout;
+              if (round % 2 == 1) pad(c, 1, 2, 2, 1);
+              if (round >= 2) c.problem.stride = {2, 2};
+              cases.add(c);
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+void add_integers(Collector& cases) {
+  for (DType dtype : integer_dtypes) {
+    for (Pass pass : passes) {
+      for (Fill fill : {Fill::small_integers, Fill::any_bits}) {
+        for (PaddingMode mode : modes) {
+          for (Shape shape : {Shape{2, 3, 6, 7, 4, 3, 3}, Shape{1, 4, 5, 6, 4, 2, 3, 4}}) {
+            for (bool widened : {false, true}) {
+              if (widened && (element_size(dtype) != 1 || pass != Pass::forward)) continue;
+              Case c = cases.start(shape, pass, dtype);
+              if (widened) c.problem.out_dtype = DType::int32;
+              c.problem.padding_mode = mode;
+              c.fill = fill;
+              pad(c, 1, 2, 0, 3);
+              cases.add(c);
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+// Everything at once.
+void add_random(Collector& cases, int count) {
+  Random random(2024);
+  for (int k = 0; k < count; ++k) {
+    Shape shape{};
+    shape.groups = random.pick<int64_t>({1, 1, 1, 2, 3, 8});
+    const bool depthwise = random.one_in(4);
+    const int64_t largest = shape.groups > 2 ? 4 : random.pick<int64_t>({3, 10, 40});
+    if (depthwise) shape.groups = random.between(1, 40);
+    shape.in_channels = shape.groups * (depthwise ? 1 : random.between(1, largest));
+    shape.out_channels = shape.groups * random.between(1, depthwise ? 2 : largest);
+    shape.batch = random.between(1, 4);
+    shape.height = random.between(1, 14);
+    shape.width = random.between(1, random.pick<int64_t>({8, 20, 70}));
+    shape.kernel_height = random.between(1, random.pick<int64_t>({1, 3, 5}));
+    shape.kernel_width = random.between(1, random.pick<int64_t>({1, 3, 7}));
+    Case c = cases.start(shape, random.pick({Pass::forward, Pass::grad_input, Pass::grad_weight}),
+                         floating_dtypes[random.between(0, 3)]);
+    ConvProblem& p = c.problem;
+    p.padding_mode = modes[random.between(0, 3)];
+    p.stride = {random.pick<int64_t>({1, 1, 2, 3}), random.pick<int64_t>({1, 1, 2, 3, 7})};
+    p.dilation = {random.pick<int64_t>({1, 1, 2, 3}), random.pick<int64_t>({1, 1, 2, 5})};
+    pad(c, random.between(0, 4), random.between(0, 4), random.between(0, 5), random.between(0, 5));
+    c.input_layout = random.one_in(3) ? layouts[random.between(0, 4)] : layouts[random.between(0, 1)];
+    c.output_layout = random.one_in(3) ? layouts[random.between(0, 4)] : c.input_layout;
+    c.weight_layout = random.one_in(3) ? layouts[random.between(0, 4)] : c.input_layout;
+    c.fill = random.pick({Fill::small_integers, Fill::small_integers, Fill::normal, Fill::non_finite});
+    if (finish(c) && multiply_adds(p) < 3e5) cases.add(c);
+  }
+}
+
+}  // namespace
+
+std::vector<Case> kernel_cases(bool quick) {
+  Collector collector;
+  add_size_sweeps(collector);
+  add_reduction_sweeps(collector);
+  add_kernel_sizes(collector);
+  add_strides_and_dilations(collector);
+  add_padding_modes(collector);
+  add_groups(collector);
+  add_layouts(collector);
+  add_empty(collector);
+  add_extreme_values(collector);
+  add_integers(collector);
+  add_random(collector, 6000);
+  std::vector<Case> all = collector.take();
+  if (!quick) return all;
+
+  Random random(7);
+  std::vector<Case> sample;
+  for (const Case& c : all) {
+    if (multiply_adds(c.problem) < 2e5 && random.one_in(12)) sample.push_back(c);
+  }
+  return sample;
+}
+
+}  // namespace convext::testing

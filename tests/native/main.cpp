@@ -1,0 +1,56 @@
+// Tests of the core and of every kernel, without torch.
+//
+//   native-tests [--quick] [--kernel NAME]
+//
+// --quick samples the cases; --kernel runs only the kernels of that name ("reference", "implicit_gemm/avx2").
+#include <cstdio>
+#include <cstring>
+#include <string>
+
+#include "check.h"
+#include "core/planner.h"
+#include "core_test.h"
+#include "kernels_test.h"
+
+namespace {
+
+using namespace convext;
+
+bool is_known(const std::string& name) {
+  for (const Kernel* kernel : all_kernels()) {
+    if (name == kernel->name || name == qualified_name(*kernel)) return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  bool quick = false;
+  std::string kernel;
+  for (int k = 1; k < argc; ++k) {
+    if (std::strcmp(argv[k], "--quick") == 0) {
+      quick = true;
+    } else if (std::strcmp(argv[k], "--kernel") == 0 && k + 1 < argc && is_known(argv[k + 1])) {
+      kernel = argv[++k];
+    } else {
+      std::fprintf(stderr, "usage: %s [--quick] [--kernel NAME], where NAME is one of\n", argv[0]);
+      for (const Kernel* known : all_kernels())
+        std::fprintf(stderr, "  %s\n", qualified_name(*known).c_str());
+      return 2;
+    }
+  }
+
+  std::printf("best instruction set: %s\n", isa_name(best_isa()));
+  if (kernel.empty()) {
+    testing::test_geometry();
+    testing::test_padding();
+    testing::test_element_conversions();
+    testing::test_planner();
+    std::printf("core: %lld checks passed\n", static_cast<long long>(testing::checks_passed()));
+  }
+  testing::test_kernels(quick, kernel);
+  std::printf("%lld passed, %lld failed\n", static_cast<long long>(testing::checks_passed()),
+              static_cast<long long>(testing::checks_failed()));
+  return testing::checks_failed() == 0 ? 0 : 1;
+}
