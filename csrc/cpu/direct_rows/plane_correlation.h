@@ -12,6 +12,7 @@
 #include "cpu/direct_rows/axis.h"
 #include "cpu/direct_rows/lines.h"
 #include "cpu/direct_rows/row_kernel.h"
+#include "cpu/direct_rows/tap_lines.h"
 
 namespace convext {
 namespace CONVEXT_ISA_NAMESPACE {
@@ -283,30 +284,10 @@ class PlaneCorrelation {
     const int64_t height = smaller(plan.band, count - first_row);
     const int64_t width = smaller(plan.tile_columns, columns.output - first_column);
     if (height <= 0) return;
-    const auto fill_slots = [&](Real* line, const T* row) {
-      for (int64_t u = 0; u < plan.slots; ++u) {
-        fill_line<T>(line + u * plan.slot_stride, plan.slot_stride, row, source_strides.column,
-                     source_columns, first_column * columns.stride + u * columns.dilation - columns.before,
-                     columns.stride);
-      }
-    };
     const int64_t y = row_class + first_row * rows.spread;
-    for (int64_t c = 0; c < plan.source_channels; ++c) {
-      const T* plane = source_plane(t, c);
-      for (int64_t u = 0; u < plan.row_runs; ++u) {
-        Real* line = t.lines + (c * plan.row_runs + u) * plan.run_stride;
-        const int64_t lines = height + rows.run_taps(u) - 1;
-        for (int64_t k = 0; k < lines; ++k, line += plan.line_stride) {
-          const int64_t position =
-              y * rows.stride + u * rows.dilation - rows.before + k * rows.stride * rows.spread;
-          fill_row(line, plane, position, fill_slots);
-        }
-      }
-    }
-    for (int64_t j = 0, u = 0, m = 0; j < columns.kernel; ++j) {
-      t.offsets[j] = u * plan.slot_stride + m * columns.spread;
-      if (++u == columns.period) u = 0, ++m;
-    }
+    const TapLines<T> lines(rows, columns, plan.slot_stride, plan.line_stride, plan.run_stride);
+    lines.fill(t.lines, source_plane(t, 0), source_strides, plan.source_channels, y, height, first_column);
+    lines.set_offsets(t.offsets);
 
     RowBlock<Real> block;
     block.lines = t.lines;

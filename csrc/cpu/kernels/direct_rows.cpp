@@ -2,6 +2,7 @@
 // patches: bands of lines are copied once and correlated in place, with several rows and vectors of results
 // in registers.
 #include "cpu/direct_rows/plane_correlation.h"
+#include "cpu/direct_rows/weight_gradient.h"
 #include "cpu/kernel_list.h"
 
 namespace convext {
@@ -10,11 +11,17 @@ namespace {
 
 template <class T>
 int64_t workspace_bytes_as(const ConvProblem& problem, int workers) {
+  if (problem.pass == Pass::grad_weight) return WeightGradientPlan<T>(problem).workspace_bytes(workers);
   return PlaneCorrelationPlan<T>(problem).workspace_bytes(workers);
 }
 
 template <class T>
 void run_as(const ConvProblem& problem, const ConvData& data, void* workspace, const Executor& executor) {
+  if (problem.pass == Pass::grad_weight) {
+    const WeightGradientPlan<T> plan(problem);
+    WeightGradient<T>(plan, problem, data, workspace).run(executor);
+    return;
+  }
   const PlaneCorrelationPlan<T> plan(problem);
   if (!PlaneCorrelation<T>(plan, problem, data, workspace).run(executor))
     reference_kernel.run(problem, data, nullptr, executor);
@@ -29,7 +36,6 @@ Reason why_not(const ConvProblem& p) {
   if (p.dtype != DType::float32 && p.dtype != DType::float64 && p.dtype != DType::bfloat16 &&
       p.dtype != DType::float16)
     return "integers have no SIMD kernel";
-  if (p.pass == Pass::grad_weight) return "not yet";
   if (is_empty(p)) return "a tensor is empty";
   if (in_channels_per_group(p) * out_channels_per_group(p) > 16)
     return "a group has more than 16 pairs of channels";
