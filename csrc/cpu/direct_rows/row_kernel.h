@@ -7,6 +7,7 @@
 // in a block. After `block_terms` of them at most, the sum starts anew and the parts are added up.
 #pragma once
 
+#include "cpu/direct_rows/lines.h"
 #include "cpu/implicit_gemm/micro_kernel.h"
 
 namespace convext {
@@ -98,9 +99,10 @@ void row_kernel(const RowBlock<Real>& block) {
     CONVEXT_UNROLL
     for (int v = 0; v < vectors; ++v) sum[q][v] = zero<Real>();
   }
-  // In memory on purpose: only sums of more than `block_terms` terms use it.
+  // In memory on purpose: only long sums use it.
   Real parts[rows * vectors * lanes];
-  bool has_parts = false;
+  const bool has_parts = block.channels * block.runs * block.long_taps * block.columns > block_terms;
+  if (has_parts) fill_zeros(parts, 0, rows * vectors * lanes);
   int64_t terms = 0;
   const int64_t most_taps = larger(1, block_terms / larger(1, block.columns));
   const Real* lines = block.lines;
@@ -110,17 +112,16 @@ void row_kernel(const RowBlock<Real>& block) {
       const int64_t all_taps = block.long_taps - (u < block.long_runs ? 0 : 1);
       for (int64_t done = 0; done < all_taps; done += most_taps) {
         const int64_t taps = smaller(most_taps, all_taps - done);
-        if (terms > 0 && terms + taps * block.columns > block_terms) {
+        if (has_parts && terms + taps * block.columns > block_terms) {
           CONVEXT_UNROLL
           for (int q = 0; q < rows; ++q) {
             CONVEXT_UNROLL
             for (int v = 0; v < vectors; ++v) {
               Real* part = parts + (q * vectors + v) * lanes;
-              store(part, has_parts ? add(load(part), sum[q][v]) : sum[q][v]);
+              store(part, add(load(part), sum[q][v]));
               sum[q][v] = zero<Real>();
             }
           }
-          has_parts = true;
           terms = 0;
         }
         terms += taps * block.columns;
