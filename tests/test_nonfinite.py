@@ -135,7 +135,8 @@ def test_in_the_weight(case: Case, kernel: KernelUnderTest) -> None:
             indicator[position] = 1
             (read,) = torch.autograd.grad(cases.torch_conv2d(case, leaf, indicator).sum(), leaf)
             actual = kernel(ops.corr2d_grad_input, grad_output, dirty, case.input_size[-2:], *settings)
-            assert_reaches(actual, clean_grad, read > 0, value, (position, value))
+            # With a weight that is not finite another kernel may run, and round differently.
+            assert_reaches(actual, clean_grad, read > 0, value, (position, value), tolerance=1e-5)
 
 
 def test_in_the_bias(kernel: KernelUnderTest) -> None:
