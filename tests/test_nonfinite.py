@@ -36,12 +36,14 @@ def positions(shape: tuple[int, ...], step: int = 1) -> list[tuple[int, ...]]:
 
 
 def assert_reaches(
-    actual: torch.Tensor, clean: torch.Tensor, reached: torch.Tensor, value: float, where: object
+    actual: torch.Tensor,
+    clean: torch.Tensor,
+    reached: torch.Tensor,
+    value: float,
+    where: object,
+    tolerance: float = 0.0,
 ) -> None:
-    """Finite and unchanged where nothing reached; not finite where something did.
-
-    Unchanged but for rounding: a kernel may take another way when it meets a weight that is not finite.
-    """
+    """Finite and unchanged, to the bit unless there is a tolerance, where nothing reached; else not finite."""
     finite = actual.isfinite()
     assert torch.equal(finite, ~reached), where
     unchanged, wanted = actual[finite], clean[finite]
