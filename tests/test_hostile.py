@@ -146,7 +146,7 @@ COMPUTED: dict[str, Call] = {
     "padding is the word same": lambda f: f(X, W, padding="same"),
     "padding is the word valid": lambda f: f(X, W, padding="valid"),
     "same with an even kernel": lambda f: f(X, W[:, :, :2, :2], padding="same"),
-    "an image of 2**31 pixels, one of them read": lambda f: f(tall(2**31), torch.ones(1, 1, 1, 1), stride=2**31),
+    "a very tall image, one pixel of it read": lambda f: f(tall(2**20), torch.ones(1, 1, 1, 1), stride=2**20),
     "NaN": lambda f: f(torch.full_like(X, float("nan")), W).isnan(),
     "infinity": lambda f: f(torch.full_like(X, float("inf")), torch.ones_like(W)),
 }
