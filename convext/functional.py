@@ -137,6 +137,8 @@ def _check_kind_of_tensors(input: torch.Tensor, weight: torch.Tensor, bias: torc
                 f"conv2d(): input and {name} must be on the same device, but input is on {input.device} and {name} "
                 f"is on {tensor.device}"
             )
+    if input.device.type not in ("cpu", "meta"):
+        raise NotImplementedError(f"conv2d(): there are kernels for the CPU only, but input is on {input.device}")
     for name, tensor in tensors:
         if tensor.dtype == input.dtype and tensor.dtype not in _DTYPES:
             raise NotImplementedError(

@@ -38,10 +38,14 @@ def positions(shape: tuple[int, ...], step: int = 1) -> list[tuple[int, ...]]:
 def assert_reaches(
     actual: torch.Tensor, clean: torch.Tensor, reached: torch.Tensor, value: float, where: object
 ) -> None:
-    """Finite and unchanged, to the bit, where nothing reached; not finite where something did."""
+    """Finite and unchanged where nothing reached; not finite where something did.
+
+    Unchanged but for rounding: a kernel may take another way when it meets a weight that is not finite.
+    """
     finite = actual.isfinite()
     assert torch.equal(finite, ~reached), where
-    assert torch.equal(actual[finite], clean[finite]), where
+    unchanged, wanted = actual[finite], clean[finite]
+    assert torch.equal(unchanged, wanted) or torch.allclose(unchanged, wanted, rtol=1e-5, atol=1e-5), where
     if value != value:
         assert actual[reached].isnan().all(), where
 

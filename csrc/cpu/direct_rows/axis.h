@@ -94,6 +94,16 @@ struct ResidueTable {
   }
 };
 
+// The t with first <= t * stride + residue < last.
+struct PaddedPositions {
+  int64_t begin;
+  int64_t end;
+
+  PaddedPositions(int64_t first, int64_t last, int64_t residue, int64_t stride)
+      : begin(first <= residue ? 0 : ceil_div(first - residue, stride)),
+        end(last <= residue ? 0 : ceil_div(last - residue, stride)) {}
+};
+
 }  // namespace
 }  // namespace CONVEXT_ISA_NAMESPACE
 }  // namespace convext

@@ -12,6 +12,7 @@
 #include "cpu/direct_rows/axis.h"
 #include "cpu/direct_rows/lines.h"
 #include "cpu/direct_rows/row_kernel.h"
+#include "cpu/direct_rows/tap_lines.h"
 
 namespace convext {
 namespace CONVEXT_ISA_NAMESPACE {
@@ -89,7 +90,7 @@ struct PlaneCorrelationPlan {
     }
     line_stride = spread_stride<Real>(slots * slot_stride);
 
-    constexpr int64_t scratch_bytes = 48 * 1024;
+    constexpr int64_t scratch_bytes = 24 * 1024;
     const int64_t line_bytes =
         line_stride * static_cast<int64_t>(sizeof(Real)) * larger(1, source_channels) * row_runs;
     band = scratch_bytes / line_bytes - long_taps + 1;
@@ -283,30 +284,10 @@ class PlaneCorrelation {
     const int64_t height = smaller(plan.band, count - first_row);
     const int64_t width = smaller(plan.tile_columns, columns.output - first_column);
     if (height <= 0) return;
-    const auto fill_slots = [&](Real* line, const T* row) {
-      for (int64_t u = 0; u < plan.slots; ++u) {
-        fill_line<T>(line + u * plan.slot_stride, plan.slot_stride, row, source_strides.column,
-                     source_columns, first_column * columns.stride + u * columns.dilation - columns.before,
-                     columns.stride);
-      }
-    };
     const int64_t y = row_class + first_row * rows.spread;
-    for (int64_t c = 0; c < plan.source_channels; ++c) {
-      const T* plane = source_plane(t, c);
-      for (int64_t u = 0; u < plan.row_runs; ++u) {
-        Real* line = t.lines + (c * plan.row_runs + u) * plan.run_stride;
-        const int64_t lines = height + rows.run_taps(u) - 1;
-        for (int64_t k = 0; k < lines; ++k, line += plan.line_stride) {
-          const int64_t position =
-              y * rows.stride + u * rows.dilation - rows.before + k * rows.stride * rows.spread;
-          fill_row(line, plane, position, fill_slots);
-        }
-      }
-    }
-    for (int64_t j = 0, u = 0, m = 0; j < columns.kernel; ++j) {
-      t.offsets[j] = u * plan.slot_stride + m * columns.spread;
-      if (++u == columns.period) u = 0, ++m;
-    }
+    const TapLines<T> lines(rows, columns, plan.slot_stride, plan.line_stride, plan.run_stride);
+    lines.fill(t.lines, source_plane(t, 0), source_strides, plan.source_channels, y, height, first_column);
+    lines.set_offsets(t.offsets);
 
     RowBlock<Real> block;
     block.lines = t.lines;
@@ -386,17 +367,16 @@ class PlaneCorrelation {
     block.bias = 0;
     for (int64_t b = 0; b < columns.stride; ++b) {
       const Residue& residue = column_residues.residues[b];
-      const int64_t first = begin <= b ? 0 : ceil_div(begin - b, columns.stride);
-      const int64_t last = end <= b ? 0 : ceil_div(end - b, columns.stride);
-      if (first >= last) continue;
+      const PaddedPositions wanted(begin, end, b, columns.stride);
+      if (wanted.begin >= wanted.end) continue;
       for (int64_t m = 0; m < residue.taps; ++m) t.offsets[m] = m * columns.spread;
       block.columns = residue.taps;
-      block.lines = t.lines + (first - residue.delay - first_line_column);
-      block.valid_columns = last - first;
+      block.lines = t.lines + (wanted.begin - residue.delay - first_line_column);
+      block.valid_columns = wanted.end - wanted.begin;
       for (int64_t r = 0; r < plan.result_channels; ++r) {
         block.weights = residue_weights(t.group, *rows.residue, residue) +
                         r * plan.source_channels * rows.residue->taps * residue.taps;
-        visit(block, r, first * columns.stride + b);
+        visit(block, r, wanted.begin * columns.stride + b);
       }
     }
   }
@@ -405,14 +385,11 @@ class PlaneCorrelation {
     const RowsAxis& rows = plan.rows;
     const int64_t residue = row_class % rows.stride;
     const int64_t a = row_class / rows.stride;
-    // Padded positions residue + stride * t from the first to the last row of the input.
-    const int64_t begin = rows.before <= residue ? 0 : ceil_div(rows.before - residue, rows.stride);
-    const int64_t inside_end = rows.before + rows.input;
-    const int64_t end = inside_end <= residue ? 0 : ceil_div(inside_end - residue, rows.stride);
-    const int64_t count = ceil_div(end - begin - a, rows.spread);
+    const PaddedPositions all(rows.before, rows.before + rows.input, residue, rows.stride);
+    const int64_t count = ceil_div(all.end - all.begin - a, rows.spread);
     const int64_t height = smaller(plan.band, count - first_row);
     if (height <= 0) return;
-    GradientRows wanted{&row_residues.residues[residue], begin + a + first_row * rows.spread, height};
+    GradientRows wanted{&row_residues.residues[residue], all.begin + a + first_row * rows.spread, height};
     const int64_t result_row = wanted.first * rows.stride + residue - rows.before;
     const int64_t row_spacing = rows.stride * rows.spread;
     if (plan.folds) return folded_tile(t, wanted, result_row, row_spacing);

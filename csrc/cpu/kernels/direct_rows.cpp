@@ -1,23 +1,75 @@
 // Depthwise problems and images of few channels, where a matrix product would spend its time on copying
 // patches: bands of lines are copied once and correlated in place, with several rows and vectors of results
 // in registers.
+#include "cpu/direct_rows/pixel_correlation.h"
+#include "cpu/direct_rows/pixel_weight_gradient.h"
 #include "cpu/direct_rows/plane_correlation.h"
+#include "cpu/direct_rows/weight_gradient.h"
 #include "cpu/kernel_list.h"
 
 namespace convext {
 namespace CONVEXT_ISA_NAMESPACE {
 namespace {
 
-template <class T>
-int64_t workspace_bytes_as(const ConvProblem& problem, int workers) {
-  return PlaneCorrelationPlan<T>(problem).workspace_bytes(workers);
+bool has_channels_innermost(const ImageStrides& strides) {
+  return strides.channel == 1 && strides.column != 1;
+}
+
+// Vectors run along the channels of channels_last depthwise problems, else along the rows.
+bool is_channels_last(const ConvProblem& p) {
+  return in_channels_per_group(p) == 1 && out_channels_per_group(p) == 1 && p.groups > 1 &&
+         has_channels_innermost(p.input_strides) && has_channels_innermost(p.output_strides);
+}
+
+// Calls visit(plan) with the plan of the pass and layout.
+template <class T, class Visit>
+auto with_plan(const ConvProblem& p, const Visit& visit) {
+  const bool is_weight = p.pass == Pass::grad_weight;
+  if (is_channels_last(p))
+    return is_weight ? visit(PixelWeightGradientPlan<T>(p)) : visit(PixelCorrelationPlan<T>(p));
+  return is_weight ? visit(WeightGradientPlan<T>(p)) : visit(PlaneCorrelationPlan<T>(p));
+}
+
+// Calls visit(T{}) with the element type.
+template <class Visit>
+auto with_type(DType dtype, const Visit& visit) {
+  switch (dtype) {
+    case DType::float64:
+      return visit(double{});
+    case DType::bfloat16:
+      return visit(BFloat16{});
+    case DType::float16:
+      return visit(Float16{});
+    default:
+      return visit(float{});
+  }
+}
+
+int64_t workspace_bytes(const ConvProblem& p, int workers) {
+  return with_type(p.dtype, [&](auto zero) {
+    return with_plan<decltype(zero)>(p, [&](const auto& plan) { return plan.workspace_bytes(workers); });
+  });
 }
 
 template <class T>
-void run_as(const ConvProblem& problem, const ConvData& data, void* workspace, const Executor& executor) {
-  const PlaneCorrelationPlan<T> plan(problem);
-  if (!PlaneCorrelation<T>(plan, problem, data, workspace).run(executor))
-    reference_kernel.run(problem, data, nullptr, executor);
+void run_as(const ConvProblem& p, const ConvData& data, void* workspace, const Executor& executor) {
+  bool done = true;
+  if (p.pass == Pass::grad_weight) {
+    if (is_channels_last(p)) {
+      const PixelWeightGradientPlan<T> plan(p);
+      PixelWeightGradient<T>(plan, p, data, workspace).run(executor);
+    } else {
+      const WeightGradientPlan<T> plan(p);
+      WeightGradient<T>(plan, p, data, workspace).run(executor);
+    }
+  } else if (is_channels_last(p)) {
+    const PixelCorrelationPlan<T> plan(p);
+    done = PixelCorrelation<T>(plan, p, data, workspace).run(executor);
+  } else {
+    const PlaneCorrelationPlan<T> plan(p);
+    done = PlaneCorrelation<T>(plan, p, data, workspace).run(executor);
+  }
+  if (!done) reference_kernel.run(p, data, nullptr, executor);
 }
 
 bool is_empty(const ConvProblem& p) {
@@ -29,7 +81,6 @@ Reason why_not(const ConvProblem& p) {
   if (p.dtype != DType::float32 && p.dtype != DType::float64 && p.dtype != DType::bfloat16 &&
       p.dtype != DType::float16)
     return "integers have no SIMD kernel";
-  if (p.pass == Pass::grad_weight) return "not yet";
   if (is_empty(p)) return "a tensor is empty";
   if (in_channels_per_group(p) * out_channels_per_group(p) > 16)
     return "a group has more than 16 pairs of channels";
@@ -40,33 +91,19 @@ Reason why_not(const ConvProblem& p) {
   if (p.kernel.width > block_terms) return "the kernel is wider than 256";
   if (p.pass == Pass::grad_input && (p.stride.height > most_residues || p.stride.width > most_residues))
     return "a stride larger than 16 leaves its phases too short for vectors";
+  if (p.kernel.height > 4096) return "the kernel is higher than 4096";
+  if (is_channels_last(p) && p.pass == Pass::grad_input && p.padding_mode != PaddingMode::zeros)
+    return "in channels_last it cannot add the gradient of padding that repeats the input";
+  constexpr int64_t most_scratch = 4 << 20;
+  const int64_t scratch = with_type(p.dtype, [&](auto zero) {
+    return with_plan<decltype(zero)>(p, [](const auto& plan) { return plan.worker_bytes; });
+  });
+  if (scratch > most_scratch) return "a worker would need more than 4 MiB of scratch";
   return nullptr;
 }
 
-int64_t workspace_bytes(const ConvProblem& problem, int workers) {
-  switch (problem.dtype) {
-    case DType::float64:
-      return workspace_bytes_as<double>(problem, workers);
-    case DType::bfloat16:
-      return workspace_bytes_as<BFloat16>(problem, workers);
-    case DType::float16:
-      return workspace_bytes_as<Float16>(problem, workers);
-    default:
-      return workspace_bytes_as<float>(problem, workers);
-  }
-}
-
 void run(const ConvProblem& problem, const ConvData& data, void* workspace, const Executor& executor) {
-  switch (problem.dtype) {
-    case DType::float64:
-      return run_as<double>(problem, data, workspace, executor);
-    case DType::bfloat16:
-      return run_as<BFloat16>(problem, data, workspace, executor);
-    case DType::float16:
-      return run_as<Float16>(problem, data, workspace, executor);
-    default:
-      return run_as<float>(problem, data, workspace, executor);
-  }
+  with_type(problem.dtype, [&](auto zero) { run_as<decltype(zero)>(problem, data, workspace, executor); });
 }
 
 }  // namespace
