@@ -71,14 +71,14 @@ void pixel_kernel(const PixelRow<T>& row) {
   const Vector<Real> bias = load(row.bias);
   CONVEXT_UNROLL
   for (int x = 0; x < pixels_of_kernel; ++x) {
-    if (x >= row.pixels) break;
     if (has_parts) sum[x] = add(load(parts + x * lanes), sum[x]);
     const Vector<Real> total = add(sum[x], bias);
     T* target = row.target + x * row.target_stride;
-    if (row.channels >= lanes) {
+    const int64_t channels = x < row.pixels ? row.channels : 0;
+    if (channels >= lanes) {
       store_narrowed(target, total);
     } else {
-      store_narrowed(target, total, row.channels);
+      store_narrowed(target, total, channels);
     }
   }
 }
