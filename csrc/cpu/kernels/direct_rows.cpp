@@ -15,17 +15,21 @@ bool has_channels_innermost(const ImageStrides& strides) {
   return strides.channel == 1 && strides.column != 1;
 }
 
-// Vectors run along the channels of channels_last depthwise problems, else along the rows.
-bool is_channels_last(const ConvProblem& p) {
-  return in_channels_per_group(p) == 1 && out_channels_per_group(p) == 1 && p.groups > 1 &&
-         has_channels_innermost(p.input_strides) && has_channels_innermost(p.output_strides);
+// Vectors run along the channels of channels_last depthwise problems with channels to fill them, else along
+// the rows, whose elements are gathered if they are not adjacent. The gradient of padding that repeats the
+// input is only added up along rows.
+bool runs_along_channels(const ConvProblem& p) {
+  constexpr int64_t enough_channels = 6;
+  return in_channels_per_group(p) == 1 && out_channels_per_group(p) == 1 && p.groups >= enough_channels &&
+         has_channels_innermost(p.input_strides) && has_channels_innermost(p.output_strides) &&
+         (p.pass != Pass::grad_input || p.padding_mode == PaddingMode::zeros);
 }
 
 // Calls visit(plan) with the plan of the pass and layout.
 template <class T, class Visit>
 auto with_plan(const ConvProblem& p, const Visit& visit) {
   const bool is_weight = p.pass == Pass::grad_weight;
-  if (is_channels_last(p))
+  if (runs_along_channels(p))
     return is_weight ? visit(PixelWeightGradientPlan<T>(p)) : visit(PixelCorrelationPlan<T>(p));
   return is_weight ? visit(WeightGradientPlan<T>(p)) : visit(PlaneCorrelationPlan<T>(p));
 }
@@ -55,14 +59,14 @@ template <class T>
 void run_as(const ConvProblem& p, const ConvData& data, void* workspace, const Executor& executor) {
   bool done = true;
   if (p.pass == Pass::grad_weight) {
-    if (is_channels_last(p)) {
+    if (runs_along_channels(p)) {
       const PixelWeightGradientPlan<T> plan(p);
       PixelWeightGradient<T>(plan, p, data, workspace).run(executor);
     } else {
       const WeightGradientPlan<T> plan(p);
       WeightGradient<T>(plan, p, data, workspace).run(executor);
     }
-  } else if (is_channels_last(p)) {
+  } else if (runs_along_channels(p)) {
     const PixelCorrelationPlan<T> plan(p);
     done = PixelCorrelation<T>(plan, p, data, workspace).run(executor);
   } else {
@@ -86,6 +90,8 @@ Reason too_many_channels(const ConvProblem& p) {
     constexpr int64_t wide_enough = 32;
     if (in * out > (p.output.width >= wide_enough ? 64 : 16))
       return "a group has too many pairs of channels, so a matrix product is faster";
+    if (in == 1 && out > 8 && p.output_strides.column != 1)
+      return "gathering the output gradient of so many channels costs more than a matrix product";
     return nullptr;
   }
   if (in * out > 1 && p.kernel.height == 1 && p.kernel.width == 1)
@@ -112,8 +118,6 @@ Reason why_not(const ConvProblem& p) {
   if (p.pass == Pass::grad_input && (p.stride.height > most_residues || p.stride.width > most_residues))
     return "a stride larger than 16 leaves its phases too short for vectors";
   if (p.kernel.height > 4096) return "the kernel is higher than 4096";
-  if (is_channels_last(p) && p.pass == Pass::grad_input && p.padding_mode != PaddingMode::zeros)
-    return "in channels_last it cannot add the gradient of padding that repeats the input";
   constexpr int64_t most_scratch = 4 << 20;
   const int64_t scratch = with_type(p.dtype, [&](auto zero) {
     return with_plan<decltype(zero)>(p, [](const auto& plan) { return plan.worker_bytes; });
