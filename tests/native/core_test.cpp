@@ -60,7 +60,9 @@ void test_output_sizes() {
             const int64_t padded = size + padding + padding / 2;
             const int64_t expected = counted_positions(padded, kernel, stride, dilation);
             const std::string error = check_geometry(p);
-            check(error.empty() == (expected > 0), "geometry: a wrong verdict on whether the kernel fits");
+            const bool valid = size > 0 && expected > 0;
+            check(error.empty() == valid, "geometry: a wrong verdict on size " + std::to_string(size) +
+                                              ", kernel " + std::to_string(kernel) + ": " + error);
             if (error.empty()) check(p.output.height == expected, "geometry: wrong output height");
             check(output_size(size, padding + padding / 2, kernel, stride, dilation) == expected,
                   "output_size is wrong");
@@ -100,9 +102,10 @@ void test_rejected_arguments() {
   p.padding_mode = PaddingMode::replicate;
   check(check_geometry(p).empty(), "geometry rejected a large padding for replicate");
   p.input.height = 0;
-  expect_rejected(p, "replicate", "an empty input for replicate");
-  p.padding_mode = PaddingMode::zeros;
-  check(check_geometry(p).empty(), "geometry rejected an empty input that zero padding makes large enough");
+  for (PaddingMode mode : {PaddingMode::zeros, PaddingMode::reflect, PaddingMode::replicate}) {
+    p.padding_mode = mode;
+    expect_rejected(p, "empty", "an empty input, however much padding there is");
+  }
 }
 
 // Every argument at values whose sums and products leave 64 bits; UBSan watches the arithmetic.

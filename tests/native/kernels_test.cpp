@@ -56,7 +56,7 @@ std::string label(const Kernel& kernel, const Case& c, const char* what) {
   return qualified_name(kernel) + ": " + what + ": " + describe(c);
 }
 
-// Runs the kernel on fresh memory; returns the stored result.
+// Runs the kernel on fresh memory; returns the stored result, comparable bit by bit.
 std::vector<unsigned char> run_kernel(const Kernel& kernel, const Case& c, Operands& operands, int workers) {
   const ConvProblem& problem = c.problem;
   const int64_t scratch_bytes = kernel.workspace_bytes(problem, workers);
@@ -74,7 +74,7 @@ std::vector<unsigned char> run_kernel(const Kernel& kernel, const Case& c, Opera
       (problem.pass == Pass::grad_weight || operands.weight.bytes() == before[1]) &&
       (problem.pass == Pass::forward || operands.output.bytes() == before[2]);
   check(operands_unchanged, label(kernel, c, "changed an operand"));
-  return operands.result(problem.pass).bytes();
+  return operands.result(problem.pass).comparable_bytes();
 }
 
 // What a case's result must be, whichever kernel computes it.
@@ -193,7 +193,7 @@ void check_batch_invariance(const Kernel& kernel, const Case& c, const std::vect
     const int64_t scratch_bytes = kernel.workspace_bytes(single.problem, 1);
     GuardedBuffer workspace(scratch_bytes, 0);
     kernel.run(single.problem, data, scratch_bytes == 0 ? nullptr : workspace.data(), executor_of(1));
-    const std::vector<unsigned char> all = result.bytes();
+    const std::vector<unsigned char> all = result.comparable_bytes();
     const auto first = all.begin() + static_cast<std::ptrdiff_t>(static_cast<size_t>(n) * bytes_per_sample);
     joined.insert(joined.end(), first, first + static_cast<std::ptrdiff_t>(bytes_per_sample));
   }

@@ -218,6 +218,18 @@ std::vector<unsigned char> Tensor::bytes() const {
   return result;
 }
 
+std::vector<unsigned char> Tensor::comparable_bytes() const {
+  std::vector<unsigned char> result = bytes();
+  if (!is_floating_point(dtype_)) return result;
+  const std::vector<double> values = numbers();
+  const int64_t size = element_size(dtype_);
+  for (size_t k = 0; k < values.size(); ++k) {
+    if (std::isnan(values[k]))
+      std::memset(result.data() + static_cast<int64_t>(k) * size, poison, static_cast<size_t>(size));
+  }
+  return result;
+}
+
 bool Tensor::surroundings_intact() {
   std::vector<bool> is_element(static_cast<size_t>(buffer_.size()), false);
   const int64_t size = element_size(dtype_);

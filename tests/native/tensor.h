@@ -49,6 +49,9 @@ class Tensor {
   std::vector<uint64_t> integers() const;  // integer types, sign-extended, modulo 2^64
   // ... and as stored.
   std::vector<unsigned char> bytes() const;
+  // The same with one representation of NaN: where two NaNs meet, the sum is the one that the compiler put
+  // first, and it may put them differently in two inlined copies of the same loop.
+  std::vector<unsigned char> comparable_bytes() const;
 
   // True if nothing but the elements was written.
   bool surroundings_intact();
