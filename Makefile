@@ -35,7 +35,7 @@ build: $(READY)  ## compile the native part in place (only what has changed)
 install: $(READY)  ## make `import convext` work anywhere in the environment (editable)
 	$(PY) -m pip install --no-build-isolation --no-deps -e .
 
-wheel: $(READY)  ## one wheel with a manylinux tag in dist/; torch's libraries stay outside
+wheel: build  ## one wheel with a manylinux tag in dist/; torch's libraries stay outside
 	rm -rf build/wheel build/lib.* build/bdist.* dist
 	$(PY) -m pip wheel --no-build-isolation --no-deps -w build/wheel .
 	PATH="$(VENV)/bin:$$PATH" $(PY) -m auditwheel repair --exclude 'libtorch*.so' --exclude 'libc10*.so' -w dist build/wheel/*.whl
@@ -55,13 +55,13 @@ format: $(READY)  ## rewrite the sources in the project's style
 	find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' | xargs $(VENV)/bin/clang-format -i
 
 native-test:  ## the kernels' own tests, without torch
-	$(MAKE) -C tests/native test
+	$(MAKE) -C tests/native -j $(shell nproc) test
 
 sanitize:  ## the same under Address-, UndefinedBehavior- and ThreadSanitizer
-	$(MAKE) -C tests/native sanitize
+	$(MAKE) -C tests/native -j $(shell nproc) sanitize
 
 neon:  ## the same for aarch64, cross-compiled and run under qemu
-	$(MAKE) -C tests/native neon
+	$(MAKE) -C tests/native -j $(shell nproc) neon
 
 clean:  ## remove what was built; .venv stays
 	rm -rf build dist *.egg-info convext/*.so .pytest_cache .hypothesis .ruff_cache .mypy_cache

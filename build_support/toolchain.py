@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import os
 import platform
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -67,14 +67,14 @@ def find_torch() -> Torch:
             "convext: torch was not found by this build; install torch 2.10 or newer first and then build "
             "with `pip install --no-build-isolation .`, which lets the build see it."
         )
-    version = importlib.metadata.version("torch")
+    package = Path(spec.origin).parent
+    version = runpy.run_path(str(package / "version.py"))["__version__"]
     numbers = tuple(int("".join(filter(str.isdigit, part)) or 0) for part in version.split("+")[0].split("."))
     if numbers[:2] < OLDEST_TORCH:
         raise SystemExit(
             f"convext: torch {version} is too old; install torch "
             f"{OLDEST_TORCH[0]}.{OLDEST_TORCH[1]} or newer (pip install --upgrade torch)."
         )
-    package = Path(spec.origin).parent
     return Torch(version, package / "include", package / "lib")
 
 

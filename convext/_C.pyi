@@ -1,19 +1,20 @@
 # What csrc/torch/module.cpp offers to Python.
+from collections.abc import Sequence
 from typing import Any
 
 def kernels() -> list[tuple[str, str, str, bool]]: ...
 def plan(
     pass_name: str,
-    input_sizes: list[int],
-    input_strides: list[int],
-    weight_sizes: list[int],
-    weight_strides: list[int],
+    input_sizes: Sequence[int],
+    input_strides: Sequence[int],
+    weight_sizes: Sequence[int],
+    weight_strides: Sequence[int],
     has_bias: bool,
     dtype: str,
     out_dtype: str,
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
     groups: int,
     padding_mode: str,
 ) -> dict[str, Any]: ...

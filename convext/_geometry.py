@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Union
+from typing import Any, NamedTuple
 
 import torch
 
@@ -12,7 +12,7 @@ PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 
 #: What the ``padding`` argument may be: an int, ``(height, width)``, ``((top, bottom), (left, right))``,
 #: ``"valid"`` or ``"same"``.
-Padding = Union[int, Sequence[int], Sequence[Sequence[int]], str]
+Padding = int | Sequence[int] | Sequence[Sequence[int]] | str
 
 
 class Geometry(NamedTuple):
@@ -58,9 +58,7 @@ def _integer(value: Any, name: str) -> int:
     try:
         return operator.index(value)
     except TypeError:
-        raise TypeError(
-            f"conv2d(): {name} must be made of integers, but it has a {type(value).__name__}"
-        ) from None
+        raise TypeError(f"conv2d(): {name} must be made of integers, but it has a {type(value).__name__}") from None
 
 
 def pair(value: Any, name: str) -> tuple[int, int]:
@@ -69,9 +67,7 @@ def pair(value: Any, name: str) -> tuple[int, int]:
         if len(value) == 1:
             value = (value[0], value[0])
         if len(value) != 2:
-            raise RuntimeError(
-                f"conv2d(): {name} must be one integer or two (height, width), but it is {value!r}"
-            )
+            raise RuntimeError(f"conv2d(): {name} must be one integer or two (height, width), but it is {value!r}")
         return (_integer(value[0], name), _integer(value[1], name))
     number = _integer(value, name)
     return (number, number)

@@ -24,6 +24,7 @@ from torch.autograd import forward_ad
 from torch.autograd.function import Function
 
 from convext import ops
+from convext._forward_mode import Tensors, is_innermost_transform, product_rule, split_and_call
 from convext._geometry import DEFAULT_GEOMETRY, Geometry, operator_arguments
 
 _transform_is_active = torch._C._functorch.peek_interpreter_stack
@@ -51,6 +52,19 @@ def _may_need_derivative(tensors: tuple[torch.Tensor | None, ...]) -> bool:
     return False
 
 
+def _transform(
+    function: type[_Shortcut], operator: Any, tensors: tuple[Any, ...], settings: tuple[Any, ...]
+) -> torch.Tensor:
+    """Runs an operator under a `torch.func` transform."""
+    if not is_innermost_transform():
+        return function.apply(*tensors, *settings)
+
+    def call(*tensors: Any) -> torch.Tensor:
+        return _dispatch(function, operator, tensors, settings)
+
+    return split_and_call(call, function.tangent, tensors)
+
+
 def _dispatch(
     function: type[_Shortcut], operator: Any, tensors: tuple[Any, ...], settings: tuple[Any, ...]
 ) -> torch.Tensor:
@@ -58,7 +72,7 @@ def _dispatch(
     if _is_compiling():
         return operator(*tensors, *settings)
     if _transform_is_active() is not None:
-        return function.apply(*tensors, *settings)
+        return _transform(function, operator, tensors, settings)
     if _may_need_derivative(tensors):
         return function.short_apply(*tensors, *settings)
     return _run(operator, *tensors, *settings)
@@ -80,9 +94,10 @@ def corr2d(
     if _is_compiling():
         return ops.corr2d(input, weight, bias, *settings)
     if _transform_is_active() is not None:
-        return CrossCorrelation2d.apply(input, weight, bias, *settings)
+        return _transform(CrossCorrelation2d, ops.corr2d, (input, weight, bias), settings)
     if (
-        _is_grad_enabled() and (weight.requires_grad or input.requires_grad or (bias is not None and bias.requires_grad))
+        _is_grad_enabled()
+        and (weight.requires_grad or input.requires_grad or (bias is not None and bias.requires_grad))
     ) or forward_ad._current_level >= 0:
         return CrossCorrelation2d.short_apply(input, weight, bias, *settings)
     guard = _BelowAutograd()
@@ -167,9 +182,12 @@ class _Shortcut(Function):
 
     short_apply: Callable[..., torch.Tensor]
 
+    #: (call, tensors, tangents) -> the tangent of ``call(*tensors)``, or None where it is zero
+    tangent = staticmethod(product_rule)
+
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        cls.short_apply = super(Function, cls).apply  # torch's C++ implementation, bound to the class
+        cls.short_apply = super(Function, cls).apply  # type: ignore[misc]  # torch's C++ one, bound to the class
 
 
 class CrossCorrelation2d(_Shortcut):
@@ -224,18 +242,25 @@ class CrossCorrelation2d(_Shortcut):
         return tuple(grads)
 
     @staticmethod
-    def jvp(ctx: Any, input_t: Any, weight_t: Any, bias_t: Any = None, *_: Any) -> torch.Tensor:  # type: ignore[override]
-        input, weight = ctx.saved_tensors
-        geometry = _as_geometry(*ctx.settings)
-        tangent = None
-        if input_t is not None:
-            tangent = corr2d(input_t, weight, bias_t, geometry)
-        if weight_t is not None:
-            term = corr2d(input, weight_t, None if tangent is not None else bias_t, geometry)
-            tangent = term if tangent is None else tangent + term
-        if tangent is None:
-            tangent = corr2d(torch.zeros_like(input), weight, bias_t, geometry)
-        return tangent
+    def tangent(  # type: ignore[override]
+        call: Callable[..., torch.Tensor], tensors: Tensors, tangents: Tensors
+    ) -> torch.Tensor | None:
+        """The product rule, with the bias's tangent as the bias of one of the terms."""
+        (input, weight, _), (input_t, weight_t, bias_t) = tensors, tangents
+        if input_t is None and weight_t is None:
+            return None if bias_t is None else call(torch.zeros_like(input), weight, bias_t)  # type: ignore[arg-type]
+        result = None if input_t is None else call(input_t, weight, bias_t)
+        if weight_t is None:
+            return result
+        term = call(input, weight_t, bias_t if result is None else None)
+        return term if result is None else result + term
+
+    @staticmethod
+    def jvp(ctx: Any, input_t: Any, weight_t: Any, bias_t: Any = None, *_: Any) -> Any:  # type: ignore[override]
+        def call(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+            return corr2d(input, weight, bias, _as_geometry(*ctx.settings))
+
+        return CrossCorrelation2d.tangent(call, (*ctx.saved_tensors, None), (input_t, weight_t, bias_t))
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[torch.Tensor, int]:
@@ -256,7 +281,7 @@ class CrossCorrelation2d(_Shortcut):
                 output = output.unflatten(0, (batch, -1))
             elif lacks_batch:
                 output = output.unsqueeze(0)
-            if bias_dim is not None:
+            if bias is not None and bias_dim is not None:
                 output = output + bias.movedim(bias_dim, 0)[:, None, :, None, None]
                 return (output.squeeze(1) if lacks_batch else output), 0
             if input_dim is None:
@@ -311,13 +336,10 @@ class GradInput(_Shortcut):
 
     @staticmethod
     def jvp(ctx: Any, grad_output_t: Any, weight_t: Any, *_: Any) -> Any:  # type: ignore[override]
-        grad_output, weight = ctx.saved_tensors
-        terms = []
-        if grad_output_t is not None:
-            terms.append(corr2d_grad_input(grad_output_t, weight, ctx.input_size, ctx.geometry, ctx.channels_last))
-        if weight_t is not None:
-            terms.append(corr2d_grad_input(grad_output, weight_t, ctx.input_size, ctx.geometry, ctx.channels_last))
-        return sum(terms[1:], terms[0])
+        def call(grad_output: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+            return corr2d_grad_input(grad_output, weight, ctx.input_size, ctx.geometry, ctx.channels_last)
+
+        return product_rule(call, ctx.saved_tensors, (grad_output_t, weight_t))
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[torch.Tensor, int]:
@@ -364,13 +386,10 @@ class GradWeight(_Shortcut):
 
     @staticmethod
     def jvp(ctx: Any, grad_output_t: Any, input_t: Any, *_: Any) -> Any:  # type: ignore[override]
-        grad_output, input = ctx.saved_tensors
-        terms = []
-        if grad_output_t is not None:
-            terms.append(corr2d_grad_weight(grad_output_t, input, ctx.kernel_size, ctx.geometry, ctx.channels_last))
-        if input_t is not None:
-            terms.append(corr2d_grad_weight(grad_output, input_t, ctx.kernel_size, ctx.geometry, ctx.channels_last))
-        return sum(terms[1:], terms[0])
+        def call(grad_output: torch.Tensor, input: torch.Tensor) -> torch.Tensor:
+            return corr2d_grad_weight(grad_output, input, ctx.kernel_size, ctx.geometry, ctx.channels_last)
+
+        return product_rule(call, ctx.saved_tensors, (grad_output_t, input_t))
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[torch.Tensor, int]:
@@ -421,7 +440,5 @@ for _name, _function in {
     "corr2d_grad_weight": GradWeight,
     "corr2d_grad_bias": GradBias,
 }.items():
-    torch.library.register_autograd(
-        f"convext::{_name}", _function.backward, setup_context=_function.setup_context
-    )
+    torch.library.register_autograd(f"convext::{_name}", _function.backward, setup_context=_function.setup_context)
     torch.library.register_vmap(f"convext::{_name}", _function.vmap)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Union
+from typing import Any
 
 import torch
 from torch.overrides import handle_torch_function, has_torch_function_variadic
@@ -32,9 +32,9 @@ def conv2d(
     input: torch.Tensor,
     weight: torch.Tensor,
     bias: torch.Tensor | None = None,
-    stride: Union[int, Sequence[int]] = 1,
+    stride: int | Sequence[int] = 1,
     padding: Padding = 0,
-    dilation: Union[int, Sequence[int]] = 1,
+    dilation: int | Sequence[int] = 1,
     groups: int = 1,
     *,
     padding_mode: str = "zeros",
@@ -106,14 +106,12 @@ def conv2d(
     else:
         if input.dim() not in (3, 4) or weight.dim() != 4:
             _check_ranks(input, weight)
-        geometry = normalize(
-            stride, padding, dilation, groups, padding_mode, input.shape[-2:], weight.shape[-2:]
-        )
+        geometry = normalize(stride, padding, dilation, groups, padding_mode, input.shape[-2:], weight.shape[-2:])
     if input.is_complex():
         if out_dtype is not None and out_dtype != input.dtype:
             raise RuntimeError(
-                f"conv2d(): out_dtype must be the dtype of the input, {input.dtype}, or torch.int32 for an 8-bit input, "
-                f"but it is {out_dtype}"
+                f"conv2d(): out_dtype must be the dtype of the input, {input.dtype}, or torch.int32 for an 8-bit "
+                f"input, but it is {out_dtype}"
             )
         return _complex_conv2d(input, weight, bias, geometry)
     try:
@@ -139,6 +137,8 @@ def _check_kind_of_tensors(input: torch.Tensor, weight: torch.Tensor, bias: torc
                 f"conv2d(): input and {name} must be on the same device, but input is on {input.device} and {name} "
                 f"is on {tensor.device}"
             )
+    if input.device.type not in ("cpu", "meta"):
+        raise NotImplementedError(f"conv2d(): there are kernels for the CPU only, but input is on {input.device}")
     for name, tensor in tensors:
         if tensor.dtype == input.dtype and tensor.dtype not in _DTYPES:
             raise NotImplementedError(
@@ -194,9 +194,7 @@ def _complex_conv2d(
     to_imaginary = torch.stack((imaginary, real), dim=2)
     weights = torch.stack((to_real, to_imaginary), dim=1)  # (O, 2, C / groups, 2, h, w)
     biases = None if bias is None else torch.view_as_real(bias.resolve_conj()).flatten()
-    output = autograd.corr2d(
-        parts.flatten(-4, -3), weights.flatten(2, 3).flatten(0, 1), biases, geometry
-    )
+    output = autograd.corr2d(parts.flatten(-4, -3), weights.flatten(2, 3).flatten(0, 1), biases, geometry)
     output = output.unflatten(-3, (-1, 2)).movedim(-3, -1)
     result = torch.view_as_complex(output.contiguous())
     if input.dim() == 4 and (autograd.ops.is_channels_last(input) or autograd.ops.is_channels_last(weight)):
@@ -208,9 +206,9 @@ def corr2d(
     X: torch.Tensor,
     K: torch.Tensor,
     bias: torch.Tensor | None = None,
-    stride: Union[int, Sequence[int]] = 1,
+    stride: int | Sequence[int] = 1,
     padding: Padding = 0,
-    dilation: Union[int, Sequence[int]] = 1,
+    dilation: int | Sequence[int] = 1,
     groups: int = 1,
     *,
     padding_mode: str = "zeros",
@@ -251,7 +249,11 @@ def corr2d(
     if bias is not None:
         if not isinstance(bias, torch.Tensor):
             raise TypeError(f"corr2d(): bias must be a Tensor or None, but it is a {type(bias).__name__}")
-        dtype = torch.promote_types(dtype, bias.dtype) if bias.dim() else torch.result_type(X.new_empty(0, dtype=dtype), bias)
+        dtype = (
+            torch.promote_types(dtype, bias.dtype)
+            if bias.dim()
+            else torch.result_type(X.new_empty(0, dtype=dtype), bias)
+        )
         bias = bias.to(dtype)
     if dtype == torch.bool:
         raise RuntimeError("corr2d(): X or K must be of a number dtype, but both are bool")
@@ -278,9 +280,9 @@ def convolve2d(
     X: torch.Tensor,
     K: torch.Tensor,
     bias: torch.Tensor | None = None,
-    stride: Union[int, Sequence[int]] = 1,
+    stride: int | Sequence[int] = 1,
     padding: Padding = 0,
-    dilation: Union[int, Sequence[int]] = 1,
+    dilation: int | Sequence[int] = 1,
     groups: int = 1,
     *,
     padding_mode: str = "zeros",

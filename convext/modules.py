@@ -71,7 +71,7 @@ class Conv2D(nn.Conv2d):
             dilation,
             groups,
             bias,
-            padding_mode,
+            padding_mode,  # type: ignore[arg-type]
             device,
             dtype,
         )
@@ -84,9 +84,7 @@ class Conv2D(nn.Conv2d):
             return output.squeeze(0) if self.out_channels == 1 else output
         return self._conv_forward(input, self.weight, self.bias)
 
-    def _conv_forward(
-        self, input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
-    ) -> torch.Tensor:
+    def _conv_forward(self, input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         return conv2d(
             input,
             weight,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Union
 
 import torch
 
@@ -114,9 +113,9 @@ def explain(
     input: torch.Tensor,
     weight: torch.Tensor,
     bias: torch.Tensor | None = None,
-    stride: Union[int, Sequence[int]] = 1,
+    stride: int | Sequence[int] = 1,
     padding: Padding = 0,
-    dilation: Union[int, Sequence[int]] = 1,
+    dilation: int | Sequence[int] = 1,
     groups: int = 1,
     *,
     padding_mode: str = "zeros",
@@ -164,7 +163,7 @@ def explain(
             bias is not None and name == "forward",
             str(dtype).removeprefix("torch."),
             str(result_dtype).removeprefix("torch."),
-            *geometry,
+            *geometry,  # type: ignore[arg-type]
         )
         output_shape = (*input.shape[:-3], weight.shape[0], *plan["output_size"])
         output_elements = images.shape[0] * weight.shape[0] * plan["output_size"][0] * plan["output_size"][1]
@@ -181,5 +180,3 @@ def explain(
             )
         )
     return Explanation(output_shape, tuple(passes))
-
-

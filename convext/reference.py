@@ -320,7 +320,7 @@ class _Windows:
         padding: PaddingArgument,
         dilation: IntOrPair,
     ) -> _Windows:
-        size, kernel = tuple(input_size[-2:]), tuple(kernel_size[-2:])
+        size, kernel = _pair(input_size[-2:]), _pair(kernel_size[-2:])
         strides, dilations = _pair(stride), _pair(dilation)
         sides = _four_sides(padding, size, kernel, strides, dilations)
         rows, columns = (
@@ -329,7 +329,7 @@ class _Windows:
         )
         if rows < 1 or columns < 1:
             raise ValueError(f"a kernel of {kernel} does not fit into an image of {size} with padding {sides}")
-        return _Windows(rows, columns, kernel, strides, dilations, sides)
+        return _Windows(rows, columns, kernel, strides, dilations, sides)  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[tuple[int, int, tuple[slice, slice]]]:
         """Yields (y, x, (rows, columns)): an output position and the part of the padded image it sees."""
@@ -400,9 +400,9 @@ def _four_sides(
     if isinstance(padding, str):
         raise ValueError(f"padding must be a number, a pair, 'valid' or 'same', got {padding!r}")
     if isinstance(padding, int) or isinstance(padding[0], int):
-        vertical_padding, horizontal_padding = _pair(padding)
+        vertical_padding, horizontal_padding = _pair(padding)  # type: ignore[arg-type]
         return (vertical_padding, vertical_padding), (horizontal_padding, horizontal_padding)
-    (top, bottom), (left, right) = padding
+    (top, bottom), (left, right) = padding  # type: ignore[misc]
     return (top, bottom), (left, right)
 
 

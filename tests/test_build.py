@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import email
 import os
 import re
 import shutil
@@ -110,21 +110,21 @@ def test_runs_with_the_baseline_only():
 
 
 @needs_checkout
-def test_metadata():
+def test_metadata(tmp_path):
+    """What `pip install --no-build-isolation .` reads before it builds."""
     pytest.importorskip("setuptools")
     import convext
 
-    result = run(
-        sys.executable, "-m", "pip", "install", "--dry-run", "--no-deps", "--no-build-isolation", "--ignore-installed",
-        "--quiet", "--report", "-", ".", cwd=ROOT,
-    )  # fmt: skip
+    program = "import sys; from setuptools import build_meta; build_meta.prepare_metadata_for_build_wheel(sys.argv[1])"
+    result = run(sys.executable, "-c", program, str(tmp_path), cwd=ROOT)
     assert result.returncode == 0, result.stderr
-    metadata = json.loads(result.stdout)["install"][0]["metadata"]
-    assert metadata["name"] == "convext"
-    assert metadata["version"] == convext.__version__
-    assert metadata["license_expression"] == "BSD-3-Clause"
-    assert metadata["requires_python"] == ">=3.10"
-    required = [line for line in metadata["requires_dist"] if "extra ==" not in line]
+    (file,) = tmp_path.glob("convext-*.dist-info/METADATA")
+    metadata = email.message_from_string(file.read_text(encoding="utf-8"))
+    assert metadata["Name"] == "convext"
+    assert metadata["Version"] == convext.__version__
+    assert metadata["License-Expression"] == "BSD-3-Clause"
+    assert metadata["Requires-Python"] == ">=3.10"
+    required = [line for line in metadata.get_all("Requires-Dist", []) if "extra ==" not in line]
     assert required == ["torch>=2.10"]
 
 
@@ -149,6 +149,17 @@ def test_what_is_missing_is_said_in_one_sentence(find, environment, advice):
     assert advice in result.stderr
 
 
+@needs_checkout
+def test_an_old_torch_is_refused(tmp_path):
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch/__init__.py").touch()
+    (tmp_path / "torch/version.py").write_text("__version__ = '2.9.1+cu128'\n")
+    program = "from build_support import toolchain; toolchain.find_torch()"
+    result = run(sys.executable, "-c", program, env={**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"})
+    assert result.returncode == 1
+    assert result.stderr.startswith("convext: torch 2.9.1+cu128 is too old; install torch 2.10 or newer")
+
+
 @pytest.fixture
 def small_project(tmp_path):
     """A project with one source of each kind, laid out as this one."""
@@ -159,7 +170,8 @@ def small_project(tmp_path):
         "csrc/torch/module.cpp": """
             #include <Python.h>
             #include "core/answer.h"
-            static PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_C", nullptr, -1};
+            static PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_C", nullptr, -1,
+                                             nullptr, nullptr, nullptr, nullptr, nullptr};
             PyMODINIT_FUNC PyInit__C() {
               PyObject* module = PyModule_Create(&definition);
               PyModule_AddIntConstant(module, "answer", answer());

@@ -32,8 +32,9 @@ def _integers(shape: tuple[int, ...], channels_last: bool, generator: torch.Gene
     return values.contiguous(memory_format=torch.channels_last) if channels_last else values
 
 
-def _check_case(channels_in: int, channels_out: int, kernel_size: tuple[int, int], arguments: dict[str, Any],
-                channels_last: bool) -> str:
+def _check_case(
+    channels_in: int, channels_out: int, kernel_size: tuple[int, int], arguments: dict[str, Any], channels_last: bool
+) -> str:
     """Returns what is wrong, or an empty string."""
     generator = torch.Generator().manual_seed(0)
     groups = arguments.get("groups", 1)
@@ -71,11 +72,11 @@ def run_checks(kernel_name: str | None = None) -> int:
         if kernel_name not in (None, kernel.name, kernel.qualified_name):
             continue
         with convext.force_kernel(kernel.qualified_name):
-            for name, *case in CASES:
+            for name, channels_in, channels_out, kernel_size, arguments in CASES:
                 for channels_last in (False, True):
                     layout = "channels_last" if channels_last else "contiguous"
                     try:
-                        problem = _check_case(*case, channels_last)
+                        problem = _check_case(channels_in, channels_out, kernel_size, arguments, channels_last)
                     except RuntimeError as error:
                         if "was forced" not in str(error):
                             raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -85,8 +86,7 @@ def load_photo(photo: Path | None) -> tuple[torch.Tensor, str]:
     from PIL import Image
 
     if photo is None:
-        with cbook.get_sample_data("grace_hopper.jpg") as file:
-            image = Image.open(file).convert("L")
+        image = Image.open(cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)).convert("L")
         source = "a portrait of Grace Hopper that comes with matplotlib"
     else:
         image = Image.open(photo).convert("L")
@@ -117,7 +117,9 @@ def run_photo(gray: torch.Tensor, source: str, output: Path) -> None:
 
 def fit_by_lbfgs(layer: convext.Conv2D, image: torch.Tensor, target: torch.Tensor) -> list[float]:
     """Least squares by L-BFGS; returns the loss at every evaluation."""
-    optimizer = torch.optim.LBFGS(layer.parameters(), max_iter=100, line_search_fn="strong_wolfe", tolerance_change=1e-14)
+    optimizer = torch.optim.LBFGS(
+        layer.parameters(), max_iter=100, line_search_fn="strong_wolfe", tolerance_change=1e-14
+    )
     losses: list[float] = []
 
     def evaluate() -> torch.Tensor:
@@ -139,13 +141,13 @@ def draw_edges(
 
     figure = Figure(figsize=(14, 4.6), layout="constrained")
     limit = across.abs().quantile(0.995).item() if across.numel() < 2**24 else across.abs().max().item()
-    panels = [
+    panels: list[tuple[str, torch.Tensor, dict[str, Any]]] = [
         ("photo", gray, {"cmap": "gray"}),
         ("vertical edges", across, {"cmap": "RdBu", "vmin": -limit, "vmax": limit}),
         ("horizontal edges", down, {"cmap": "RdBu", "vmin": -limit, "vmax": limit}),
         ("edge strength", strength, {"cmap": "magma", "vmin": 0, "vmax": limit}),
     ]
-    for axes, (title, image, style) in zip(figure.subplots(1, 4), panels):
+    for axes, (title, image, style) in zip(figure.subplots(1, 4), panels, strict=True):
         axes.imshow(image.numpy(), **style)
         axes.set_title(title)
         axes.axis("off")

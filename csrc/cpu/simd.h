@@ -27,6 +27,14 @@
 // Vectors must stay in registers: a call would put them on the stack.
 #define CONVEXT_INLINE inline __attribute__((always_inline))
 
+// Before a loop over an array of vectors, to unroll it completely: an array that is indexed at run time lives
+// in memory.
+#if defined(__clang__)
+#define CONVEXT_UNROLL _Pragma("unroll")
+#else
+#define CONVEXT_UNROLL _Pragma("GCC unroll 16")
+#endif
+
 namespace convext {
 namespace CONVEXT_ISA_NAMESPACE {
 namespace {

@@ -127,12 +127,19 @@ TensorView view_of(const Tensor& tensor, const char* name, bool may_lack_batch) 
   TensorView view;
   view.dtype = dtype_of(tensor, name);
   const int64_t rank = tensor.dim();
-  check(rank == 4 || (rank == 3 && may_lack_batch), name,
-        may_lack_batch ? " must be 4-D (batch, channels, height, width) or 3-D (channels, height, width)"
-                       : " must be 4-D (out_channels, in_channels / groups, height, width)",
-        ", but it is ", rank, "-D");
   const auto sizes = tensor.sizes();
   const auto strides = tensor.strides();
+  if (rank != 4 && !(rank == 3 && may_lack_batch)) {
+    std::ostringstream message;
+    message << name
+            << (may_lack_batch
+                    ? " must be 4-D (batch, channels, height, width) or 3-D (channels, height, width)"
+                    : " must be 4-D (out_channels, in_channels / groups, height, width)")
+            << ", but it has shape [";
+    for (int64_t axis = 0; axis < rank; ++axis) message << (axis == 0 ? "" : ", ") << sizes[axis];
+    message << "]";
+    throw std::runtime_error(message.str());
+  }
   const int64_t missing = 4 - rank;
   if (missing == 1) {
     view.sizes[0] = 1;

@@ -97,8 +97,9 @@ struct CorrelationPlan {
     const int64_t channels = larger(1, c.result_channels);
     const int64_t pixels = larger(1, c.most_pixels());
     const int64_t terms = smaller(block_terms, c.most_terms());
+    // Tiles of equal height: 8 channels are 4 + 4, not 6 + 2.
     width = channels_in_lanes ? smaller(tile_columns<Real>, round_up(channels, lanes))
-                              : smaller(tile_rows, channels);
+                              : ceil_div(channels, ceil_div(channels, tile_rows));
     weight_tiles = ceil_div(channels, width);
     tiles_of_item = smaller(weight_tiles, ceil_div(channels_of_item, width));
 
@@ -225,30 +226,53 @@ class CorrelationRun {
     const int64_t row_set = index / c.columns.tap_sets();
     const int64_t row_taps = c.rows.taps_of_set(row_set);
     const int64_t column_taps = c.columns.taps_of_set(column_set);
-    const int64_t taps = row_taps * column_taps;
-    const int64_t terms = taps * c.source_channels;
+    const int64_t terms = row_taps * column_taps * c.source_channels;
     Real* packed = packed_tile(row_set, column_set, terms, group, tile);
     const T* first = weight + group * c.weight_group_stride + tile * plan.width * c.weight_result_stride;
     const int64_t channels = smaller(plan.width, c.result_channels - tile * plan.width);
-    Real not_finite = 0;  // 0 * finite stays 0, anything else becomes NaN
-    // In the order in which weights usually lie in memory: taps within channels.
-    for (int64_t channel = 0; channel < c.source_channels; ++channel) {
+    // A few channels at a time for all taps: of contiguous weights, the lines that one tap reads hold the
+    // other taps, too, and each tap's part of the packed tile is written in one go.
+    constexpr int64_t together = 16;
+    for (int64_t first_channel = 0; first_channel < c.source_channels; first_channel += together) {
+      const int64_t last_channel = smaller(c.source_channels, first_channel + together);
       for (int64_t i = 0; i < row_taps; ++i) {
         for (int64_t j = 0; j < column_taps; ++j) {
-          const T* from = first + channel * c.weight_source_stride +
-                          c.rows.tap(row_set, i) * c.weight_strides.row +
+          const T* from = first + c.rows.tap(row_set, i) * c.weight_strides.row +
                           c.columns.tap(column_set, j) * c.weight_strides.column;
-          Real* to = packed + ((i * column_taps + j) * c.source_channels + channel) * plan.width;
-          for (int64_t lane = 0; lane < channels; ++lane) {
-            const Real value = widen(from[lane * c.weight_result_stride]);
-            not_finite += value * 0;
-            to[lane] = value;
+          Real* to = packed + (i * column_taps + j) * c.source_channels * plan.width;
+          for (int64_t channel = first_channel; channel < last_channel; ++channel) {
+            pack_lanes(to + channel * plan.width, from + channel * c.weight_source_stride, channels);
           }
-          for (int64_t lane = channels; lane < plan.width; ++lane) to[lane] = 0;
         }
       }
     }
-    if (not_finite != 0) has_non_finite_weight.store(true, std::memory_order_relaxed);
+    if (!c.is_forward && !all_finite(packed, terms * plan.width)) {
+      has_non_finite_weight.store(true, std::memory_order_relaxed);
+    }
+  }
+
+  CONVEXT_INLINE void pack_lanes(Real* to, const T* from, int64_t channels) const {
+    if (channels == tile_rows && plan.width == tile_rows) {
+      CONVEXT_UNROLL
+      for (int64_t lane = 0; lane < tile_rows; ++lane) to[lane] = widen(from[lane * c.weight_result_stride]);
+    } else if (channels == tile_columns<Real> && plan.width == tile_columns<Real>) {
+      if (c.weight_result_stride == 1) return copy_widened(to, from, 1, tile_columns<Real>);
+      CONVEXT_UNROLL
+      for (int64_t lane = 0; lane < tile_columns<Real>; ++lane) {
+        to[lane] = widen(from[lane * c.weight_result_stride]);
+      }
+    } else {
+      for (int64_t lane = 0; lane < channels; ++lane) to[lane] = widen(from[lane * c.weight_result_stride]);
+      for (int64_t lane = channels; lane < plan.width; ++lane) to[lane] = 0;
+    }
+  }
+
+  static bool all_finite(const Real* values, int64_t count) {
+    Vector<Real> product = zero<Real>();  // 0 * finite is 0, anything else is NaN
+    int64_t i = 0;
+    for (; i + lanes <= count; i += lanes) product = fmadd(load(values + i), zero<Real>(), product);
+    product = fmadd(load(values + i, count - i), zero<Real>(), product);
+    return sum(product) == 0;
   }
 
   Real* packed_tile(int64_t row_set, int64_t column_set, int64_t terms, int64_t group, int64_t tile) const {
@@ -275,6 +299,9 @@ class CorrelationRun {
     patches.channels = c.source_channels;
     patches.rows = c.rows.at(item.row_class);
     patches.columns = c.columns.at(item.column_class);
+
+    const bool result_is_flat = c.result_strides.row == patches.columns.count * c.result_strides.column;
+    if (result_is_flat) flatten(patches);
 
     const int64_t first_channel = item.first_tile * plan.width;
     const int64_t channel_of_all = item.group * c.result_channels + first_channel;

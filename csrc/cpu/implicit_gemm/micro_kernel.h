@@ -1,9 +1,10 @@
 // The innermost loop, the only place where products are added:
 //
-//     c[row][column] (+)= sum over k, in order, of a(row, k) * b[k][column]
+//     c[row][column] (+)= sum over k of a(row, k) * b[k][column]
 //
-// for one tile of rows x columns, in registers from the first k to the last. Every element of every result
-// of the three passes is made here, by the same operations in the same order wherever it lies in a tile.
+// for one tile of rows x columns: chains of at most `chain_terms` terms, each added up in a register in the
+// order of k, and added to c in order. Every element of every result of the three passes is made here, by the
+// same operations in the same order wherever it lies in a tile.
 #pragma once
 
 #include "cpu/implicit_gemm/blocking.h"
@@ -22,44 +23,41 @@ template <class T>
 using MicroKernel = void (*)(const T* a, int64_t a_stride, const T* b, int64_t b_stride, int64_t terms, T* c,
                              int64_t c_stride, bool accumulate);
 
-// Loops over accumulators must be unrolled completely: an array that is indexed at run time lives in memory.
-#if defined(__clang__)
-#define CONVEXT_UNROLL _Pragma("unroll")
-#else
-#define CONVEXT_UNROLL _Pragma("GCC unroll 16")
-#endif
-
 template <class T, Operand operand, int rows, int vectors>
 void micro_kernel(const T* a, int64_t a_stride, const T* b, int64_t b_stride, int64_t terms, T* c,
                   int64_t c_stride, bool accumulate) {
   constexpr int64_t lanes = Vector<T>::lanes;
-  Vector<T> sum[rows][vectors];
-  CONVEXT_UNROLL
-  for (int r = 0; r < rows; ++r) {
-    CONVEXT_UNROLL
-    for (int v = 0; v < vectors; ++v) sum[r][v] = zero<T>();
-  }
-  for (int64_t k = 0; k < terms; ++k) {
-    Vector<T> columns[vectors];
-    CONVEXT_UNROLL
-    for (int v = 0; v < vectors; ++v) columns[v] = load(b + v * lanes);
+  do {
+    Vector<T> sum[rows][vectors];
     CONVEXT_UNROLL
     for (int r = 0; r < rows; ++r) {
-      const Vector<T> value = broadcast(operand == Operand::interleaved ? a[r] : a[r * a_stride]);
       CONVEXT_UNROLL
-      for (int v = 0; v < vectors; ++v) sum[r][v] = fmadd(value, columns[v], sum[r][v]);
+      for (int v = 0; v < vectors; ++v) sum[r][v] = zero<T>();
     }
-    a += operand == Operand::interleaved ? a_stride : 1;
-    b += b_stride;
-  }
-  CONVEXT_UNROLL
-  for (int r = 0; r < rows; ++r) {
+    for (int64_t k = smaller(terms, chain_terms); k > 0; --k) {
+      Vector<T> columns[vectors];
+      CONVEXT_UNROLL
+      for (int v = 0; v < vectors; ++v) columns[v] = load(b + v * lanes);
+      CONVEXT_UNROLL
+      for (int r = 0; r < rows; ++r) {
+        const Vector<T> value = broadcast(operand == Operand::interleaved ? a[r] : a[r * a_stride]);
+        CONVEXT_UNROLL
+        for (int v = 0; v < vectors; ++v) sum[r][v] = fmadd(value, columns[v], sum[r][v]);
+      }
+      a += operand == Operand::interleaved ? a_stride : 1;
+      b += b_stride;
+    }
     CONVEXT_UNROLL
-    for (int v = 0; v < vectors; ++v) {
-      T* target = c + r * c_stride + v * lanes;
-      store(target, accumulate ? add(load(target), sum[r][v]) : sum[r][v]);
+    for (int r = 0; r < rows; ++r) {
+      CONVEXT_UNROLL
+      for (int v = 0; v < vectors; ++v) {
+        T* target = c + r * c_stride + v * lanes;
+        store(target, accumulate ? add(load(target), sum[r][v]) : sum[r][v]);
+      }
     }
-  }
+    accumulate = true;
+    terms -= chain_terms;
+  } while (terms > 0);
 }
 
 // A full tile with fewer rows, for operands that have no more.

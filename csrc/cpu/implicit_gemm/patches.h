@@ -24,6 +24,21 @@ struct Patches {
   bool in_border() const { return rows.is_border || columns.is_border; }
 };
 
+// A 1x1 kernel that steps over neither rows nor columns sees each image as one long row, if it lies so.
+template <class T>
+void flatten(Patches<T>& patches) {
+  Axis& rows = patches.rows;
+  Axis& columns = patches.columns;
+  const auto reads_itself = [](const Axis& axis) {
+    return !axis.is_border && axis.taps == 1 && axis.stride == 1 && axis.offset == 0 && axis.spacing == 1 &&
+           axis.count == axis.source_size;
+  };
+  if (!reads_itself(rows) || !reads_itself(columns)) return;
+  if (patches.strides.row != columns.count * patches.strides.column) return;
+  columns.count = columns.source_size = rows.count * columns.count;
+  rows.count = rows.source_size = 1;
+}
+
 // Result pixels that are neighbours in one row.
 struct Segment {
   int64_t image;
@@ -106,15 +121,19 @@ struct Inside {
   }
 };
 
+// Copies `count` numbers that are `step` apart to neighbouring places. May write up to a vector's lanes past
+// the last one: in a block those places are written afterwards, or never read. (Stores of part of a vector
+// are slow on many CPUs.)
 template <class T>
 CONVEXT_INLINE void copy_widened(Compute<T>* target, const T* source, int64_t step, int64_t count) {
   constexpr int64_t lanes = Vector<Compute<T>>::lanes;
-  if (step == 1) {
-    int64_t i = 0;
-    for (; i + lanes <= count; i += lanes) store(target + i, load_widened(source + i));
-    if (i < count) store(target + i, load_widened(source + i, count - i), count - i);
-  } else {
+  if (step != 1) {
     for (int64_t i = 0; i < count; ++i) target[i] = widen(source[i * step]);
+  } else if (count >= lanes) {
+    for (int64_t i = 0; i + lanes <= count; i += lanes) store(target + i, load_widened(source + i));
+    store(target + count - lanes, load_widened(source + count - lanes));
+  } else if (count > 0) {
+    store(target, load_widened(source, count));
   }
 }
 
@@ -184,6 +203,29 @@ void pack_pixels_fastest(const Patches<T>& patches, int64_t first_pixel, int64_t
   }
 }
 
+// block[pixel][channel] for one row of pixels, where neither pixels nor channels are in order: a few channels
+// at a time, so that every line of the source is used up while it is in the cache.
+template <class T>
+CONVEXT_INLINE void transpose_widened(Compute<T>* target, int64_t target_stride, const T* source,
+                                      int64_t pixel_stride, int64_t channel_stride, int64_t pixels,
+                                      int64_t channels) {
+  constexpr int64_t together = 8;
+  int64_t c = 0;
+  for (; c + together <= channels; c += together) {
+    for (int64_t x = 0; x < pixels; ++x) {
+      const T* from = source + x * pixel_stride + c * channel_stride;
+      Compute<T>* to = target + x * target_stride + c;
+      CONVEXT_UNROLL
+      for (int64_t k = 0; k < together; ++k) to[k] = widen(from[k * channel_stride]);
+    }
+  }
+  for (; c < channels; ++c) {
+    for (int64_t x = 0; x < pixels; ++x) {
+      target[x * target_stride + c] = widen(source[x * pixel_stride + c * channel_stride]);
+    }
+  }
+}
+
 // block[pixel][term]: terms are neighbours, as channels are in channels_last tensors.
 template <class T>
 void pack_terms_fastest(const Patches<T>& patches, int64_t first_pixel, int64_t pixels, int64_t first_term,
@@ -191,11 +233,17 @@ void pack_terms_fastest(const Patches<T>& patches, int64_t first_pixel, int64_t 
   const Axis& rows = patches.rows;
   const Axis& columns = patches.columns;
   const ImageStrides& strides = patches.strides;
-  for_each_tap_run(patches.channels, columns.taps, first_term, terms, [&](const TapRun& run) {
+  // Where the channels of neighbouring columns follow each other, so do the terms of a row of taps.
+  const bool taps_are_neighbours = !patches.in_border() && columns.taps > 1 && strides.channel == 1 &&
+                                   columns.step * strides.column == patches.channels;
+  const int64_t run_channels = taps_are_neighbours ? patches.channels * columns.taps : patches.channels;
+  const int64_t run_taps = taps_are_neighbours ? 1 : columns.taps;
+  for_each_tap_run(run_channels, run_taps, first_term, terms, [&](const TapRun& run) {
     for_each_segment(rows.count, columns.count, first_pixel, pixels, [&](const Segment& segment) {
       Compute<T>* target = block + segment.begin * block_stride + run.begin;
-      const T* image = patches.source + segment.image * strides.batch + run.channel * strides.channel;
+      const T* image = patches.source + segment.image * strides.batch;
       if (patches.in_border()) {
+        image += run.channel * strides.channel;
         for (int64_t x = 0; x < segment.length; ++x) fill_zero(target + x * block_stride, run.length);
         for_each_source(rows, segment.row, run.row_tap, [&](int64_t row) {
           for (int64_t x = 0; x < segment.length; ++x) {
@@ -210,18 +258,52 @@ void pack_terms_fastest(const Patches<T>& patches, int64_t first_pixel, int64_t 
         return;
       }
       const int64_t row = rows.source(segment.row, run.row_tap);
-      int64_t position = segment.column * columns.stride + run.column_tap * columns.step + columns.offset;
-      for (int64_t x = 0; x < segment.length; ++x) {
-        const int64_t column = row < 0 ? -1 : columns.resolve(position);
-        if (column < 0) {
-          fill_zero(target, run.length);
-        } else {
-          const T* source = image + row * strides.row + column * strides.column;
-          copy_widened(target, source, strides.channel, run.length);
-        }
-        target += block_stride;
-        position += columns.stride;
+      if (row < 0) {
+        for (int64_t x = 0; x < segment.length; ++x) fill_zero(target + x * block_stride, run.length);
+        return;
       }
+      image += row * strides.row;
+      // The taps of this run: one, or the part of a row of taps that lies in this block.
+      const int64_t first_tap = taps_are_neighbours ? run.channel / patches.channels : run.column_tap;
+      const int64_t last_tap =
+          taps_are_neighbours ? (run.channel + run.length - 1) / patches.channels : run.column_tap;
+      const int64_t first_channel = run.channel - (taps_are_neighbours ? first_tap * patches.channels : 0);
+      const Inside inside(columns, segment, first_tap);
+      const Inside last_inside(columns, segment, last_tap);
+      const int64_t begin = larger(inside.begin, last_inside.begin);
+      const int64_t end = larger(begin, smaller(inside.end, last_inside.end));
+      const auto copy_padding = [&](int64_t x) {
+        Compute<T>* to = target + x * block_stride;
+        int64_t channel = first_channel;
+        for (int64_t tap = first_tap, left = run.length; tap <= last_tap; ++tap, channel = 0) {
+          const int64_t length = smaller(left, patches.channels - channel);
+          const int64_t column =
+              columns.resolve(inside.at + x * columns.stride + (tap - first_tap) * columns.step);
+          if (column < 0) {
+            fill_zero(to, length);
+          } else {
+            copy_widened(to, image + column * strides.column + channel * strides.channel, strides.channel,
+                         length);
+          }
+          to += length;
+          left -= length;
+        }
+      };
+      for (int64_t x = 0; x < begin; ++x) copy_padding(x);
+      const int64_t step = columns.stride * strides.column;
+      if (begin < end) {
+        const T* source =
+            image + (inside.at + begin * columns.stride) * strides.column + first_channel * strides.channel;
+        Compute<T>* to = target + begin * block_stride;
+        if (strides.channel == 1) {
+          for (int64_t x = begin; x < end; ++x, to += block_stride, source += step) {
+            copy_widened(to, source, 1, run.length);
+          }
+        } else {
+          transpose_widened(to, block_stride, source, step, strides.channel, end - begin, run.length);
+        }
+      }
+      for (int64_t x = end; x < segment.length; ++x) copy_padding(x);
     });
   });
 }

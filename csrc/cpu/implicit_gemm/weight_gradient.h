@@ -169,8 +169,10 @@ class WeightGradientRun {
   }
 
   void sum_item(int64_t chunk, int64_t group, int64_t term_item, int64_t channel_item, char* own) {
-    const Patches<T> inputs = input_patches(group);
-    const Patches<T> outputs = output_patches(group);
+    Patches<T> inputs = input_patches(group);
+    Patches<T> outputs = output_patches(group);
+    flatten(inputs);
+    flatten(outputs);
     Real* input_block = reinterpret_cast<Real*>(own + plan.patches_offset);
     Real* output_block = reinterpret_cast<Real*>(own + plan.outputs_offset);
     const int64_t first_term = term_item * Plan::terms_of_item;

@@ -1,0 +1,192 @@
+// The innermost loops of forward and the gradient of the input: a block of `rows` x `vectors` results in
+// registers. A vector of a line is loaded once for all the rows that read it, each with its own tap:
+//
+//     sum[q][x] += weight[m][j] * line[q + m][x + offset[j]]
+//
+// Each result is the sum over channels, runs of taps, taps down, taps across, in that order wherever it lies
+// in a block. After `block_terms` of them at most, the sum starts anew and the parts are added up.
+#pragma once
+
+#include "cpu/direct_rows/lines.h"
+#include "cpu/implicit_gemm/micro_kernel.h"
+
+namespace convext {
+namespace CONVEXT_ISA_NAMESPACE {
+namespace {
+
+#if defined(__AVX512F__) || defined(__aarch64__)
+constexpr int row_kernel_vectors = 4;  // 16 sums of 32 registers
+#elif defined(__AVX2__)
+constexpr int row_kernel_vectors = 3;  // 12 sums, 3 vectors of a line, 1 weight: all 16 registers
+#else
+constexpr int row_kernel_vectors = 2;
+#endif
+constexpr int row_kernel_rows = 4;
+
+template <class Real>
+struct RowBlock {
+  const Real* lines;  // the first line that the block's first row reads, at its first column
+  int64_t line_stride;
+  int64_t run_stride;  // from the lines of one run to those of the next, and so on through the channels
+  int64_t channels;
+  int64_t runs;
+  int64_t long_runs;  // this many runs have long_taps taps, the others one fewer
+  int64_t long_taps;
+  const int64_t* offsets;
+  int64_t columns;      // taps across
+  const Real* weights;  // [channel][run][tap down][tap across]
+  Real bias;
+  Real* target;
+  int64_t target_stride;
+  int64_t valid_rows;
+  int64_t valid_columns;
+};
+
+// The line that rows lowest..highest of the block read, each with another tap; `weights` are those of row
+// `highest`.
+template <class Real, int rows, int vectors, int lowest, int highest>
+CONVEXT_INLINE void add_line(Vector<Real> (&sum)[rows][vectors], const Real* line, const int64_t* offsets,
+                             int64_t columns, const Real* weights) {
+  for (int64_t j = 0; j < columns; ++j) {
+    const Real* from = line + offsets[j];
+    Vector<Real> values[vectors];
+    CONVEXT_UNROLL
+    for (int v = 0; v < vectors; ++v) values[v] = load(from + v * Vector<Real>::lanes);
+    CONVEXT_UNROLL
+    for (int q = lowest; q <= highest; ++q) {
+      const Vector<Real> weight = broadcast(weights[(highest - q) * columns + j]);
+      CONVEXT_UNROLL
+      for (int v = 0; v < vectors; ++v) sum[q][v] = fmadd(weight, values[v], sum[q][v]);
+    }
+  }
+}
+
+// All lines of a run of `taps` taps down.
+template <class Real, int rows, int vectors>
+CONVEXT_INLINE void add_run(Vector<Real> (&sum)[rows][vectors], const Real* lines, int64_t line_stride,
+                            int64_t taps, const int64_t* offsets, int64_t columns, const Real* weights) {
+  for (int64_t line = 0; line < rows + taps - 1; ++line, lines += line_stride) {
+    const int64_t lowest = larger(0, line - taps + 1);
+    const int64_t highest = smaller(rows - 1, line);
+    const Real* first = weights + (line - highest) * columns;
+#define CONVEXT_LINE(low, high)                                                                              \
+  case (low) * 4 + (high):                                                                                   \
+    if constexpr ((high) < rows)                                                                             \
+      add_line<Real, rows, vectors, low, ((high) < rows ? (high) : 0)>(sum, lines, offsets, columns, first); \
+    break;
+    switch (lowest * 4 + highest) {
+      CONVEXT_LINE(0, 0)
+      CONVEXT_LINE(0, 1)
+      CONVEXT_LINE(0, 2)
+      CONVEXT_LINE(0, 3)
+      CONVEXT_LINE(1, 1)
+      CONVEXT_LINE(1, 2)
+      CONVEXT_LINE(1, 3)
+      CONVEXT_LINE(2, 2)
+      CONVEXT_LINE(2, 3)
+      CONVEXT_LINE(3, 3)
+    }
+#undef CONVEXT_LINE
+  }
+}
+
+template <class Real, int rows, int vectors>
+void row_kernel(const RowBlock<Real>& block) {
+  constexpr int64_t lanes = Vector<Real>::lanes;
+  Vector<Real> sum[rows][vectors];
+  CONVEXT_UNROLL
+  for (int q = 0; q < rows; ++q) {
+    CONVEXT_UNROLL
+    for (int v = 0; v < vectors; ++v) sum[q][v] = zero<Real>();
+  }
+  // In memory on purpose: only long sums use it.
+  Real parts[rows * vectors * lanes];
+  const bool has_parts = block.channels * block.runs * block.long_taps * block.columns > block_terms;
+  if (has_parts) fill_zeros(parts, 0, rows * vectors * lanes);
+  int64_t terms = 0;
+  const int64_t most_taps = larger(1, block_terms / larger(1, block.columns));
+  const Real* lines = block.lines;
+  const Real* weights = block.weights;
+  for (int64_t c = 0; c < block.channels; ++c) {
+    for (int64_t u = 0; u < block.runs; ++u, lines += block.run_stride) {
+      const int64_t all_taps = block.long_taps - (u < block.long_runs ? 0 : 1);
+      for (int64_t done = 0; done < all_taps; done += most_taps) {
+        const int64_t taps = smaller(most_taps, all_taps - done);
+        if (has_parts && terms + taps * block.columns > block_terms) {
+          CONVEXT_UNROLL
+          for (int q = 0; q < rows; ++q) {
+            CONVEXT_UNROLL
+            for (int v = 0; v < vectors; ++v) {
+              Real* part = parts + (q * vectors + v) * lanes;
+              store(part, add(load(part), sum[q][v]));
+              sum[q][v] = zero<Real>();
+            }
+          }
+          terms = 0;
+        }
+        terms += taps * block.columns;
+        add_run(sum, lines + done * block.line_stride, block.line_stride, taps, block.offsets, block.columns,
+                weights);
+        weights += taps * block.columns;
+      }
+    }
+  }
+  const Vector<Real> bias = broadcast(block.bias);
+  const bool whole = block.valid_columns >= vectors * lanes;
+  CONVEXT_UNROLL
+  for (int q = 0; q < rows; ++q) {
+    if (q >= block.valid_rows) break;
+    CONVEXT_UNROLL
+    for (int v = 0; v < vectors; ++v) {
+      Vector<Real> total = sum[q][v];
+      if (has_parts) total = add(load(parts + (q * vectors + v) * lanes), total);
+      total = add(total, bias);
+      Real* target = block.target + q * block.target_stride + v * lanes;
+      if (whole || v + 1 < vectors) {
+        store(target, total);
+      } else {
+        store(target, total, block.valid_columns - v * lanes);
+      }
+    }
+  }
+}
+
+template <class Real>
+using RowKernel = void (*)(const RowBlock<Real>& block);
+
+template <class Real, int rows, int vectors = row_kernel_vectors>
+RowKernel<Real> row_kernel_of(int64_t wanted) {
+  if constexpr (vectors > 1) {
+    if (wanted < vectors) return row_kernel_of<Real, rows, vectors - 1>(wanted);
+  }
+  return row_kernel<Real, rows, vectors>;
+}
+
+// Fills `block.valid_rows` x `block.valid_columns` results, whatever these are. The scratch must have lines
+// for up to three rows more, and columns up to a whole vector.
+template <class Real>
+void row_blocks(const RowBlock<Real>& all) {
+  constexpr int64_t lanes = Vector<Real>::lanes;
+  RowBlock<Real> block = all;
+  for (int64_t row = 0; row < all.valid_rows; row += row_kernel_rows) {
+    block.valid_rows = smaller(row_kernel_rows, all.valid_rows - row);
+    for (int64_t column = 0; column < all.valid_columns; column += row_kernel_vectors * lanes) {
+      const int64_t columns = smaller(row_kernel_vectors * lanes, all.valid_columns - column);
+      const int64_t vectors = ceil_div(columns, lanes);
+      block.lines = all.lines + row * all.line_stride + column;
+      block.target = all.target + row * all.target_stride + column;
+      block.valid_columns = columns;
+      if (block.valid_rows > 2) {
+        row_kernel_of<Real, row_kernel_rows>(vectors)(block);
+      } else if (block.valid_rows == 2) {
+        row_kernel_of<Real, 2>(vectors)(block);
+      } else {
+        row_kernel_of<Real, 1>(vectors)(block);
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace CONVEXT_ISA_NAMESPACE
+}  // namespace convext

@@ -1,0 +1,121 @@
+// Depthwise problems and images of few channels, where a matrix product would spend its time on copying
+// patches: bands of lines are copied once and correlated in place, with several rows and vectors of results
+// in registers.
+#include "cpu/direct_rows/pixel_correlation.h"
+#include "cpu/direct_rows/pixel_weight_gradient.h"
+#include "cpu/direct_rows/plane_correlation.h"
+#include "cpu/direct_rows/weight_gradient.h"
+#include "cpu/kernel_list.h"
+
+namespace convext {
+namespace CONVEXT_ISA_NAMESPACE {
+namespace {
+
+bool has_channels_innermost(const ImageStrides& strides) {
+  return strides.channel == 1 && strides.column != 1;
+}
+
+// Vectors run along the channels of channels_last depthwise problems, else along the rows.
+bool is_channels_last(const ConvProblem& p) {
+  return in_channels_per_group(p) == 1 && out_channels_per_group(p) == 1 && p.groups > 1 &&
+         has_channels_innermost(p.input_strides) && has_channels_innermost(p.output_strides);
+}
+
+// Calls visit(plan) with the plan of the pass and layout.
+template <class T, class Visit>
+auto with_plan(const ConvProblem& p, const Visit& visit) {
+  const bool is_weight = p.pass == Pass::grad_weight;
+  if (is_channels_last(p))
+    return is_weight ? visit(PixelWeightGradientPlan<T>(p)) : visit(PixelCorrelationPlan<T>(p));
+  return is_weight ? visit(WeightGradientPlan<T>(p)) : visit(PlaneCorrelationPlan<T>(p));
+}
+
+// Calls visit(T{}) with the element type.
+template <class Visit>
+auto with_type(DType dtype, const Visit& visit) {
+  switch (dtype) {
+    case DType::float64:
+      return visit(double{});
+    case DType::bfloat16:
+      return visit(BFloat16{});
+    case DType::float16:
+      return visit(Float16{});
+    default:
+      return visit(float{});
+  }
+}
+
+int64_t workspace_bytes(const ConvProblem& p, int workers) {
+  return with_type(p.dtype, [&](auto zero) {
+    return with_plan<decltype(zero)>(p, [&](const auto& plan) { return plan.workspace_bytes(workers); });
+  });
+}
+
+template <class T>
+void run_as(const ConvProblem& p, const ConvData& data, void* workspace, const Executor& executor) {
+  bool done = true;
+  if (p.pass == Pass::grad_weight) {
+    if (is_channels_last(p)) {
+      const PixelWeightGradientPlan<T> plan(p);
+      PixelWeightGradient<T>(plan, p, data, workspace).run(executor);
+    } else {
+      const WeightGradientPlan<T> plan(p);
+      WeightGradient<T>(plan, p, data, workspace).run(executor);
+    }
+  } else if (is_channels_last(p)) {
+    const PixelCorrelationPlan<T> plan(p);
+    done = PixelCorrelation<T>(plan, p, data, workspace).run(executor);
+  } else {
+    const PlaneCorrelationPlan<T> plan(p);
+    done = PlaneCorrelation<T>(plan, p, data, workspace).run(executor);
+  }
+  if (!done) reference_kernel.run(p, data, nullptr, executor);
+}
+
+bool is_empty(const ConvProblem& p) {
+  return p.batch == 0 || p.in_channels == 0 || p.out_channels == 0 || p.input.height == 0 ||
+         p.input.width == 0;
+}
+
+Reason why_not(const ConvProblem& p) {
+  if (p.dtype != DType::float32 && p.dtype != DType::float64 && p.dtype != DType::bfloat16 &&
+      p.dtype != DType::float16)
+    return "integers have no SIMD kernel";
+  if (is_empty(p)) return "a tensor is empty";
+  if (in_channels_per_group(p) * out_channels_per_group(p) > 16)
+    return "a group has more than 16 pairs of channels";
+  constexpr int64_t longest = 1 << 20;
+  if (p.stride.height > longest || p.stride.width > longest || p.dilation.height > longest ||
+      p.dilation.width > longest)
+    return "a stride or dilation is larger than 2^20";
+  if (p.kernel.width > block_terms) return "the kernel is wider than 256";
+  if (p.pass == Pass::grad_input && (p.stride.height > most_residues || p.stride.width > most_residues))
+    return "a stride larger than 16 leaves its phases too short for vectors";
+  if (p.kernel.height > 4096) return "the kernel is higher than 4096";
+  if (is_channels_last(p) && p.pass == Pass::grad_input && p.padding_mode != PaddingMode::zeros)
+    return "in channels_last it cannot add the gradient of padding that repeats the input";
+  constexpr int64_t most_scratch = 4 << 20;
+  const int64_t scratch = with_type(p.dtype, [&](auto zero) {
+    return with_plan<decltype(zero)>(p, [](const auto& plan) { return plan.worker_bytes; });
+  });
+  if (scratch > most_scratch) return "a worker would need more than 4 MiB of scratch";
+  return nullptr;
+}
+
+void run(const ConvProblem& problem, const ConvData& data, void* workspace, const Executor& executor) {
+  with_type(problem.dtype, [&](auto zero) { run_as<decltype(zero)>(problem, data, workspace, executor); });
+}
+
+}  // namespace
+
+extern const Kernel direct_rows{
+    "direct_rows",
+    CONVEXT_ISA_ENUMERATOR,
+    "bands of image lines, correlated in place; depthwise and few channels, forward and both gradients",
+    why_not,
+    workspace_bytes,
+    run,
+};
+
+}  // namespace CONVEXT_ISA_NAMESPACE
+}  // namespace convext
