@@ -90,7 +90,7 @@ struct PlaneCorrelationPlan {
     }
     line_stride = spread_stride<Real>(slots * slot_stride);
 
-    constexpr int64_t scratch_bytes = 48 * 1024;
+    constexpr int64_t scratch_bytes = 24 * 1024;
     const int64_t line_bytes =
         line_stride * static_cast<int64_t>(sizeof(Real)) * larger(1, source_channels) * row_runs;
     band = scratch_bytes / line_bytes - long_taps + 1;

@@ -90,6 +90,28 @@ CONVEXT_INLINE void add_run(Vector<Real> (&sum)[rows][vectors], const Real* line
   }
 }
 
+// Adds the bias and stores what is inside the result.
+template <class Real, int rows, int vectors>
+CONVEXT_INLINE void store_block(const RowBlock<Real>& block, const Vector<Real> (&sum)[rows][vectors]) {
+  constexpr int64_t lanes = Vector<Real>::lanes;
+  const Vector<Real> bias = broadcast(block.bias);
+  const bool whole = block.valid_columns >= vectors * lanes;
+  Real* target = block.target;
+  CONVEXT_UNROLL
+  for (int q = 0; q < rows; ++q, target += block.target_stride) {
+    if (q >= block.valid_rows) return;
+    CONVEXT_UNROLL
+    for (int v = 0; v < vectors; ++v) {
+      const Vector<Real> total = add(sum[q][v], bias);
+      if (whole || v + 1 < vectors) {
+        store(target + v * lanes, total);
+      } else {
+        store(target + v * lanes, total, block.valid_columns - v * lanes);
+      }
+    }
+  }
+}
+
 template <class Real, int rows, int vectors>
 void row_kernel(const RowBlock<Real>& block) {
   constexpr int64_t lanes = Vector<Real>::lanes;
@@ -131,35 +153,56 @@ void row_kernel(const RowBlock<Real>& block) {
       }
     }
   }
-  const Vector<Real> bias = broadcast(block.bias);
-  const bool whole = block.valid_columns >= vectors * lanes;
+  if (has_parts) {
+    CONVEXT_UNROLL
+    for (int q = 0; q < rows; ++q) {
+      CONVEXT_UNROLL
+      for (int v = 0; v < vectors; ++v) sum[q][v] = add(load(parts + (q * vectors + v) * lanes), sum[q][v]);
+    }
+  }
+  store_block(block, sum);
+}
+
+// The same for the one kernel size that is most common: 3 x 3 neighbouring taps, with every loop unrolled.
+template <class Real, int rows, int vectors>
+void row_kernel_3x3(const RowBlock<Real>& block) {
+  constexpr int64_t lanes = Vector<Real>::lanes;
+  Vector<Real> sum[rows][vectors];
   CONVEXT_UNROLL
   for (int q = 0; q < rows; ++q) {
-    if (q >= block.valid_rows) break;
     CONVEXT_UNROLL
-    for (int v = 0; v < vectors; ++v) {
-      Vector<Real> total = sum[q][v];
-      if (has_parts) total = add(load(parts + (q * vectors + v) * lanes), total);
-      total = add(total, bias);
-      Real* target = block.target + q * block.target_stride + v * lanes;
-      if (whole || v + 1 < vectors) {
-        store(target, total);
-      } else {
-        store(target, total, block.valid_columns - v * lanes);
+    for (int v = 0; v < vectors; ++v) sum[q][v] = zero<Real>();
+  }
+  const Real* line = block.lines;
+  const Real* weights = block.weights;
+  CONVEXT_UNROLL
+  for (int k = 0; k < rows + 2; ++k, line += block.line_stride) {
+    CONVEXT_UNROLL
+    for (int j = 0; j < 3; ++j) {
+      Vector<Real> values[vectors];
+      CONVEXT_UNROLL
+      for (int v = 0; v < vectors; ++v) values[v] = load(line + j + v * lanes);
+      CONVEXT_UNROLL
+      for (int q = 0; q < rows; ++q) {
+        if (q > k || k > q + 2) continue;
+        const Vector<Real> weight = broadcast(weights[(k - q) * 3 + j]);
+        CONVEXT_UNROLL
+        for (int v = 0; v < vectors; ++v) sum[q][v] = fmadd(weight, values[v], sum[q][v]);
       }
     }
   }
+  store_block(block, sum);
 }
 
 template <class Real>
 using RowKernel = void (*)(const RowBlock<Real>& block);
 
 template <class Real, int rows, int vectors = row_kernel_vectors>
-RowKernel<Real> row_kernel_of(int64_t wanted) {
+RowKernel<Real> row_kernel_of(int64_t wanted, bool is_3x3) {
   if constexpr (vectors > 1) {
-    if (wanted < vectors) return row_kernel_of<Real, rows, vectors - 1>(wanted);
+    if (wanted < vectors) return row_kernel_of<Real, rows, vectors - 1>(wanted, is_3x3);
   }
-  return row_kernel<Real, rows, vectors>;
+  return is_3x3 ? row_kernel_3x3<Real, rows, vectors> : row_kernel<Real, rows, vectors>;
 }
 
 // Fills `block.valid_rows` x `block.valid_columns` results, whatever these are. The scratch must have lines
@@ -167,6 +210,8 @@ RowKernel<Real> row_kernel_of(int64_t wanted) {
 template <class Real>
 void row_blocks(const RowBlock<Real>& all) {
   constexpr int64_t lanes = Vector<Real>::lanes;
+  const bool is_3x3 = all.channels == 1 && all.runs == 1 && all.long_taps == 3 && all.columns == 3 &&
+                      all.offsets[1] == 1 && all.offsets[2] == 2;
   RowBlock<Real> block = all;
   for (int64_t row = 0; row < all.valid_rows; row += row_kernel_rows) {
     block.valid_rows = smaller(row_kernel_rows, all.valid_rows - row);
@@ -177,11 +222,11 @@ void row_blocks(const RowBlock<Real>& all) {
       block.target = all.target + row * all.target_stride + column;
       block.valid_columns = columns;
       if (block.valid_rows > 2) {
-        row_kernel_of<Real, row_kernel_rows>(vectors)(block);
+        row_kernel_of<Real, row_kernel_rows>(vectors, is_3x3)(block);
       } else if (block.valid_rows == 2) {
-        row_kernel_of<Real, 2>(vectors)(block);
+        row_kernel_of<Real, 2>(vectors, is_3x3)(block);
       } else {
-        row_kernel_of<Real, 1>(vectors)(block);
+        row_kernel_of<Real, 1>(vectors, is_3x3)(block);
       }
     }
   }
