@@ -245,15 +245,12 @@ def corr2d(
     for name, tensor in (("X", X), ("K", K)):
         if not isinstance(tensor, torch.Tensor):
             raise TypeError(f"corr2d(): {name} must be a Tensor, but it is a {type(tensor).__name__}")
-    dtype = torch.result_type(X, K)
+    if bias is not None and not isinstance(bias, torch.Tensor):
+        raise TypeError(f"corr2d(): bias must be a Tensor or None, but it is a {type(bias).__name__}")
+    # What torch.result_type gives for tensors with axes, in a form that torch.compile can trace.
+    dtype = torch.promote_types(X.dtype, K.dtype)
     if bias is not None:
-        if not isinstance(bias, torch.Tensor):
-            raise TypeError(f"corr2d(): bias must be a Tensor or None, but it is a {type(bias).__name__}")
-        dtype = (
-            torch.promote_types(dtype, bias.dtype)
-            if bias.dim()
-            else torch.result_type(X.new_empty(0, dtype=dtype), bias)
-        )
+        dtype = torch.promote_types(dtype, bias.dtype) if bias.dim() else _with_number(dtype, bias.dtype)
         bias = bias.to(dtype)
     if dtype == torch.bool:
         raise RuntimeError("corr2d(): X or K must be of a number dtype, but both are bool")
@@ -274,6 +271,15 @@ def corr2d(
         output = conv2d(X[None, None], K[None, None], bias, stride, padding, dilation, groups, **settings)
         return output[0, 0]
     return conv2d(X, K, bias, stride, padding, dilation, groups, **settings)
+
+
+def _with_number(dtype: torch.dtype, number: torch.dtype) -> torch.dtype:
+    """The dtype of a tensor with axes plus one without: the latter counts only if it is of a higher kind."""
+
+    def kind(dtype: torch.dtype) -> int:
+        return 3 if dtype.is_complex else 2 if dtype.is_floating_point else int(dtype != torch.bool)
+
+    return torch.promote_types(dtype, number) if kind(number) > kind(dtype) else dtype
 
 
 def convolve2d(

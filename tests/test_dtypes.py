@@ -1,4 +1,4 @@
-"""Every dtype: integers that wrap around, 8-bit sums in 32 bits, promotion in `corr2d`, 16-bit floats, complex."""
+"""Every dtype: integers that wrap, 8-bit sums in 32 bits, promotion in `corr2d`, 16-bit floats, complex numbers."""
 
 from __future__ import annotations
 

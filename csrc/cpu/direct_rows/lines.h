@@ -3,7 +3,7 @@
 #pragma once
 
 #include "core/padding.h"
-#include "cpu/simd.h"
+#include "cpu/implicit_gemm/blocking.h"
 
 namespace convext {
 namespace CONVEXT_ISA_NAMESPACE {
@@ -29,37 +29,54 @@ CONVEXT_INLINE void fill_zeros(Real* target, int64_t begin, int64_t end) {
   for (int64_t k = begin; k < end; ++k) target[k] = 0;
 }
 
-// target[k] = source[position first + k * step], k in [0, length).
+// Which part of a line lies inside the source; the same for many lines, so it is worked out once. Element k
+// is source position first + k * step.
+struct LineSpan {
+  int64_t length;
+  int64_t first;
+  int64_t step;
+  int64_t begin;  // elements [begin, end) are inside
+  int64_t end;
+
+  LineSpan(const SourceAxis& axis, int64_t line_length, int64_t first_position, int64_t position_step)
+      : length(line_length), first(first_position), step(position_step) {
+    begin = first >= 0 ? 0 : smaller(length, step == 1 ? -first : ceil_div(-first, step));
+    const int64_t ahead = larger(0, axis.size - first);
+    end = larger(begin, smaller(length, step == 1 ? ahead : ceil_div(ahead, step)));
+  }
+};
+
+// Writes whole vectors, so up to a vector more than `span.length`: lines are filled in ascending order, and
+// behind the last one there is room.
 template <class T>
-void fill_line(Compute<T>* target, int64_t length, const T* source, int64_t column_stride,
-               const SourceAxis& axis, int64_t first, int64_t step) {
+void fill_line(Compute<T>* target, const T* source, int64_t column_stride, const SourceAxis& axis,
+               const LineSpan& span) {
   using Real = Compute<T>;
   constexpr int64_t lanes = Vector<Real>::lanes;
-  const int64_t begin = first >= 0 ? 0 : smaller(length, ceil_div(-first, step));
-  const int64_t end =
-      first >= axis.size ? begin : larger(begin, smaller(length, ceil_div(axis.size - first, step)));
-  const auto fill_padding = [&](int64_t from, int64_t to) {
-    if (axis.mode == PaddingMode::zeros) return fill_zeros(target, from, to);
-    for (int64_t k = from; k < to; ++k) {
-      const int64_t column = axis.resolve(first + k * step);
-      target[k] = column < 0 ? Real{} : widen(source[column * column_stride]);
-    }
-  };
-  fill_padding(0, begin);
-  const int64_t stride = step * column_stride;
-  const T* from = source + (first + begin * step) * column_stride;
-  Real* to = target + begin;
-  const int64_t count = end - begin;
+  const int64_t stride = span.step * column_stride;
+  const T* from = source + (span.first + span.begin * span.step) * column_stride;
+  Real* to = target + span.begin;
+  const int64_t count = span.end - span.begin;
+  for (int64_t k = 0; k < span.begin; k += lanes) store(target + k, zero<Real>());
   if (stride == 1) {
     int64_t k = 0;
     for (; k + lanes <= count; k += lanes) store(to + k, load_widened(from + k));
-    if (k < count) store(to + k, load_widened(from + k, count - k), count - k);
+    if (k < count) store(to + k, load_widened(from + k, count - k));
   } else if (stride == 2) {  // a constant that the compiler turns into shuffles
     for (int64_t k = 0; k < count; ++k) to[k] = widen(from[2 * k]);
   } else {
     for (int64_t k = 0; k < count; ++k) to[k] = widen(from[k * stride]);
   }
-  fill_padding(end, length);
+  for (int64_t k = span.end; k < span.length; k += lanes) store(target + k, zero<Real>());
+  if (axis.mode == PaddingMode::zeros) return;
+  const auto fill_padding = [&](int64_t begin, int64_t end) {
+    for (int64_t k = begin; k < end; ++k) {
+      const int64_t column = axis.resolve(span.first + k * span.step);
+      target[k] = column < 0 ? Real{} : widen(source[column * column_stride]);
+    }
+  };
+  fill_padding(0, span.begin);
+  fill_padding(span.end, span.length);
 }
 
 }  // namespace

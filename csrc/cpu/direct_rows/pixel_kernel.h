@@ -71,26 +71,25 @@ void pixel_kernel(const PixelRow<T>& row) {
   const Vector<Real> bias = load(row.bias);
   CONVEXT_UNROLL
   for (int x = 0; x < pixels_of_kernel; ++x) {
-    if (x >= row.pixels) break;
     if (has_parts) sum[x] = add(load(parts + x * lanes), sum[x]);
     const Vector<Real> total = add(sum[x], bias);
     T* target = row.target + x * row.target_stride;
-    if (row.channels >= lanes) {
+    const int64_t channels = x < row.pixels ? row.channels : 0;
+    if (channels >= lanes) {
       store_narrowed(target, total);
     } else {
-      store_narrowed(target, total, row.channels);
+      store_narrowed(target, total, channels);
     }
   }
 }
 
 // For the gradient of the weight: `rows` x `columns` output pixels, and the input that they meet.
-template <class T>
+template <class Real>
 struct PixelRows {
-  using Real = Compute<T>;
   const Real* lines;
   int64_t line_stride;
   int64_t step;
-  const Real* grad_output;  // [row][pixel][channel_block]
+  const Real* grad_output;  // [row][pixel][block]
   int64_t grad_output_stride;
   int64_t rows;
   int64_t columns;
@@ -98,20 +97,19 @@ struct PixelRows {
 
 constexpr int64_t most_pixel_taps = 10;
 
-// totals[k * channel_block + lane] += the sum over the pixels for tap k, whose lines begin at offsets[k].
-template <class T, int taps>
-void pixel_tap_kernel(const PixelRows<T>& block, const int64_t* offsets, double* totals) {
-  using Real = Compute<T>;
+// totals[k * block + lane] += the sum over the pixels for tap k, whose lines begin at offsets[k].
+template <class Real, int64_t block, int taps>
+void pixel_tap_kernel(const PixelRows<Real>& pixels, const int64_t* offsets, double* totals) {
   constexpr int64_t lanes = Vector<Real>::lanes;
   int64_t starts[taps];
   for (int k = 0; k < taps; ++k) starts[k] = offsets[k];
   Vector<Real> sum[taps];
   CONVEXT_UNROLL
   for (int k = 0; k < taps; ++k) sum[k] = zero<Real>();
-  for (int64_t row = 0; row < block.rows; ++row) {
-    const Real* gradient = block.grad_output + row * block.grad_output_stride;
-    const Real* line = block.lines + row * block.line_stride;
-    for (int64_t x = 0; x < block.columns; ++x, gradient += channel_block<T>, line += block.step) {
+  for (int64_t row = 0; row < pixels.rows; ++row) {
+    const Real* gradient = pixels.grad_output + row * pixels.grad_output_stride;
+    const Real* line = pixels.lines + row * pixels.line_stride;
+    for (int64_t x = 0; x < pixels.columns; ++x, gradient += block, line += pixels.step) {
       const Vector<Real> value = load(gradient);
       CONVEXT_UNROLL
       for (int k = 0; k < taps; ++k) sum[k] = fmadd(value, load(line + starts[k]), sum[k]);
@@ -122,19 +120,19 @@ void pixel_tap_kernel(const PixelRows<T>& block, const int64_t* offsets, double*
     Real values[lanes];
     store(values, sum[k]);
     for (int64_t lane = 0; lane < lanes; ++lane)
-      totals[k * channel_block<T> + lane] += static_cast<double>(values[lane]);
+      totals[k * block + lane] += static_cast<double>(values[lane]);
   }
 }
 
-template <class T>
-using PixelTapKernel = void (*)(const PixelRows<T>& block, const int64_t* offsets, double* totals);
+template <class Real>
+using PixelTapKernel = void (*)(const PixelRows<Real>& pixels, const int64_t* offsets, double* totals);
 
-template <class T, int taps = most_pixel_taps>
-PixelTapKernel<T> pixel_tap_kernel_of(int64_t wanted) {
+template <class Real, int64_t block, int taps = most_pixel_taps>
+PixelTapKernel<Real> pixel_tap_kernel_of(int64_t wanted) {
   if constexpr (taps > 1) {
-    if (wanted < taps) return pixel_tap_kernel_of<T, taps - 1>(wanted);
+    if (wanted < taps) return pixel_tap_kernel_of<Real, block, taps - 1>(wanted);
   }
-  return pixel_tap_kernel<T, taps>;
+  return pixel_tap_kernel<Real, block, taps>;
 }
 
 }  // namespace

@@ -149,7 +149,7 @@ class PixelWeightGradient {
     }
     set_offsets(offsets);
 
-    PixelRows<T> pixels;
+    PixelRows<Real> pixels;
     pixels.line_stride = line_stride;
     pixels.step = columns.stride * block;
     pixels.grad_output_stride = gradient_stride;
@@ -163,7 +163,7 @@ class PixelWeightGradient {
         for (int64_t t = 0; t < tap_blocks; ++t) {
           const int64_t tap = plan.kernel_area * t / tap_blocks;
           const int64_t taps = plan.kernel_area * (t + 1) / tap_blocks - tap;
-          pixel_tap_kernel_of<T>(taps)(pixels, offsets + tap, totals + tap * block + c);
+          pixel_tap_kernel_of<Real, block>(taps)(pixels, offsets + tap, totals + tap * block + c);
         }
       }
     }

@@ -94,8 +94,8 @@ struct PlaneCorrelationPlan {
     const int64_t line_bytes =
         line_stride * static_cast<int64_t>(sizeof(Real)) * larger(1, source_channels) * row_runs;
     band = scratch_bytes / line_bytes - long_taps + 1;
-    band = larger(8, smaller(64, band / 4 * 4));
-    band = smaller(band, round_up(most_rows, 4));
+    band = larger(8, smaller(64, band / 8 * 8));
+    band = smaller(band, round_up(most_rows, most_rows > 4 ? 8 : 4));
     bands = ceil_div(most_rows, band);
     run_stride = (band + long_taps - 1) * line_stride;
 
@@ -105,7 +105,7 @@ struct PlaneCorrelationPlan {
     shared.take(groups * result_channels * source_channels * kernel_area, sizeof(Real));
     workers_offset = shared.bytes;
     Carver own;
-    lines_offset = own.take(larger(1, source_channels) * row_runs * run_stride, sizeof(Real));
+    lines_offset = own.take(larger(1, source_channels) * row_runs * run_stride + lanes, sizeof(Real));
     part_offset = own.take(band * part_stride, sizeof(Real));
     folded_offset = own.take(band * folded_stride, sizeof(Real));
     offsets_offset = own.take(columns.kernel, sizeof(int64_t));
@@ -344,8 +344,9 @@ class PlaneCorrelation {
     const RowsAxis& columns = plan.columns;
     const int64_t longest_delay = (columns.kernel - 1) * columns.dilation / columns.stride;
     const int64_t first_line_column = begin / columns.stride - longest_delay;
+    const LineSpan span(source_columns, plan.slot_stride, first_line_column, 1);
     const auto fill_slots = [&](Real* line, const T* row) {
-      fill_line<T>(line, plan.slot_stride, row, source_strides.column, source_columns, first_line_column, 1);
+      fill_line<T>(line, row, source_strides.column, source_columns, span);
     };
     for (int64_t c = 0; c < plan.source_channels; ++c) {
       Real* line = t.lines + c * plan.run_stride;

@@ -194,6 +194,53 @@ void row_kernel_3x3(const RowBlock<Real>& block) {
   store_block(block, sum);
 }
 
+// For results of a single vector: more rows, to have as many sums at a time; each line is loaded for each row
+// that reads it.
+constexpr int narrow_rows = 8;
+
+template <class Real>
+void narrow_kernel(const RowBlock<Real>& block) {
+  constexpr int64_t lanes = Vector<Real>::lanes;
+  Vector<Real> sum[narrow_rows][1];
+  CONVEXT_UNROLL
+  for (int q = 0; q < narrow_rows; ++q) sum[q][0] = zero<Real>();
+  Real parts[narrow_rows * lanes];
+  const bool has_parts = block.channels * block.runs * block.long_taps * block.columns > block_terms;
+  if (has_parts) fill_zeros(parts, 0, narrow_rows * lanes);
+  int64_t terms = 0;
+  const int64_t stride = block.line_stride;
+  const Real* lines = block.lines;
+  const Real* weights = block.weights;
+  for (int64_t c = 0; c < block.channels; ++c) {
+    for (int64_t u = 0; u < block.runs; ++u, lines += block.run_stride) {
+      const int64_t taps = block.long_taps - (u < block.long_runs ? 0 : 1);
+      const Real* line = lines;
+      for (int64_t m = 0; m < taps; ++m, line += stride, weights += block.columns) {
+        if (has_parts && terms + block.columns > block_terms) {
+          CONVEXT_UNROLL
+          for (int q = 0; q < narrow_rows; ++q) {
+            store(parts + q * lanes, add(load(parts + q * lanes), sum[q][0]));
+            sum[q][0] = zero<Real>();
+          }
+          terms = 0;
+        }
+        terms += block.columns;
+        for (int64_t j = 0; j < block.columns; ++j) {
+          const Vector<Real> weight = broadcast(weights[j]);
+          const Real* from = line + block.offsets[j];
+          CONVEXT_UNROLL
+          for (int q = 0; q < narrow_rows; ++q) sum[q][0] = fmadd(weight, load(from + q * stride), sum[q][0]);
+        }
+      }
+    }
+  }
+  if (has_parts) {
+    CONVEXT_UNROLL
+    for (int q = 0; q < narrow_rows; ++q) sum[q][0] = add(load(parts + q * lanes), sum[q][0]);
+  }
+  store_block(block, sum);
+}
+
 template <class Real>
 using RowKernel = void (*)(const RowBlock<Real>& block);
 
@@ -206,27 +253,38 @@ RowKernel<Real> row_kernel_of(int64_t wanted, bool is_3x3) {
 }
 
 // Fills `block.valid_rows` x `block.valid_columns` results, whatever these are. The scratch must have lines
-// for up to three rows more, and columns up to a whole vector.
+// for up to a multiple of four rows, of eight if there are more than four, and columns up to a whole vector.
 template <class Real>
 void row_blocks(const RowBlock<Real>& all) {
   constexpr int64_t lanes = Vector<Real>::lanes;
   const bool is_3x3 = all.channels == 1 && all.runs == 1 && all.long_taps == 3 && all.columns == 3 &&
                       all.offsets[1] == 1 && all.offsets[2] == 2;
   RowBlock<Real> block = all;
+  // The last vector of the columns, if it stands alone.
+  const int64_t vectors = ceil_div(all.valid_columns, lanes);
+  const bool ends_narrow = all.valid_rows > row_kernel_rows && vectors % row_kernel_vectors == 1 && !is_3x3;
+  const int64_t wide_columns = ends_narrow ? (vectors - 1) * lanes : all.valid_columns;
+  for (int64_t row = 0; ends_narrow && row < all.valid_rows; row += narrow_rows) {
+    block.lines = all.lines + row * all.line_stride + wide_columns;
+    block.target = all.target + row * all.target_stride + wide_columns;
+    block.valid_rows = smaller(narrow_rows, all.valid_rows - row);
+    block.valid_columns = all.valid_columns - wide_columns;
+    narrow_kernel(block);
+  }
   for (int64_t row = 0; row < all.valid_rows; row += row_kernel_rows) {
     block.valid_rows = smaller(row_kernel_rows, all.valid_rows - row);
-    for (int64_t column = 0; column < all.valid_columns; column += row_kernel_vectors * lanes) {
-      const int64_t columns = smaller(row_kernel_vectors * lanes, all.valid_columns - column);
-      const int64_t vectors = ceil_div(columns, lanes);
+    for (int64_t column = 0; column < wide_columns; column += row_kernel_vectors * lanes) {
+      const int64_t columns = smaller(row_kernel_vectors * lanes, wide_columns - column);
+      const int64_t across = ceil_div(columns, lanes);
       block.lines = all.lines + row * all.line_stride + column;
       block.target = all.target + row * all.target_stride + column;
       block.valid_columns = columns;
       if (block.valid_rows > 2) {
-        row_kernel_of<Real, row_kernel_rows>(vectors, is_3x3)(block);
+        row_kernel_of<Real, row_kernel_rows>(across, is_3x3)(block);
       } else if (block.valid_rows == 2) {
-        row_kernel_of<Real, 2>(vectors, is_3x3)(block);
+        row_kernel_of<Real, 2>(across, is_3x3)(block);
       } else {
-        row_kernel_of<Real, 1>(vectors, is_3x3)(block);
+        row_kernel_of<Real, 1>(across, is_3x3)(block);
       }
     }
   }

@@ -40,6 +40,12 @@ struct TapLines {
     const SourceAxis source_rows{rows.input, rows.before, rows.after, rows.mode};
     const SourceAxis source_columns{columns.input, columns.before, columns.after, columns.mode};
     const int64_t slots = columns.runs();
+    const auto span_of = [&](int64_t slot) {
+      return LineSpan(source_columns, slot_stride,
+                      first_column * columns.stride + slot * columns.dilation - columns.before,
+                      columns.stride);
+    };
+    const LineSpan first_span = span_of(0);
     for (int64_t c = 0; c < channels; ++c) {
       const T* plane = source + c * strides.channel;
       for (int64_t u = 0; u < rows.runs(); ++u, target += run_stride) {
@@ -52,12 +58,10 @@ struct TapLines {
             fill_zeros(line, 0, slots * slot_stride);
             continue;
           }
-          for (int64_t v = 0; v < slots; ++v) {
-            fill_line<T>(line + v * slot_stride, slot_stride, plane + row * strides.row, strides.column,
-                         source_columns,
-                         first_column * columns.stride + v * columns.dilation - columns.before,
-                         columns.stride);
-          }
+          const T* from = plane + row * strides.row;
+          fill_line<T>(line, from, strides.column, source_columns, first_span);
+          for (int64_t v = 1; v < slots; ++v)
+            fill_line<T>(line + v * slot_stride, from, strides.column, source_columns, span_of(v));
         }
       }
     }

@@ -194,8 +194,8 @@ struct WeightGradientPlan {
     shared.take(chunks * weights(), sizeof(double));
     workers_offset = shared.bytes;
     Carver own;
-    lines_offset = own.take(in_channels * rows.runs() * run_stride, sizeof(Real));
-    gradient_offset = own.take(band * gradient_stride, sizeof(Real));
+    lines_offset = own.take(in_channels * rows.runs() * run_stride + lanes, sizeof(Real));
+    gradient_offset = own.take(band * gradient_stride + lanes, sizeof(Real));
     offsets_offset = own.take(columns.kernel, sizeof(int64_t));
     worker_bytes = own.bytes;
   }
@@ -284,10 +284,10 @@ class WeightGradient {
       }
     }
     const SourceAxis whole{block.columns, 0, 0, PaddingMode::zeros};
-    for (int64_t row = 0; row < block.rows; ++row) {
-      fill_line<T>(widened + row * plan.gradient_stride, block.columns, gradient + row * row_stride,
-                   p.output_strides.column, whole, 0, 1);
-    }
+    const LineSpan span(whole, block.columns, 0, 1);
+    for (int64_t row = 0; row < block.rows; ++row)
+      fill_line<T>(widened + row * plan.gradient_stride, gradient + row * row_stride, p.output_strides.column,
+                   whole, span);
     block.grad_output = widened;
     block.grad_output_stride = plan.gradient_stride;
   }

@@ -14,9 +14,10 @@
 //
 // Where the padding was filled from the input (reflect, replicate, circular), a position r near the edge also
 // receives what the padding positions that were read from it would receive. Being linear, that is the
-// correlation with the *sum* of the patches of those positions: they are added up while packing, and neither
-// a padded gradient nor a second pass over it is needed. Such positions are in one further class, the
-// *border*; it has all taps, because the positions that are summed belong to different phases.
+// correlation with the *sum* of the patches of those positions: they are added up while packing (in the type
+// that products are added in), and neither a padded gradient nor a second pass over it is needed. Such
+// positions are in one further class, the *border*; it has all taps, because the positions that are summed
+// belong to different phases.
 #pragma once
 
 #include "core/padding.h"

@@ -77,13 +77,33 @@ bool is_empty(const ConvProblem& p) {
          p.input.width == 0;
 }
 
+// Where a matrix product is faster: it reuses a source channel for all the result channels, which pays for
+// copying patches if there are enough of them. The limits were measured against implicit_gemm.
+Reason too_many_channels(const ConvProblem& p) {
+  const int64_t in = in_channels_per_group(p);
+  const int64_t out = out_channels_per_group(p);
+  if (p.pass == Pass::grad_weight) {
+    constexpr int64_t wide_enough = 32;
+    if (in * out > (p.output.width >= wide_enough ? 64 : 16))
+      return "a group has too many pairs of channels, so a matrix product is faster";
+    return nullptr;
+  }
+  if (in * out > 1 && p.kernel.height == 1 && p.kernel.width == 1)
+    return "a 1x1 kernel of several channels is a plain matrix product";
+  const int64_t source = p.pass == Pass::forward ? in : out;
+  const int64_t result = p.pass == Pass::forward ? out : in;
+  if (source > 64) return "a group reads more than 64 channels";
+  if (result > (source <= 2 ? 16 : 4))
+    return "a group writes so many channels that a matrix product is faster";
+  return nullptr;
+}
+
 Reason why_not(const ConvProblem& p) {
   if (p.dtype != DType::float32 && p.dtype != DType::float64 && p.dtype != DType::bfloat16 &&
       p.dtype != DType::float16)
     return "integers have no SIMD kernel";
   if (is_empty(p)) return "a tensor is empty";
-  if (in_channels_per_group(p) * out_channels_per_group(p) > 16)
-    return "a group has more than 16 pairs of channels";
+  if (const Reason reason = too_many_channels(p)) return reason;
   constexpr int64_t longest = 1 << 20;
   if (p.stride.height > longest || p.stride.width > longest || p.dilation.height > longest ||
       p.dilation.width > longest)
