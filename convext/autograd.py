@@ -99,6 +99,8 @@ def corr2d(
         _is_grad_enabled()
         and (weight.requires_grad or input.requires_grad or (bias is not None and bias.requires_grad))
     ) or forward_ad._current_level >= 0:
+        if torch._C._get_tracing_state() is not None:  # torch.jit.trace records the operator, not the Function
+            return ops.corr2d(input, weight, bias, *settings)
         return CrossCorrelation2d.short_apply(input, weight, bias, *settings)
     guard = _BelowAutograd()
     try:
@@ -211,8 +213,8 @@ class CrossCorrelation2d(_Shortcut):
 
     @staticmethod
     def forward(*arguments: Any) -> torch.Tensor:
-        if len(arguments) > 4 and isinstance(arguments[4], int):
-            arguments = (*arguments[:4], (arguments[4],), *arguments[5:])
+        if any(isinstance(setting, int) for setting in arguments[3:6]):
+            arguments = (*arguments[:3], *_as_geometry(*arguments[3:8]), *arguments[8:])
         guard = _BelowAutograd()
         try:
             return ops.corr2d._op(*arguments)
