@@ -29,6 +29,7 @@ from convext._geometry import DEFAULT_GEOMETRY, Geometry, operator_arguments
 
 _transform_is_active = torch._C._functorch.peek_interpreter_stack
 _is_compiling = torch.compiler.is_compiling
+_jit_tracing_state = torch._C._get_tracing_state
 _is_grad_enabled = torch.is_grad_enabled
 _BelowAutograd = torch._C._AutoDispatchBelowAutograd
 
@@ -91,7 +92,7 @@ def corr2d(
         settings: tuple[Any, ...] = ()
     else:
         settings = operator_arguments(geometry) if out_dtype is None else (*geometry, out_dtype)
-    if _is_compiling():
+    if _is_compiling() or _jit_tracing_state() is not None:  # both record the operator, not the Function
         return ops.corr2d(input, weight, bias, *settings)
     if _transform_is_active() is not None:
         return _transform(CrossCorrelation2d, ops.corr2d, (input, weight, bias), settings)
@@ -99,8 +100,6 @@ def corr2d(
         _is_grad_enabled()
         and (weight.requires_grad or input.requires_grad or (bias is not None and bias.requires_grad))
     ) or forward_ad._current_level >= 0:
-        if torch._C._get_tracing_state() is not None:  # torch.jit.trace records the operator, not the Function
-            return ops.corr2d(input, weight, bias, *settings)
         return CrossCorrelation2d.short_apply(input, weight, bias, *settings)
     guard = _BelowAutograd()
     try:
