@@ -45,6 +45,9 @@ CASES = [
     Case("many-pixels", (4, 3, 40, 41), 4, (3, 3), {"padding": 1}),
 ]
 
+#: Where some kernel's rms error still exceeds 1.25 times torch's. To be emptied.
+RMS_DEFECTS = {"width-33", "frame-5-reflect", "frame-dilated-grouped-circular"}
+
 PASSES = ["forward", "grad_input", "grad_weight"]
 
 
@@ -149,15 +152,19 @@ def rms(error: torch.Tensor) -> float:
     return error.double().square().mean().sqrt().item()
 
 
-@pytest.mark.xfail(strict=False, reason="open defect: some kernels exceed 1.25 times torch's rms error in some cases")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_rms_error_is_no_worse_than_torchs(case: Case, dtype: torch.dtype, kernels: list[KernelUnderTest]) -> None:
+def test_rms_error_is_no_worse_than_torchs(
+    case: Case, dtype: torch.dtype, kernels: list[KernelUnderTest], request: pytest.FixtureRequest
+) -> None:
     """Over several inputs, so that a few lucky roundings of torch's decide nothing.
 
     Asked of the kernels that use this machine's instructions in full, as torch does: without fused multiply-adds, each
     product is rounded too.
     """
+    if dtype == torch.float32 and case.name in RMS_DEFECTS:
+        reason = "open defect: torch sums these few terms in several chains, some of our kernels in one"
+        request.applymarker(pytest.mark.xfail(strict=False, reason=reason))
     best = convext.build_info()["isa_in_use"]
     tested = [kernel for kernel in kernels if kernel.description.isa == best or kernel.name == "reference/baseline"]
     squares: dict[tuple[str, str], float] = defaultdict(float)
