@@ -159,14 +159,17 @@ def test_rms_error_is_no_worse_than_torchs(
 ) -> None:
     """Over several inputs, so that a few lucky roundings of torch's decide nothing.
 
-    Asked of the kernels that use this machine's instructions in full, as torch does: without fused multiply-adds, each
-    product is rounded too.
+    Where torch runs code with fused multiply-adds, builds without them are left out: they round each product too.
     """
     if dtype == torch.float32 and case.name in RMS_DEFECTS:
         reason = "open defect: torch sums these few terms in several chains, some of our kernels in one"
         request.applymarker(pytest.mark.xfail(strict=False, reason=reason))
-    best = convext.build_info()["isa_in_use"]
-    tested = [kernel for kernel in kernels if kernel.description.isa == best or kernel.name == "reference/baseline"]
+    torch_fuses = torch.backends.cpu.get_cpu_capability() != "DEFAULT"
+    tested = [
+        kernel
+        for kernel in kernels
+        if kernel.name == "reference/baseline" or not (torch_fuses and kernel.description.isa == "baseline")
+    ]
     squares: dict[tuple[str, str], float] = defaultdict(float)
     for seed in range(6):
         torch.manual_seed(seed)
