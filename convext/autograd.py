@@ -29,6 +29,7 @@ from convext._geometry import DEFAULT_GEOMETRY, Geometry, operator_arguments
 
 _transform_is_active = torch._C._functorch.peek_interpreter_stack
 _is_compiling = torch.compiler.is_compiling
+_jit_tracing_state = torch._C._get_tracing_state
 _is_grad_enabled = torch.is_grad_enabled
 _BelowAutograd = torch._C._AutoDispatchBelowAutograd
 
@@ -91,7 +92,7 @@ def corr2d(
         settings: tuple[Any, ...] = ()
     else:
         settings = operator_arguments(geometry) if out_dtype is None else (*geometry, out_dtype)
-    if _is_compiling():
+    if _is_compiling() or _jit_tracing_state() is not None:  # both record the operator, not the Function
         return ops.corr2d(input, weight, bias, *settings)
     if _transform_is_active() is not None:
         return _transform(CrossCorrelation2d, ops.corr2d, (input, weight, bias), settings)
@@ -211,8 +212,8 @@ class CrossCorrelation2d(_Shortcut):
 
     @staticmethod
     def forward(*arguments: Any) -> torch.Tensor:
-        if len(arguments) > 4 and isinstance(arguments[4], int):
-            arguments = (*arguments[:4], (arguments[4],), *arguments[5:])
+        if any(isinstance(setting, int) for setting in arguments[3:6]):
+            arguments = (*arguments[:3], *_as_geometry(*arguments[3:8]), *arguments[8:])
         guard = _BelowAutograd()
         try:
             return ops.corr2d._op(*arguments)

@@ -140,7 +140,7 @@ def explain(
             f"explain(): input must be 3-D or 4-D and weight 4-D, but they have shapes {list(input.shape)} and "
             f"{list(weight.shape)}"
         )
-    dtype = input.dtype
+    dtype, out_channels = input.dtype, weight.shape[0]
     if dtype.is_complex:
         dtype = torch.float32 if dtype == torch.complex64 else torch.float64
         input = torch.empty((*input.shape[:-3], 2 * input.shape[-3], *input.shape[-2:]), dtype=dtype, device="meta")
@@ -165,7 +165,7 @@ def explain(
             str(result_dtype).removeprefix("torch."),
             *geometry,  # type: ignore[arg-type]
         )
-        output_shape = (*input.shape[:-3], weight.shape[0], *plan["output_size"])
+        output_shape = (*input.shape[:-3], out_channels, *plan["output_size"])
         output_elements = images.shape[0] * weight.shape[0] * plan["output_size"][0] * plan["output_size"][1]
         passes.append(
             PassPlan(

@@ -47,6 +47,12 @@ def kernel(request: pytest.FixtureRequest) -> KernelUnderTest:
     return KernelUnderTest(request.param)
 
 
+@pytest.fixture(scope="session")
+def kernels() -> list[KernelUnderTest]:
+    """All of them, for tests whose expected result is too dear to compute once for each."""
+    return [KernelUnderTest(kernel) for kernel in KERNELS]
+
+
 class PreferKernel(TorchDispatchMode):
     """Within the block, every convext operator runs on this kernel where it can, and as planned elsewhere.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import inspect
 import os
@@ -300,23 +301,22 @@ def test_ten_thousand_calls_leak_nothing() -> None:
             with torch.no_grad():
                 convext.conv2d(x, w, b, stride=(2, 1))
         elif index % 4 == 2:
-            try:
+            with contextlib.suppress(RuntimeError):
                 convext.conv2d(x, w, b, groups=7)
-            except RuntimeError:
-                pass
         else:
             convext.corr2d(x[0, 0], w[0, 0])
 
-    for index in range(2000):
-        step(index)
-    gc.collect()
-    before, objects = resident_bytes(), len(gc.get_objects())
-    for index in range(10_000):
-        step(index)
-    gc.collect()
-    assert len(gc.get_objects()) - objects < 200
-    # One forgotten output of 25 kB a call would be 60 MB, one forgotten string of the arguments 1 MB.
-    assert resident_bytes() - before < 2 * 2**20
+    growth = []
+    for _ in range(6):
+        gc.collect()
+        before, objects = resident_bytes(), len(gc.get_objects())
+        for index in range(2000):
+            step(index)
+        gc.collect()
+        growth.append((resident_bytes() - before, len(gc.get_objects()) - objects))
+    # The allocator takes memory now and then; a leak takes some every time, 2000 times 32 bytes being the least.
+    assert min(size for size, _ in growth) < 64_000, growth
+    assert min(objects for _, objects in growth) < 100, growth
 
 
 def test_results_do_not_keep_what_they_do_not_need() -> None:

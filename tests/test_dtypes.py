@@ -1,4 +1,4 @@
-"""Every dtype: integers that wrap around, 8-bit sums in 32 bits, promotion in `corr2d`, 16-bit floats, complex numbers."""
+"""Every dtype: integers that wrap, 8-bit sums in 32 bits, promotion in `corr2d`, 16-bit floats, complex numbers."""
 
 from __future__ import annotations
 
@@ -75,9 +75,9 @@ def test_corr2d_of_scalars_and_biases() -> None:
     assert convext.corr2d(X, K, torch.tensor(3)).tolist() == [[7, 7], [7, 7]]
     with pytest.raises(RuntimeError, match="bias"):
         convext.corr2d(X, K, torch.ones(2))
-    for X, K in ((torch.ones(3), torch.ones(2)), (torch.ones(3, 3), torch.ones(1, 1, 2, 2)), (torch.ones(()), K)):
+    for image, shape in (((3,), (2,)), ((3, 3), (1, 1, 2, 2)), ((1, 1, 3, 3), (2, 2)), ((), (2, 2))):
         with pytest.raises(RuntimeError):
-            convext.corr2d(X, K)
+            convext.corr2d(torch.ones(image), torch.ones(shape))
 
 
 def test_gradients_flow_through_promotion() -> None:
@@ -152,7 +152,7 @@ def test_complex_gradients(dtype: torch.dtype, requires: str) -> None:
 
 
 def test_dtypes_that_no_convolution_has() -> None:
-    for dtype in (torch.bool, torch.float8_e4m3fn, torch.uint16, torch.complex32):
+    for dtype in (torch.bool, torch.float8_e4m3fn, torch.uint16):
         tensors = torch.zeros(1, 1, 3, 3).to(dtype), torch.zeros(1, 1, 2, 2).to(dtype)
         with pytest.raises((RuntimeError, NotImplementedError)):
             convext.conv2d(*tensors)

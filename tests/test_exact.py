@@ -39,44 +39,48 @@ def tensors_of(case: Case, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
 
 @pytest.mark.parametrize("dtype", cases.FLOAT_DTYPES + cases.INTEGER_DTYPES, ids=str)
 @pytest.mark.parametrize("case", cases.SHAPES + cases.TINY_CASES, ids=str)
-def test_every_pass_of_every_kernel(case: Case, dtype: torch.dtype, kernel: KernelUnderTest, device: str) -> None:
+def test_every_pass_of_every_kernel(
+    case: Case, dtype: torch.dtype, kernels: list[KernelUnderTest], device: str
+) -> None:
     tensors = tensors_of(case, dtype)
-    wanted = dict(
-        zip(("forward", "grad_input", "grad_weight", "grad_bias"), expected(case, dtype, *tensors), strict=True)
-    )
+    names = ("forward", "grad_input", "grad_weight", "grad_bias")
+    wanted = dict(zip(names, expected(case, dtype, *tensors), strict=True))
     input, weight, bias, grad_output = (None if t is None else t.to(device) for t in tensors)
     settings = cases.op_arguments(case)
-    refused = 0
     for layout in cases.LAYOUTS:
         x, w, g = (cases.laid_out(t, layout) for t in (input, weight, grad_output))
-        actual = {
-            "forward": kernel(convext.conv2d, x, w, bias, **case.arguments),
-            "grad_input": kernel(ops.corr2d_grad_input, g, w, case.input_size[-2:], *settings),
-            "grad_weight": kernel(ops.corr2d_grad_weight, g, x, case.kernel_size, *settings),
-            "grad_bias": ops.corr2d_grad_bias(g),
-        }
-        refused += sum(result is None for result in actual.values())
-        for name, result in actual.items():
-            if result is not None:
-                assert result.dtype == dtype and result.shape == wanted[name].shape, f"{name}, {layout}"
-                assert torch.equal(result.cpu(), wanted[name]), f"{name}, {layout}"
-    if refused == 3 * len(cases.LAYOUTS):
-        pytest.skip(f"{kernel.name} refuses this problem in every pass")
+        for kernel in kernels:
+            actual = {
+                "forward": kernel(convext.conv2d, x, w, bias, **case.arguments),
+                "grad_input": kernel(ops.corr2d_grad_input, g, w, case.input_size[-2:], *settings),
+                "grad_weight": kernel(ops.corr2d_grad_weight, g, x, case.kernel_size, *settings),
+                "grad_bias": ops.corr2d_grad_bias(g),
+            }
+            for name, result in actual.items():
+                if result is None:
+                    assert kernel.name != "reference/baseline"
+                    continue
+                assert result.dtype == dtype and result.shape == wanted[name].shape, f"{name}, {layout}, {kernel.name}"
+                assert torch.equal(result.cpu(), wanted[name]), f"{name}, {layout}, {kernel.name}"
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int8], ids=str)
 @pytest.mark.parametrize("case", cases.SHAPES[::3], ids=str)
-def test_out_dtype_int32(case: Case, dtype: torch.dtype, kernel: KernelUnderTest) -> None:
+def test_out_dtype_int32(case: Case, dtype: torch.dtype, kernels: list[KernelUnderTest]) -> None:
     generator = torch.Generator().manual_seed(0)
     limits = torch.iinfo(dtype)
-    input = torch.randint(limits.min, limits.max + 1, case.input_size, generator=generator).to(dtype)
-    weight = torch.randint(limits.min, limits.max + 1, case.weight_size, generator=generator).to(dtype)
-    bias = torch.randint(limits.min, limits.max + 1, (case.out_channels,), generator=generator).to(dtype)
-    actual = kernel(convext.conv2d, input, weight, bias, **case.arguments, out_dtype=torch.int32)
-    if actual is None:
-        pytest.skip(f"{kernel.name} refuses this problem")
-    assert actual.dtype == torch.int32
-    assert torch.equal(actual.double(), cases.torch_conv2d(case, input.double(), weight.double(), bias.double()))
+    shapes = (case.input_size, case.weight_size, (case.out_channels,))
+    input, weight, bias = (
+        torch.randint(limits.min, limits.max + 1, shape, generator=generator).to(dtype) for shape in shapes
+    )
+    wanted = cases.torch_conv2d(case, input.double(), weight.double(), bias.double())
+    for kernel in kernels:
+        actual = kernel(convext.conv2d, input, weight, bias, **case.arguments, out_dtype=torch.int32)
+        if actual is None:
+            assert kernel.name != "reference/baseline"
+            continue
+        assert actual.dtype == torch.int32
+        assert torch.equal(actual.double(), wanted), kernel.name
 
 
 @pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128], ids=str)

@@ -270,11 +270,16 @@ def test_replace_conv2d_with_parametrized_and_lazy_layers() -> None:
     assert isinstance(lazy[0], Conv2D)
 
 
-def test_jit_trace() -> None:
+@pytest.mark.parametrize("with_grad", [False, True], ids=["no_grad", "grad"])
+def test_jit_trace(with_grad: bool) -> None:
     layer = Conv2D(2, 3, 3, padding=1)
     x = torch.randn(1, 2, 6, 6)
-    traced = torch.jit.trace(layer, x)
-    assert torch.equal(traced(x), layer(x))
+    with torch.set_grad_enabled(with_grad):
+        traced = torch.jit.trace(layer, x)
+    buffer = io.BytesIO()
+    torch.jit.save(traced, buffer)
+    buffer.seek(0)
+    assert torch.equal(torch.jit.load(buffer)(x), layer(x))
 
 
 def test_data_parallel_style_replicas_share_parameters() -> None:

@@ -1,4 +1,4 @@
-"""torch's own samples: those of `F.conv2d`, with its error inputs, and those of `nn.Conv2d` for the module."""
+"""torch's own samples: of `F.conv2d`, with its error inputs, for the function; of `nn.Conv2d` for the module."""
 
 from __future__ import annotations
 
