@@ -77,14 +77,19 @@ def _torch_backward(case: Case, grad: torch.Tensor, x: torch.Tensor, w: torch.Te
     )
 
 
+def _in_layout(tensor: torch.Tensor, channels_last: bool) -> torch.Tensor:
+    """A copy in the layout, also where there is one channel: ``contiguous(memory_format=torch.channels_last)`` would
+    return such a tensor as it is, and torch would then take its slow kernels for contiguous images."""
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    return torch.empty(tensor.shape, dtype=tensor.dtype, memory_format=layout).copy_(tensor)
+
+
 def _functions(case: Case, pass_name: str, channels_last: bool) -> tuple[Callable[[], object], Callable[[], object]]:
     """The pass as convext computes it and as torch does, on the same tensors."""
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    x = torch.randn(case.input, dtype=case.dtype).contiguous(memory_format=layout)
-    w = torch.randn(case.weight, dtype=case.dtype).contiguous(memory_format=layout)
+    x, w = (_in_layout(torch.randn(shape, dtype=case.dtype), channels_last) for shape in (case.input, case.weight))
     if pass_name == "forward":
         return lambda: convext.conv2d(x, w, **case.arguments), lambda: F.conv2d(x, w, **case.arguments)
-    grad = torch.randn_like(F.conv2d(x, w, **case.arguments))
+    grad = _in_layout(torch.randn_like(F.conv2d(x, w, **case.arguments)), channels_last)
     geometry = convext._geometry.normalize(
         case.arguments.get("stride", 1),
         case.arguments.get("padding", 0),
