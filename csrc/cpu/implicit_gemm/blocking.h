@@ -9,25 +9,55 @@ namespace CONVEXT_ISA_NAMESPACE {
 namespace {
 
 // The micro-kernel's tile: `rows` broadcast operands times `vectors` registers. rows * vectors accumulators,
-// the vectors and one broadcast must fit the register file, and rows * vectors should be at least 10 to hide
-// the latency of the FMA.
-struct TileShape {
-  int rows;
-  int vectors;
-};
+// the vectors and one broadcast must fit the register file, and rows * vectors should be at least 8 to hide the
+// latency of the FMA. This is the largest number of rows for a number of vectors.
 #if defined(__AVX512F__)
-constexpr TileShape tile_shape{12, 2};  // 24 accumulators of 32 registers
+constexpr int most_tile_vectors = 4;
+constexpr int tile_rows(int64_t vectors) {  // 24 accumulators of 32 registers
+  return vectors <= 2 ? 12 : vectors == 3 ? 8 : 6;
+}
 #elif defined(__aarch64__)
-constexpr TileShape tile_shape{8, 2};  // 16 of 32: compilers spill some of 24, for want of a memory operand
+constexpr int most_tile_vectors = 2;
+constexpr int tile_rows(int64_t) {  // 16 of 32: compilers spill some of 24, for want of a memory operand
+  return 8;
+}
 #elif defined(__AVX2__)
-constexpr TileShape tile_shape{6, 2};  // 12 accumulators of 16 registers
+constexpr int most_tile_vectors = 3;
+constexpr int tile_rows(int64_t vectors) {  // 12 accumulators of 16 registers
+  return vectors == 1 ? 8 : vectors == 2 ? 6 : 4;
+}
 #else
-constexpr TileShape tile_shape{4, 2};  // 8 of 16: without FMA the product needs a register too
+constexpr int most_tile_vectors = 2;
+constexpr int tile_rows(int64_t) {  // 8 of 16: without FMA the product needs a register too
+  return 4;
+}
 #endif
+constexpr int most_tile_rows = tile_rows(1);
 
-template <class T>
-constexpr int64_t tile_columns = tile_shape.vectors * Vector<T>::lanes;
-constexpr int64_t tile_rows = tile_shape.rows;
+// Vectors of a tile with that many rows.
+inline int64_t tile_vectors(int64_t rows) {
+  int64_t vectors = most_tile_vectors;
+  while (vectors > 1 && tile_rows(vectors) < rows) --vectors;
+  return vectors;
+}
+
+// Rows of the tiles that `rows` are cut into: tiles of about equal height, 8 rows are 4 + 4 and not 6 + 2.
+inline int64_t rows_of_tile(int64_t rows) {
+  int64_t best = 1;
+  int64_t least_cost = 0;
+  for (int64_t height = 1; height <= tile_rows(smaller(2, most_tile_vectors)); ++height) {
+    // Latency shows below eight accumulators; loads run beside the products, but not for nothing.
+    const int64_t products = height * tile_vectors(height);
+    const int64_t cost_of_row =
+        (1024 * larger(8, products) + 256 * (height + tile_vectors(height))) / products;
+    const int64_t cost = ceil_div(rows, height) * height * cost_of_row;
+    if (height == 1 || cost <= least_cost) {
+      best = height;
+      least_cost = cost;
+    }
+  }
+  return best;
+}
 
 // Terms of a sum that are packed at a time, at most: 256 rows of one tile of columns (16 KiB) stay in the L1
 // cache.

@@ -1,10 +1,14 @@
 // The innermost loop, the only place where products are added:
 //
-//     c[row][column] (+)= sum over k of a(row, k) * b[k][column]
+//     c[row][column] (+)= sum over k of a(row, k) * b(k, column)
+//     a(row, k) = a[row * a_row + a_terms[k]],   b(k, column) = b[b_terms[k] + column]
 //
 // for one tile of rows x columns: chains of `chain` terms, each added up in a register in the order of k; the
-// chains in order; their sum to c. Every element of every result of the three passes is made here, by the
-// same operations in the same order wherever it lies in a tile.
+// chains in order; their sum to c. Every element of every result of the three passes is made here, by the same
+// operations in the same order wherever it lies in a tile.
+//
+// The tables of positions let both operands stay where they are: weights in their tensor, patches as shifted
+// views of lines that were copied once. A table costs one load for a whole row of products.
 #pragma once
 
 #include "cpu/implicit_gemm/blocking.h"
@@ -13,56 +17,63 @@ namespace convext {
 namespace CONVEXT_ISA_NAMESPACE {
 namespace {
 
-// Where a(row, k) lies.
-enum class Operand {
-  interleaved,  // a[k * a_stride + row]
-  rows,         // a[row * a_stride + k]
+template <class T>
+struct TileOperands {
+  const T* a;
+  int64_t a_row;
+  const int32_t* a_terms;
+  const T* b;
+  const int32_t* b_terms;
+  int64_t terms;
+  int64_t chain;
 };
 
 template <class T>
-using MicroKernel = void (*)(const T* a, int64_t a_stride, const T* b, int64_t b_stride, int64_t terms,
-                             int64_t chain, T* c, int64_t c_stride, bool accumulate);
+using MicroKernel = void (*)(const TileOperands<T>& operands, T* c, int64_t c_row, bool accumulate);
 
-template <class T, Operand operand, int rows, int vectors>
-void micro_kernel(const T* a, int64_t a_stride, const T* b, int64_t b_stride, int64_t terms, int64_t chain,
-                  T* c, int64_t c_stride, bool accumulate) {
+template <class T, int rows, int vectors>
+void micro_kernel(const TileOperands<T>& operands, T* c, int64_t c_row, bool accumulate) {
   constexpr int64_t lanes = Vector<T>::lanes;
+  const T* const a = operands.a;
+  const T* const b = operands.b;
+  const int64_t a_row = operands.a_row;
+  const int64_t terms = operands.terms;
   T chains[rows][vectors * lanes];
-  bool has_chains = false;
-  while (true) {
+  for (int64_t k = 0;;) {
+    const bool is_first = k == 0;
+    const int64_t end = smaller(terms, k + operands.chain);
     Vector<T> sum[rows][vectors];
     CONVEXT_UNROLL
     for (int r = 0; r < rows; ++r) {
       CONVEXT_UNROLL
       for (int v = 0; v < vectors; ++v) sum[r][v] = zero<T>();
     }
-    for (int64_t k = smaller(terms, chain); k > 0; --k) {
+    for (; k < end; ++k) {
+      const T* const a_term = a + operands.a_terms[k];
+      const T* const b_term = b + operands.b_terms[k];
       Vector<T> columns[vectors];
       CONVEXT_UNROLL
-      for (int v = 0; v < vectors; ++v) columns[v] = load(b + v * lanes);
+      for (int v = 0; v < vectors; ++v) columns[v] = load(b_term + v * lanes);
       CONVEXT_UNROLL
       for (int r = 0; r < rows; ++r) {
-        const Vector<T> value = broadcast(operand == Operand::interleaved ? a[r] : a[r * a_stride]);
+        const Vector<T> value = broadcast(a_term[r * a_row]);
         CONVEXT_UNROLL
         for (int v = 0; v < vectors; ++v) sum[r][v] = fmadd(value, columns[v], sum[r][v]);
       }
-      a += operand == Operand::interleaved ? a_stride : 1;
-      b += b_stride;
     }
-    if (has_chains) {
+    if (!is_first) {
       CONVEXT_UNROLL
       for (int r = 0; r < rows; ++r) {
         CONVEXT_UNROLL
         for (int v = 0; v < vectors; ++v) sum[r][v] = add(load(chains[r] + v * lanes), sum[r][v]);
       }
     }
-    terms -= chain;
-    if (terms <= 0) {
+    if (k >= terms) {
       CONVEXT_UNROLL
       for (int r = 0; r < rows; ++r) {
         CONVEXT_UNROLL
         for (int v = 0; v < vectors; ++v) {
-          T* target = c + r * c_stride + v * lanes;
+          T* target = c + r * c_row + v * lanes;
           store(target, accumulate ? add(load(target), sum[r][v]) : sum[r][v]);
         }
       }
@@ -73,26 +84,22 @@ void micro_kernel(const T* a, int64_t a_stride, const T* b, int64_t b_stride, in
       CONVEXT_UNROLL
       for (int v = 0; v < vectors; ++v) store(chains[r] + v * lanes, sum[r][v]);
     }
-    has_chains = true;
   }
 }
 
-// A full tile with fewer rows, for operands that have no more.
-template <class T, Operand operand, int rows = tile_shape.rows>
-MicroKernel<T> micro_kernel_of_rows(int64_t wanted) {
-  if constexpr (rows > 1) {
-    if (wanted < rows) return micro_kernel_of_rows<T, operand, rows - 1>(wanted);
-  }
-  return micro_kernel<T, operand, rows, tile_shape.vectors>;
-}
-
-// A full tile with fewer vectors of columns.
-template <class T, Operand operand, int vectors = tile_shape.vectors>
-MicroKernel<T> micro_kernel_of_vectors(int64_t wanted) {
+// The micro-kernel for a tile of rows x vectors, where rows <= tile_rows(vectors).
+template <class T, int rows = most_tile_rows, int vectors = most_tile_vectors>
+MicroKernel<T> micro_kernel_of(int64_t wanted_rows, int64_t wanted_vectors) {
   if constexpr (vectors > 1) {
-    if (wanted < vectors) return micro_kernel_of_vectors<T, operand, vectors - 1>(wanted);
+    if (wanted_vectors < vectors) return micro_kernel_of<T, rows, vectors - 1>(wanted_rows, wanted_vectors);
   }
-  return micro_kernel<T, operand, tile_shape.rows, vectors>;
+  if constexpr (rows > 1) {
+    if (rows > tile_rows(vectors) || wanted_rows < rows) {
+      return micro_kernel_of<T, rows - 1, vectors>(wanted_rows, wanted_vectors);
+    }
+  }
+  if constexpr (rows <= tile_rows(vectors)) return micro_kernel<T, rows, vectors>;
+  return nullptr;
 }
 
 }  // namespace

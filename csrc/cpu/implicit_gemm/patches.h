@@ -1,6 +1,6 @@
 // The matrix of patches that a correlation multiplies the weights with, which never exists as a whole: one
-// row for each pixel of the result (n, y, x), one column for each term k = (i, j, c) of its sum, channels
-// fastest. Blocks of it are made in a worker's scratch when they are needed; that is where strides, dilation,
+// row for each pixel of the result (n, y, x), one column for each term k of its sum: (c, i, j) where pixels are
+// packed side by side, as weights lie in contiguous tensors; (i, j, c) where channels are. Blocks of it are made in a worker's scratch when they are needed; that is where strides, dilation,
 // padding, layout and element type are dealt with, so that the micro-kernel knows of none of them.
 #pragma once
 
@@ -25,18 +25,20 @@ struct Patches {
 };
 
 // A 1x1 kernel that steps over neither rows nor columns sees each image as one long row, if it lies so.
+// True if so.
 template <class T>
-void flatten(Patches<T>& patches) {
+bool flatten(Patches<T>& patches) {
   Axis& rows = patches.rows;
   Axis& columns = patches.columns;
   const auto reads_itself = [](const Axis& axis) {
     return !axis.is_border && axis.taps == 1 && axis.stride == 1 && axis.offset == 0 && axis.spacing == 1 &&
            axis.count == axis.source_size;
   };
-  if (!reads_itself(rows) || !reads_itself(columns)) return;
-  if (patches.strides.row != columns.count * patches.strides.column) return;
+  if (!reads_itself(rows) || !reads_itself(columns)) return false;
+  if (patches.strides.row != columns.count * patches.strides.column) return false;
   columns.count = columns.source_size = rows.count * columns.count;
   rows.count = rows.source_size = 1;
+  return true;
 }
 
 // Result pixels that are neighbours in one row.
@@ -80,6 +82,23 @@ struct TapRun {
   int64_t begin;  // counted from the first term of the block
 };
 
+// Of terms (c, i, j): every `row_taps * column_taps`-th term from `begin` on.
+template <class Visit>
+CONVEXT_INLINE void for_each_tap(int64_t row_taps, int64_t column_taps, int64_t first, int64_t count,
+                                 const Visit& visit) {
+  const int64_t taps = row_taps * column_taps;
+  for (int64_t tap = 0; tap < taps; ++tap) {
+    TapRun run;
+    run.row_tap = tap / column_taps;
+    run.column_tap = tap % column_taps;
+    run.channel = ceil_div(larger(0, first - tap), taps);
+    run.length = ceil_div(larger(0, first + count - tap), taps) - run.channel;
+    run.begin = run.channel * taps + tap - first;
+    if (run.length > 0) visit(run);
+  }
+}
+
+// Of terms (i, j, c).
 template <class Visit>
 CONVEXT_INLINE void for_each_tap_run(int64_t channels, int64_t column_taps, int64_t first, int64_t count,
                                      const Visit& visit) {
@@ -145,7 +164,7 @@ CONVEXT_INLINE void fill_zero(T* target, int64_t count) {
   for (; i < count; ++i) target[i] = 0;
 }
 
-// block[term][pixel]: pixels are neighbours, as they are in contiguous tensors. Pixels up to `width` that do
+// block[term][pixel], terms (c, i, j): pixels are neighbours, as they are in contiguous tensors. Pixels up to `width` that do
 // not exist are zero.
 template <class T>
 void pack_pixels_fastest(const Patches<T>& patches, int64_t first_pixel, int64_t pixels, int64_t width,
@@ -153,19 +172,20 @@ void pack_pixels_fastest(const Patches<T>& patches, int64_t first_pixel, int64_t
   const Axis& rows = patches.rows;
   const Axis& columns = patches.columns;
   const ImageStrides& strides = patches.strides;
-  for_each_tap_run(patches.channels, columns.taps, first_term, terms, [&](const TapRun& run) {
+  for_each_tap(rows.taps, columns.taps, first_term, terms, [&](const TapRun& run) {
     Compute<T>* run_block = block + run.begin * block_stride;
+    const int64_t channel_stride = rows.taps * columns.taps * block_stride;
     for_each_segment(rows.count, columns.count, first_pixel, pixels, [&](const Segment& segment) {
       Compute<T>* target = run_block + segment.begin;
       const T* image = patches.source + segment.image * strides.batch + run.channel * strides.channel;
       if (patches.in_border()) {
-        for (int64_t c = 0; c < run.length; ++c) fill_zero(target + c * block_stride, segment.length);
+        for (int64_t c = 0; c < run.length; ++c) fill_zero(target + c * channel_stride, segment.length);
         for_each_source(rows, segment.row, run.row_tap, [&](int64_t row) {
           for (int64_t x = 0; x < segment.length; ++x) {
             for_each_source(columns, segment.column + x, run.column_tap, [&](int64_t column) {
               const T* source = image + row * strides.row + column * strides.column;
               for (int64_t c = 0; c < run.length; ++c) {
-                target[c * block_stride + x] += widen(source[c * strides.channel]);
+                target[c * channel_stride + x] += widen(source[c * strides.channel]);
               }
             });
           }
@@ -174,7 +194,7 @@ void pack_pixels_fastest(const Patches<T>& patches, int64_t first_pixel, int64_t
       }
       const int64_t row = rows.source(segment.row, run.row_tap);
       if (row < 0) {
-        for (int64_t c = 0; c < run.length; ++c) fill_zero(target + c * block_stride, segment.length);
+        for (int64_t c = 0; c < run.length; ++c) fill_zero(target + c * channel_stride, segment.length);
         return;
       }
       const Inside inside(columns, segment, run.column_tap);
@@ -193,7 +213,7 @@ void pack_pixels_fastest(const Patches<T>& patches, int64_t first_pixel, int64_t
           copy_widened(target + inside.begin, source + first_inside, step, inside.end - inside.begin);
         }
         copy_padding(target, source, inside.end, segment.length);
-        target += block_stride;
+        target += channel_stride;
         source += strides.channel;
       }
     });
@@ -226,7 +246,7 @@ CONVEXT_INLINE void transpose_widened(Compute<T>* target, int64_t target_stride,
   }
 }
 
-// block[pixel][term]: terms are neighbours, as channels are in channels_last tensors.
+// block[pixel][term], terms (i, j, c): terms are neighbours, as channels are in channels_last tensors.
 template <class T>
 void pack_terms_fastest(const Patches<T>& patches, int64_t first_pixel, int64_t pixels, int64_t first_term,
                         int64_t terms, Compute<T>* block, int64_t block_stride) {

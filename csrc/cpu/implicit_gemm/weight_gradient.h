@@ -2,7 +2,7 @@
 //
 //     gradient[term][o] = sum over pixels (n, y, x) of patch[pixel][term] * grad_output[pixel][o]
 //
-// with terms (i, j, c). Output channels are spread over the lanes, so the patches are used in whichever of
+// with terms (i, j, c) or (c, i, j). Output channels are spread over the lanes, so the patches are used in whichever of
 // the two orders packing makes from whole vectors, and only the gradient of the output, the smaller of the
 // two, may have to be transposed while packing.
 //
@@ -23,12 +23,14 @@ template <class T>
 struct WeightGradientPlan {
   using Real = Compute<T>;
   static constexpr int64_t lanes = Vector<Real>::lanes;
+  static constexpr int64_t tile_height = tile_rows(2);
+  static constexpr int64_t tile_width = 2 * lanes;
   // Terms that are packed at a time, next to the output channels of an item: both stay in the L2 cache.
   static constexpr int64_t terms_at_a_time = 48;
   static constexpr int64_t channels_of_item = 512 / sizeof(Real);
   static constexpr int64_t terms_of_item = 576;
-  static_assert(terms_at_a_time % tile_rows == 0 && terms_of_item % terms_at_a_time == 0, "whole tiles");
-  static_assert(channels_of_item % tile_columns<Real> == 0, "whole tiles");
+  static_assert(terms_at_a_time % tile_height == 0 && terms_of_item % terms_at_a_time == 0, "whole tiles");
+  static_assert(channels_of_item % tile_width == 0, "whole tiles");
 
   bool terms_fastest;  // in a block of patches: channels_last
   int64_t terms;
@@ -48,6 +50,7 @@ struct WeightGradientPlan {
   int64_t workers_offset;
   int64_t patches_offset;  // in a worker's part
   int64_t outputs_offset;
+  int64_t terms_offset;
   int64_t worker_bytes;
 
   explicit WeightGradientPlan(const ConvProblem& p)
@@ -55,7 +58,7 @@ struct WeightGradientPlan {
         terms(in_channels_per_group(p) * p.kernel.height * p.kernel.width),
         channels(out_channels_per_group(p)),
         blocks(p.batch * p.output.height * p.output.width, p.pass) {
-    partial_rows = round_up(terms, tile_rows);
+    partial_rows = round_up(terms, tile_height);
     partial_stride = round_up(channels, lanes);
     channel_items = ceil_div(channels, channels_of_item);
     term_items = ceil_div(terms, terms_of_item);
@@ -82,6 +85,7 @@ struct WeightGradientPlan {
     Carver own;
     patches_offset = own.take((terms_fastest ? blocks.size : packed_terms) * patches_stride, sizeof(Real));
     outputs_offset = own.take(blocks.size * outputs_stride, sizeof(Real));
+    terms_offset = own.take(2 * blocks.size, sizeof(int32_t));
     worker_bytes = own.bytes;
   }
 
@@ -127,6 +131,8 @@ class WeightGradientRun {
   using Real = Compute<T>;
   using Plan = WeightGradientPlan<T>;
   static constexpr int64_t lanes = Vector<Real>::lanes;
+  static constexpr int64_t tile_height = Plan::tile_height;
+  static constexpr int64_t tile_width = Plan::tile_width;
   static constexpr int64_t channels_at_a_time = 64;
 
   const ConvProblem& p;
@@ -175,6 +181,12 @@ class WeightGradientRun {
     flatten(outputs);
     Real* input_block = reinterpret_cast<Real*>(own + plan.patches_offset);
     Real* output_block = reinterpret_cast<Real*>(own + plan.outputs_offset);
+    int32_t* const a_terms = reinterpret_cast<int32_t*>(own + plan.terms_offset);
+    int32_t* const b_terms = a_terms + plan.blocks.size;
+    for (int64_t k = 0; k < plan.blocks.size; ++k) {
+      a_terms[k] = static_cast<int32_t>(plan.terms_fastest ? k * plan.patches_stride : k);
+      b_terms[k] = static_cast<int32_t>(k * plan.outputs_stride);
+    }
     const int64_t first_term = term_item * Plan::terms_of_item;
     const int64_t last_term = smaller(plan.terms, first_term + Plan::terms_of_item);
     const int64_t first_channel = channel_item * Plan::channels_of_item;
@@ -191,8 +203,14 @@ class WeightGradientRun {
       for (int64_t term = first_term; term < last_term; term += Plan::terms_at_a_time) {
         const int64_t terms = smaller(Plan::terms_at_a_time, last_term - term);
         pack_inputs(inputs, first_pixel, pixels, term, terms, input_block);
-        multiply(input_block, terms, output_block, channels, pixels, sums + term * plan.partial_stride,
-                 b > first_block);
+        const TileOperands<Real> operands{input_block,
+                                          plan.terms_fastest ? 1 : plan.patches_stride,
+                                          a_terms,
+                                          output_block,
+                                          b_terms,
+                                          pixels,
+                                          plan.blocks.chain};
+        multiply(operands, terms, channels, sums + term * plan.partial_stride, b > first_block);
       }
     }
   }
@@ -208,7 +226,7 @@ class WeightGradientRun {
   // Rows of the last tile without a term are zero.
   void pack_inputs(const Patches<T>& inputs, int64_t first_pixel, int64_t pixels, int64_t term, int64_t terms,
                    Real* block) const {
-    const int64_t missing = round_up(terms, tile_rows) - terms;
+    const int64_t missing = round_up(terms, tile_height) - terms;
     if (plan.terms_fastest) {
       pack_terms_fastest(inputs, first_pixel, pixels, term, terms, block, plan.patches_stride);
       if (missing == 0) return;
@@ -221,18 +239,16 @@ class WeightGradientRun {
     }
   }
 
-  void multiply(const Real* input_block, int64_t terms, const Real* output_block, int64_t channels,
-                int64_t pixels, Real* sums, bool accumulate) const {
-    for (int64_t channel = 0; channel < channels; channel += tile_columns<Real>) {
-      const int64_t vectors = ceil_div(smaller(tile_columns<Real>, channels - channel), lanes);
-      const MicroKernel<Real> kernel = plan.terms_fastest
-                                           ? micro_kernel_of_vectors<Real, Operand::interleaved>(vectors)
-                                           : micro_kernel_of_vectors<Real, Operand::rows>(vectors);
-      const int64_t row_stride = plan.terms_fastest ? 1 : plan.patches_stride;
-      for (int64_t term = 0; term < terms; term += tile_rows) {
-        kernel(input_block + term * row_stride, plan.patches_stride, output_block + channel,
-               plan.outputs_stride, pixels, plan.blocks.chain, sums + term * plan.partial_stride + channel,
-               plan.partial_stride, accumulate);
+  void multiply(const TileOperands<Real>& all, int64_t terms, int64_t channels, Real* sums,
+                bool accumulate) const {
+    for (int64_t channel = 0; channel < channels; channel += tile_width) {
+      const int64_t vectors = ceil_div(smaller(tile_width, channels - channel), lanes);
+      const MicroKernel<Real> kernel = micro_kernel_of<Real>(tile_height, vectors);
+      for (int64_t term = 0; term < terms; term += tile_height) {
+        TileOperands<Real> operands = all;
+        operands.a += term * operands.a_row;
+        operands.b += channel;
+        kernel(operands, sums + term * plan.partial_stride + channel, plan.partial_stride, accumulate);
       }
     }
   }
@@ -247,7 +263,9 @@ class WeightGradientRun {
     for (int64_t i = 0; i < p.kernel.height; ++i) {
       for (int64_t j = 0; j < p.kernel.width; ++j) {
         for (int64_t c = first_input; c < last_input; ++c) {
-          const int64_t term = (i * p.kernel.width + j) * input_channels + c;
+          const int64_t tap = i * p.kernel.width + j;
+          const int64_t taps = p.kernel.height * p.kernel.width;
+          const int64_t term = plan.terms_fastest ? tap * input_channels + c : c * taps + tap;
           const Real* from = partial(0, group) + term * plan.partial_stride + first_output;
           Vector<Real> sum = load(from);
           for (int64_t chunk = 1; chunk < plan.chunks; ++chunk) {

@@ -1,8 +1,9 @@
 // All three passes as blocked matrix products whose patch matrix is made piece by piece, in the caches:
-// implicit_gemm/correlate.h for forward and the gradient of the input, implicit_gemm/weight_gradient.h for
-// the gradient of the weight. Any strides, padding mode, stride, dilation and groups; float32, float64, and
+// implicit_gemm/pixels_in_lanes.h and channels_in_lanes.h for forward and the gradient of the input,
+// implicit_gemm/weight_gradient.h for the gradient of the weight. Any strides, padding mode, stride, dilation and groups; float32, float64, and
 // bfloat16 and float16 widened to float32 while packing.
-#include "cpu/implicit_gemm/correlate.h"
+#include "cpu/implicit_gemm/channels_in_lanes.h"
+#include "cpu/implicit_gemm/pixels_in_lanes.h"
 #include "cpu/implicit_gemm/weight_gradient.h"
 #include "cpu/kernel_list.h"
 
@@ -10,11 +11,30 @@ namespace convext {
 namespace CONVEXT_ISA_NAMESPACE {
 namespace {
 
+// Vectors of channels are worth it if there are channels to fill them.
+template <class T>
+bool has_channels_in_lanes(const Correlation& correlation) {
+  return correlation.channels_are_innermost() && correlation.result_channels >= Vector<Compute<T>>::lanes;
+}
+
 template <class T>
 int64_t workspace_bytes_as(const ConvProblem& problem, int workers) {
   if (problem.pass == Pass::grad_weight) return WeightGradientPlan<T>(problem).workspace_bytes(workers);
   const Correlation correlation(problem);
-  return CorrelationPlan<T>(correlation).workspace_bytes(workers);
+  return has_channels_in_lanes<T>(correlation) ? ChannelsInLanesPlan<T>(correlation).workspace_bytes(workers)
+                                               : PixelsInLanesPlan<T>(correlation).workspace_bytes(workers);
+}
+
+// False where the kernel finds that it cannot run the problem.
+template <class T>
+bool correlate(const ConvProblem& problem, const ConvData& data, void* workspace, const Executor& executor) {
+  const Correlation correlation(problem);
+  if (has_channels_in_lanes<T>(correlation)) {
+    const ChannelsInLanesPlan<T> plan(correlation);
+    return ChannelsInLanes<T>(correlation, plan, problem, data, workspace).run(executor);
+  }
+  const PixelsInLanesPlan<T> plan(correlation);
+  return PixelsInLanes<T>(correlation, plan, problem, data, workspace).run(executor);
 }
 
 template <class T>
@@ -23,10 +43,9 @@ void run_as(const ConvProblem& problem, const ConvData& data, void* workspace, c
     const WeightGradientPlan<T> plan(problem);
     return WeightGradientRun<T>(problem, plan, data, workspace).run(executor);
   }
-  const Correlation correlation(problem);
-  const CorrelationPlan<T> plan(correlation);
-  CorrelationRun<T> run(correlation, plan, problem, data, workspace);
-  if (!run.run(executor)) reference_kernel.run(problem, data, nullptr, executor);
+  if (!correlate<T>(problem, data, workspace, executor)) {
+    reference_kernel.run(problem, data, nullptr, executor);
+  }
 }
 
 Reason why_not(const ConvProblem& problem) {

@@ -1,17 +1,8 @@
-// Forward and the gradient of the input: one correlation of a source with weights,
-//
-//     result[n, m, pixel] = bias[m] + sum over k of weights[m, k] * patch[n, pixel, k],   k = (i, j, c)
-//
-// for each group and each class of positions (see axis.h; forward has one class). The weights are packed once
-// per call, in the order of k, widened. Then a work item is a block of result channels for a strip of pixels,
-// which may run across rows and images: it packs its patches block by block and feeds them to the
-// micro-kernel.
-//
-// Which of the two is spread over the lanes of a vector depends on the layout: pixels where the source is
-// contiguous along rows, result channels where channels are contiguous (channels_last), so that packing and
-// storing move whole vectors. Either way each element is the same sum in the same order (blocks of terms in
-// order, chains in order within a block, term by term within a chain), so the result depends neither on the
-// layout, nor on how the items are cut, nor on the batch or the number of workers.
+// Correlations whose source is contiguous along channels (channels_last): neighbouring result channels lie in the
+// lanes of a vector, and a tile is some result pixels times some vectors of channels, with k = (i, j, c). The
+// weights are packed once per call, in the order of k, widened. Then a work item is a block of result channels
+// for a strip of pixels, which may run across rows and images: it packs its patches block by block and feeds
+// them to the micro-kernel.
 #pragma once
 
 #include <atomic>
@@ -24,10 +15,62 @@ namespace convext {
 namespace CONVEXT_ISA_NAMESPACE {
 namespace {
 
+// How a correlation is cut, and the workspace that it needs. A work item's patches and sums are meant to stay
+// in the L2 cache.
 template <class T>
-class CorrelationRun {
+struct ChannelsInLanesPlan {
+  using Real = Compute<T>;
+  static constexpr int64_t lanes = Vector<Real>::lanes;
+  static constexpr int64_t channels_of_item = 256;
+
+  int64_t tile_vectors;
+  int64_t tile_height;    // pixels of a tile
+  int64_t width;          // result channels of a tile of packed weights
+  int64_t weight_tiles;   // of one group
+  int64_t strip;          // pixels of a work item
+  int64_t tiles_of_item;  // weight tiles of a work item, at most
+  int64_t patches_stride;
+  int64_t sums_stride;
+
+  int64_t weights_offset;
+  int64_t workers_offset;
+  int64_t patches_offset;  // in a worker's part
+  int64_t sums_offset;
+  int64_t terms_offset;
+  int64_t worker_bytes;
+
+  explicit ChannelsInLanesPlan(const Correlation& c) {
+    const int64_t channels = larger(1, c.result_channels);
+    const int64_t pixels = larger(1, c.most_pixels());
+    const int64_t terms = smaller(block_terms, c.most_terms());
+    const int64_t vectors = ceil_div(channels, lanes);
+    tile_vectors = ceil_div(vectors, ceil_div(vectors, most_tile_vectors));
+    tile_height = tile_rows(tile_vectors);
+    width = tile_vectors * lanes;
+    weight_tiles = ceil_div(channels, width);
+    tiles_of_item = smaller(weight_tiles, ceil_div(channels_of_item, width));
+
+    Carver shared;
+    weights_offset =
+        shared.take(c.groups * weight_tiles * width * c.terms_before(c.rows.tap_sets(), 0), sizeof(Real));
+    workers_offset = shared.bytes;
+    Carver own;
+    strip = smaller(96 / tile_height * tile_height, round_up(pixels, tile_height));
+    patches_stride = spread_stride<Real>(terms);
+    sums_stride = spread_stride<Real>(tiles_of_item * width);
+    patches_offset = own.take(strip * patches_stride, sizeof(Real));
+    sums_offset = own.take(strip * sums_stride, sizeof(Real));
+    terms_offset = own.take(2 * block_terms, sizeof(int32_t));
+    worker_bytes = own.bytes;
+  }
+
+  int64_t workspace_bytes(int workers) const { return workers_offset + workers * worker_bytes; }
+};
+
+template <class T>
+class ChannelsInLanes {
  public:
-  CorrelationRun(const Correlation& correlation, const CorrelationPlan<T>& cut, const ConvProblem& problem,
+  ChannelsInLanes(const Correlation& correlation, const ChannelsInLanesPlan<T>& cut, const ConvProblem& problem,
                  const ConvData& data, void* workspace)
       : c(correlation),
         plan(cut),
@@ -104,7 +147,7 @@ class CorrelationRun {
   };
 
   const Correlation& c;
-  const CorrelationPlan<T>& plan;
+  const ChannelsInLanesPlan<T>& plan;
   const T* source;
   T* result;
   const T* weight;
@@ -149,15 +192,8 @@ class CorrelationRun {
   }
 
   CONVEXT_INLINE void pack_lanes(Real* to, const T* from, int64_t channels) const {
-    if (channels == tile_rows && plan.width == tile_rows) {
-      CONVEXT_UNROLL
-      for (int64_t lane = 0; lane < tile_rows; ++lane) to[lane] = widen(from[lane * c.weight_result_stride]);
-    } else if (channels == tile_columns<Real> && plan.width == tile_columns<Real>) {
-      if (c.weight_result_stride == 1) return copy_widened(to, from, 1, tile_columns<Real>);
-      CONVEXT_UNROLL
-      for (int64_t lane = 0; lane < tile_columns<Real>; ++lane) {
-        to[lane] = widen(from[lane * c.weight_result_stride]);
-      }
+    if (channels == plan.width && c.weight_result_stride == 1) {
+      for (int64_t lane = 0; lane < channels; lane += lanes) store(to + lane, load_widened(from + lane));
     } else {
       for (int64_t lane = 0; lane < channels; ++lane) to[lane] = widen(from[lane * c.weight_result_stride]);
       for (int64_t lane = channels; lane < plan.width; ++lane) to[lane] = 0;
@@ -215,100 +251,45 @@ class CorrelationRun {
     const Real* weights =
         packed_tile(c.rows.tap_set_of(item.row_class), c.columns.tap_set_of(item.column_class),
                     patches.terms(), item.group, item.first_tile);
-    if (plan.channels_in_lanes) {
-      sum_with_channels_in_lanes(patches, weights, target, block, sums);
-      store_with_channels_in_lanes(patches, target, sums);
-    } else {
-      sum_with_pixels_in_lanes(patches, weights, target, block, sums);
-      store_with_pixels_in_lanes(patches, target, sums);
-    }
-  }
-
-  // sums[channel][pixel]
-  void sum_with_pixels_in_lanes(const Patches<T>& patches, const Real* weights, const Target& target,
-                                Real* block, Real* sums) {
-    constexpr int64_t columns = tile_columns<Real>;
-    const int64_t whole_pixels = round_up(target.pixels, columns);
-    const int64_t terms = patches.terms();
-    const ReductionBlocks blocks(terms, c.is_forward ? Pass::forward : Pass::grad_input);
-    const MicroKernel<Real> full = micro_kernel_of_rows<Real, Operand::interleaved>(plan.width);
-    const int64_t rest_rows = target.channels % plan.width;
-    const MicroKernel<Real> rest = micro_kernel_of_rows<Real, Operand::interleaved>(rest_rows);
-    for (int64_t b = 0; b < blocks.count; ++b) {
-      const int64_t length = blocks.length(b);
-      pack_pixels_fastest(patches, target.first_pixel, target.pixels, whole_pixels, blocks.first(b), length,
-                          block, plan.patches_stride);
-      const Real* tile_weights = weights + blocks.first(b) * plan.width;
-      for (int64_t pixel = 0; pixel < whole_pixels; pixel += columns) {
-        int64_t channel = 0;
-        for (; channel + plan.width <= target.channels; channel += plan.width) {
-          full(tile_weights + channel * terms, plan.width, block + pixel, plan.patches_stride, length,
-               blocks.chain, sums + channel * plan.sums_stride + pixel, plan.sums_stride, b > 0);
-        }
-        if (rest_rows > 0) {
-          rest(tile_weights + channel * terms, plan.width, block + pixel, plan.patches_stride, length,
-               blocks.chain, sums + channel * plan.sums_stride + pixel, plan.sums_stride, b > 0);
-        }
-      }
-    }
+    int32_t* terms = reinterpret_cast<int32_t*>(own + plan.terms_offset);
+    sum_item(patches, weights, target, block, sums, terms);
+    store_item(patches, target, sums);
   }
 
   // sums[pixel][channel]
-  void sum_with_channels_in_lanes(const Patches<T>& patches, const Real* weights, const Target& target,
-                                  Real* block, Real* sums) {
+  void sum_item(const Patches<T>& patches, const Real* weights, const Target& target, Real* block, Real* sums,
+                int32_t* a_terms) {
     const int64_t terms = patches.terms();
     const ReductionBlocks blocks(terms, c.is_forward ? Pass::forward : Pass::grad_input);
+    int32_t* const b_terms = a_terms + block_terms;
+    for (int64_t k = 0; k < smaller(blocks.size, terms); ++k) {
+      a_terms[k] = static_cast<int32_t>(k);
+      b_terms[k] = static_cast<int32_t>(k * plan.width);
+    }
     for (int64_t b = 0; b < blocks.count; ++b) {
       const int64_t length = blocks.length(b);
       pack_terms_fastest(patches, target.first_pixel, target.pixels, blocks.first(b), length, block,
                          plan.patches_stride);
-      // Rows of the last tile that have no pixel are computed from the first pixel's patch and ignored.
-      for (int64_t pixel = target.pixels; pixel < round_up(target.pixels, tile_rows); ++pixel) {
-        copy_widened(block + pixel * plan.patches_stride, block, 1, length);
-      }
       const Real* tile_weights = weights + blocks.first(b) * plan.width;
       for (int64_t channel = 0; channel < target.channels; channel += plan.width) {
         const int64_t vectors = ceil_div(smaller(plan.width, target.channels - channel), lanes);
-        const MicroKernel<Real> kernel = micro_kernel_of_vectors<Real, Operand::rows>(vectors);
-        for (int64_t pixel = 0; pixel < target.pixels; pixel += tile_rows) {
-          kernel(block + pixel * plan.patches_stride, plan.patches_stride, tile_weights + channel * terms,
-                 plan.width, length, blocks.chain, sums + pixel * plan.sums_stride + channel,
-                 plan.sums_stride, b > 0);
+        for (int64_t pixel = 0; pixel < target.pixels; pixel += plan.tile_height) {
+          const TileOperands<Real> operands{block + pixel * plan.patches_stride,
+                                            plan.patches_stride,
+                                            a_terms,
+                                            tile_weights + channel * terms,
+                                            b_terms,
+                                            length,
+                                            blocks.chain};
+          const int64_t pixels = smaller(plan.tile_height, target.pixels - pixel);
+          micro_kernel_of<Real>(pixels, vectors)(operands, sums + pixel * plan.sums_stride + channel,
+                                                 plan.sums_stride, b > 0);
         }
       }
     }
   }
 
-  void store_with_pixels_in_lanes(const Patches<T>& patches, const Target& target, const Real* sums) {
-    const Axis& rows = patches.rows;
-    const Axis& columns = patches.columns;
-    const ImageStrides& strides = c.result_strides;
-    const bool contiguous = strides.column == 1 && columns.spacing == 1 && !columns.is_border;
-    for_each_segment(
-        rows.count, columns.count, target.first_pixel, target.pixels, [&](const Segment& segment) {
-          T* line =
-              target.first + segment.image * strides.batch + rows.result_position(segment.row) * strides.row;
-          for (int64_t m = 0; m < target.channels; ++m, line += strides.channel) {
-            const Real* values = sums + m * plan.sums_stride + segment.begin;
-            const Real shift = target.bias == nullptr ? Real{0} : widen(target.bias[m]);
-            int64_t x = 0;
-            if (contiguous) {
-              T* to = line + columns.result_position(segment.column) * strides.column;
-              const Vector<Real> shifts = broadcast(shift);
-              for (; x + lanes <= segment.length; x += lanes) {
-                store_narrowed(to + x,
-                               target.bias == nullptr ? load(values + x) : add(load(values + x), shifts));
-              }
-            }
-            for (; x < segment.length; ++x) {
-              line[columns.result_position(segment.column + x) * strides.column] =
-                  narrow<T>(target.bias == nullptr ? values[x] : values[x] + shift);
-            }
-          }
-        });
-  }
-
-  void store_with_channels_in_lanes(const Patches<T>& patches, const Target& target, const Real* sums) {
+  void store_item(const Patches<T>& patches, const Target& target, const Real* sums) {
     const Axis& rows = patches.rows;
     const Axis& columns = patches.columns;
     const ImageStrides& strides = c.result_strides;

@@ -1,0 +1,519 @@
+// Correlations whose source is contiguous along rows: neighbouring results of a row lie in the lanes of a vector,
+// and a tile is some result channels times some vectors of results, with k = (c, i, j).
+//
+// A work item is a strip of results for a block of result channels; a strip's source is, whichever is cheapest,
+// - the tensor itself, where a 1x1 kernel reads it as it lies;
+// - a band of lines (see band.h);
+// - a matrix of patches (see patches.h), which fits any positions: borders, lines too long for a band, and
+//   strips that run across rows and images of small maps.
+// Weights are read where they lie, too, but for 16-bit types, which are widened once.
+#pragma once
+
+#include <atomic>
+
+#include "cpu/implicit_gemm/band.h"
+#include "cpu/implicit_gemm/correlation.h"
+#include "cpu/implicit_gemm/micro_kernel.h"
+
+namespace convext {
+namespace CONVEXT_ISA_NAMESPACE {
+namespace {
+
+enum class StripSource { tensor, band, patches };
+
+// How the results of one class are cut into strips.
+struct Strips {
+  StripSource source;
+  int64_t size;     // places; for a band, rows
+  int64_t columns;  // for a band
+  int64_t across;   // for a band: strips beside each other
+  int64_t count;    // of an image; for patches, of the batch
+  int64_t total;
+};
+
+template <class T>
+struct PixelsInLanesPlan {
+  using Real = Compute<T>;
+  static constexpr int64_t lanes = Vector<Real>::lanes;
+  // What is to stay in the L2 cache, in numbers.
+  static constexpr int64_t most_band = 160 * 1024 / sizeof(Real);
+  static constexpr int64_t most_sums = 128 * 1024 / sizeof(Real);
+  static constexpr int64_t channels_of_item = 128;
+  static constexpr int64_t most_places = 2048 / sizeof(Real);
+  static constexpr int64_t slack = most_tile_vectors * lanes;
+
+  const Correlation& c;
+  int64_t width;          // result channels of a tile
+  int64_t tiles;          // of one group
+  int64_t tiles_of_item;  // at most
+  int64_t places;         // of a strip, at most
+  int64_t patches_stride;
+  int64_t sums_stride;
+  bool packs_weights;
+
+  int64_t workers_offset;
+  int64_t source_offset;  // in a worker's part
+  int64_t sums_offset;
+  int64_t terms_offset;
+  int64_t worker_bytes;
+
+  explicit PixelsInLanesPlan(const Correlation& correlation) : c(correlation) {
+    const int64_t channels = larger(1, c.result_channels);
+    width = rows_of_tile(channels);
+    tiles = ceil_div(channels, width);
+    tiles_of_item = smaller(tiles, ceil_div(channels_of_item, width));
+    places = larger(2 * slack, smaller(most_places, most_sums / (tiles_of_item * width))) / lanes * lanes;
+    patches_stride = sums_stride = spread_stride<Real>(places);
+    packs_weights = !std::is_same_v<T, Real> || is_far(c.weight_source_stride) || is_far(c.weight_result_stride);
+
+    Carver shared;
+    if (packs_weights) shared.take(c.groups * channels * c.terms_before(c.rows.tap_sets(), 0), sizeof(Real));
+    workers_offset = shared.bytes;
+    Carver own;
+    const int64_t terms = smaller(block_terms, c.most_terms());
+    source_offset = own.take(larger(most_band, terms * patches_stride) + lanes, sizeof(Real));
+    sums_offset = own.take(tiles_of_item * width * sums_stride, sizeof(Real));
+    terms_offset = own.take(2 * block_terms, sizeof(int32_t));
+    worker_bytes = own.bytes;
+  }
+
+  int64_t workspace_bytes(int workers) const { return workers_offset + workers * worker_bytes; }
+
+  // Tables of positions hold 32 bits.
+  static bool is_far(int64_t stride) {
+    constexpr int64_t most = (int64_t{1} << 30) / block_terms;
+    return stride > most || stride < -most;
+  }
+
+  // Channels that a block of terms touches, at most.
+  int64_t channels_of_block(int64_t taps) const {
+    return smaller(c.source_channels, (block_terms + taps - 2) / taps + 1);
+  }
+
+  // Chooses by a rough count of cycles for each result; any choice gives the same bits.
+  Strips cut(const Axis& rows, const Axis& columns, bool reads_tensor) const {
+    const int64_t pixels = rows.count * columns.count;
+    const int64_t taps = rows.taps * columns.taps;
+    const double terms = static_cast<double>(taps * c.source_channels);
+    const double products = terms * static_cast<double>(c.result_channels) / 2;  // of a vector of results
+    const auto cost_of = [&](int64_t vectors, double copying, double results) {
+      return (static_cast<double>(vectors) * products + copying) / results;
+    };
+
+    const int64_t all_pixels = c.batch * pixels;
+    const int64_t patch_strips = larger(1, ceil_div(all_pixels, places));
+    const int64_t size = larger(lanes, round_up(ceil_div(all_pixels, patch_strips), lanes));
+    const int64_t count = ceil_div(all_pixels, size);
+    Strips best{StripSource::patches, size, 0, 1, count, count};
+    if (rows.is_border || columns.is_border || pixels == 0) return best;
+    const double segments = static_cast<double>(size) / static_cast<double>(columns.count) + 1.5;
+    double least = cost_of(size / lanes, terms * (segments * 20 + 2.0 * static_cast<double>(size / lanes)),
+                           static_cast<double>(smaller(size, all_pixels)));
+
+    if (reads_tensor) {
+      const int64_t strips = ceil_div(pixels, places);
+      const int64_t length = smaller(pixels, round_up(ceil_div(pixels, strips), lanes));
+      const int64_t of_image = ceil_div(pixels, length);
+      const double cost = cost_of(ceil_div(length, lanes), 0, static_cast<double>(length));
+      if (cost <= least) return {StripSource::tensor, length, 0, 1, of_image, c.batch * of_image};
+    }
+
+    int64_t across = ceil_div(columns.count, places);
+    const int64_t piece = across == 1 ? columns.count : round_up(ceil_div(columns.count, across), lanes);
+    across = ceil_div(columns.count, piece);
+    for (int64_t height = 1; height <= smaller(rows.count, places); ++height) {
+      const int64_t down = ceil_div(rows.count, height);
+      if (height != ceil_div(rows.count, down)) continue;  // as many strips as with fewer rows
+      const Band band(rows, columns, 0, height, 0, piece);
+      if (band.places() > places || channels_of_block(taps) * band.channel_stride + slack > most_band) break;
+      const double gather = columns.stride * c.source_strides.column == 1 ? 2.0 / lanes : 1.0;
+      const double copying = static_cast<double>(c.source_channels * band.lines()) *
+                             (18 + gather * static_cast<double>(band.pitch));
+      const double cost = cost_of(ceil_div(band.places(), lanes), copying, static_cast<double>(height * piece));
+      if (cost < least) {
+        least = cost;
+        best = {StripSource::band, height, piece, across, down * across, c.batch * down * across};
+      }
+    }
+    return best;
+  }
+};
+
+template <class T>
+class PixelsInLanes {
+ public:
+  PixelsInLanes(const Correlation& correlation, const PixelsInLanesPlan<T>& cut, const ConvProblem& problem,
+                const ConvData& data, void* workspace)
+      : c(correlation),
+        plan(cut),
+        source(static_cast<const T*>(c.is_forward ? data.input : data.output)),
+        result(static_cast<T*>(c.is_forward ? data.output : data.input)),
+        weight(static_cast<const T*>(data.weight)),
+        bias(problem.epilogue.bias ? static_cast<const T*>(data.bias) : nullptr),
+        scratch(static_cast<char*>(workspace)) {}
+
+  // False, with nothing usable written, where a weight of an input gradient is not finite. Past the edge of
+  // the gradient of the output, there are zeros for terms that do not exist, and times infinity those would be
+  // NaN. Every weight that counts leaves its trace in a result, so results are looked at first.
+  bool run(const Executor& executor) {
+    if (!c.rows.cover_all() || !c.columns.cover_all()) {
+      for_each_tile(executor, c.batch * c.groups * c.result_channels, [&](int64_t index, int) { clear_plane(index); });
+    }
+    if (plan.packs_weights) {
+      for_each_tile(executor, c.tap_sets() * c.groups * c.result_channels,
+                    [&](int64_t index, int) { pack_weights(index); });
+    }
+    for (int64_t first = 0; first < c.classes(); first += classes_at_a_time) {
+      run_classes(executor, first, smaller(classes_at_a_time, c.classes() - first));
+    }
+    return !has_non_finite_result.load(std::memory_order_relaxed) || all_weights_finite();
+  }
+
+ private:
+  using Real = Compute<T>;
+  using Plan = PixelsInLanesPlan<T>;
+  static constexpr int64_t lanes = Vector<Real>::lanes;
+
+  // What the items of a class have in common.
+  struct ClassWork {
+    Patches<T> patches;  // of group 0
+    Strips strips;
+    int64_t row_set;
+    int64_t column_set;
+    int64_t terms;
+    int64_t channel_blocks;
+    int64_t items;
+  };
+  static constexpr int64_t classes_at_a_time = 16;
+
+  struct Item {
+    int64_t group;
+    int64_t first_channel;  // in the group
+    int64_t channels;
+    int64_t image;          // but for patches
+    int64_t first;          // place, or row of a band
+    int64_t first_column;   // of a band
+    int64_t places;
+    int64_t tail_begin;  // places from here on were computed `tail_shift` places further on
+    int64_t tail_shift;
+  };
+
+  const Correlation& c;
+  const Plan& plan;
+  const T* source;
+  T* result;
+  const T* weight;
+  const T* bias;
+  char* scratch;
+  std::atomic<bool> has_non_finite_result{false};
+
+  ClassWork work_of(int64_t row_class, int64_t column_class, int workers) const {
+    ClassWork work;
+    Patches<T>& patches = work.patches;
+    patches.source = source;
+    patches.strides = c.source_strides;
+    patches.batch = c.batch;
+    patches.channels = c.source_channels;
+    patches.rows = c.rows.at(row_class);
+    patches.columns = c.columns.at(column_class);
+    const bool result_is_flat = c.result_strides.row == patches.columns.count * c.result_strides.column;
+    const bool is_flat = result_is_flat && flatten(patches);
+    const bool reads_tensor = std::is_same_v<T, Real> && is_flat && patches.columns.count >= lanes &&
+                              c.source_strides.column == 1 && !Plan::is_far(c.source_strides.channel);
+    work.strips = plan.cut(patches.rows, patches.columns, reads_tensor);
+    work.row_set = c.rows.tap_set_of(row_class);
+    work.column_set = c.columns.tap_set_of(column_class);
+    work.terms = patches.terms();
+    work.channel_blocks = ceil_div(plan.tiles, plan.tiles_of_item);
+    const int64_t items = c.groups * work.strips.total * c.classes();
+    if (workers > 1 && items * work.channel_blocks < 3 * workers && items > 0) {
+      // Few items: smaller blocks of channels, as long as a block is worth copying the source for.
+      const int64_t wanted = ceil_div(3 * workers, items);
+      work.channel_blocks = larger(work.channel_blocks, smaller(wanted, plan.tiles * plan.width / 32));
+    }
+    work.items = c.groups * work.strips.total * work.channel_blocks;
+    return work;
+  }
+
+  // The items of a few classes, in one parallel loop.
+  void run_classes(const Executor& executor, int64_t first, int64_t count) {
+    ClassWork works[classes_at_a_time];
+    int64_t items = 0;
+    for (int64_t k = 0; k < count; ++k) {
+      works[k] = work_of((first + k) / c.columns.count(), (first + k) % c.columns.count(), executor.workers);
+      items += works[k].items;
+    }
+    for_each_tile(executor, items, [&](int64_t index, int worker) {
+      const ClassWork* work = works;
+      while (index >= work->items) index -= work++->items;
+      Item item;
+      const int64_t strip = index % work->strips.total;
+      index /= work->strips.total;
+      const int64_t block = index % work->channel_blocks;
+      item.group = index / work->channel_blocks;
+      item.first_channel = block * plan.tiles / work->channel_blocks * plan.width;
+      item.channels = smaller((block + 1) * plan.tiles / work->channel_blocks * plan.width, c.result_channels) -
+                      item.first_channel;
+      item.image = strip / work->strips.count;
+      const int64_t of_image = strip % work->strips.count;
+      item.first = of_image / work->strips.across * work->strips.size;
+      item.first_column = of_image % work->strips.across * work->strips.columns;
+      run_item(*work, item, scratch + plan.workers_offset + worker * plan.worker_bytes);
+    });
+  }
+
+  void run_item(const ClassWork& work, Item item, char* own) {
+    Real* const local = reinterpret_cast<Real*>(own + plan.source_offset);
+    Real* const sums = reinterpret_cast<Real*>(own + plan.sums_offset);
+    int32_t* const a_terms = reinterpret_cast<int32_t*>(own + plan.terms_offset);
+    int32_t* const b_terms = a_terms + block_terms;
+    Patches<T> patches = work.patches;
+    patches.source += item.group * c.source_channels * c.source_strides.channel;
+    const Axis& rows = patches.rows;
+    const Axis& columns = patches.columns;
+    const bool is_band = work.strips.source == StripSource::band;
+    const Band band(rows, columns, is_band ? item.first : 0,
+                    is_band ? smaller(work.strips.size, rows.count - item.first) : 1, item.first_column,
+                    is_band ? smaller(work.strips.columns, columns.count - item.first_column) : 1);
+    switch (work.strips.source) {
+      case StripSource::patches:
+        item.places = smaller(work.strips.size, patches.pixels() - item.first);
+        break;
+      case StripSource::tensor:
+        item.places = smaller(work.strips.size, columns.count - item.first);
+        break;
+      case StripSource::band:
+        item.places = band.places();
+        break;
+    }
+    item.tail_begin = item.places;
+    item.tail_shift = 0;
+    if (bias != nullptr) start_with_bias(item, sums);
+
+    const int64_t taps = rows.taps * columns.taps;
+    const ReductionBlocks blocks(work.terms, c.is_forward ? Pass::forward : Pass::grad_input);
+    for (int64_t b = 0; b < blocks.count; ++b) {
+      const int64_t first = blocks.first(b);
+      const int64_t length = blocks.length(b);
+      const int64_t first_channel = first / taps;
+      TileOperands<Real> operands{};
+      operands.terms = length;
+      operands.chain = blocks.chain;
+      operands.a_terms = a_terms;
+      operands.b_terms = b_terms;
+      set_weights(work, item, first, length, a_terms, operands);
+      const T* image = patches.source + item.image * c.source_strides.batch + first_channel * c.source_strides.channel;
+      switch (work.strips.source) {
+        case StripSource::patches:
+          pack_pixels_fastest(patches, item.first, item.places, round_up(item.places, lanes), first, length, local,
+                              plan.patches_stride);
+          for (int64_t k = 0; k < length; ++k) b_terms[k] = static_cast<int32_t>(k * plan.patches_stride);
+          operands.b = local;
+          break;
+        case StripSource::band:
+          fill_band(band, image, c.source_strides, ceil_div(first + length, taps) - first_channel, Plan::slack, local);
+          fill_terms(b_terms, rows.taps, columns.taps, first, length, band.channel_stride,
+                     [&](int64_t i, int64_t j) { return band.at(i, j); });
+          operands.b = local;
+          break;
+        case StripSource::tensor:
+          for (int64_t k = 0; k < length; ++k) b_terms[k] = static_cast<int32_t>(k * c.source_strides.channel);
+          if constexpr (std::is_same_v<T, Real>) operands.b = image + item.first;
+          break;
+      }
+      multiply(operands, work.strips.source == StripSource::tensor, item, sums, b > 0 || bias != nullptr);
+    }
+    store_item(work, patches, band, item, sums);
+  }
+
+  // table[k] = where term first + k reads, counted from the first channel among them.
+  template <class At>
+  static void fill_terms(int32_t* table, int64_t row_taps, int64_t column_taps, int64_t first, int64_t count,
+                         int64_t channel_stride, const At& at) {
+    if (count <= 0) return;
+    const int64_t taps = row_taps * column_taps;
+    int64_t tap = first % taps;
+    // The first occurrence of each tap, then the same a channel further.
+    for (int64_t k = 0; k < smaller(taps, count); ++k) {
+      const int64_t channel = tap < first % taps ? channel_stride : 0;
+      table[k] = static_cast<int32_t>(at(tap / column_taps, tap % column_taps) + channel);
+      if (++tap == taps) tap = 0;
+    }
+    for (int64_t k = taps; k < count; ++k) table[k] = table[k - taps] + static_cast<int32_t>(channel_stride);
+  }
+
+  void set_weights(const ClassWork& work, const Item& item, int64_t first, int64_t length, int32_t* table,
+                   TileOperands<Real>& operands) const {
+    if (plan.packs_weights) {
+      operands.a = packed_weights(work.row_set, work.column_set, work.terms, item.group, item.first_channel) + first;
+      operands.a_row = work.terms;
+      for (int64_t k = 0; k < length; ++k) table[k] = static_cast<int32_t>(k);
+      return;
+    }
+    if constexpr (std::is_same_v<T, Real>) {
+      const int64_t row_taps = work.patches.rows.taps;
+      const int64_t column_taps = work.patches.columns.taps;
+      const int64_t first_channel = first / (row_taps * column_taps);
+      operands.a = weight + item.group * c.weight_group_stride + item.first_channel * c.weight_result_stride +
+                   first_channel * c.weight_source_stride;
+      operands.a_row = c.weight_result_stride;
+      fill_terms(table, row_taps, column_taps, first, length, c.weight_source_stride, [&](int64_t i, int64_t j) {
+        return c.rows.tap(work.row_set, i) * c.weight_strides.row +
+               c.columns.tap(work.column_set, j) * c.weight_strides.column;
+      });
+    }
+  }
+
+  // sums[channel][place]. Where the source is the tensor itself, a tile must not reach past the strip: the last
+  // one is moved back, and its results are found that many places further on.
+  void multiply(TileOperands<Real> operands, bool reads_tensor, Item& item, Real* sums, bool accumulate) const {
+    const int64_t vectors = ceil_div(item.places, lanes);
+    int64_t most = tile_vectors(plan.width);
+    if (reads_tensor) most = smaller(most, item.places / lanes);
+    const int64_t pixel_tiles = ceil_div(vectors, most);
+    const int64_t channel_tiles = ceil_div(item.channels, plan.width);
+    const bool channels_inside = item.places >= item.channels;
+    const Real* const a = operands.a;
+    const Real* const b = operands.b;
+    for (int64_t index = 0; index < pixel_tiles * channel_tiles; ++index) {
+      const int64_t pixel_tile = channels_inside ? index / channel_tiles : index % pixel_tiles;
+      const int64_t channel = (channels_inside ? index % channel_tiles : index / pixel_tiles) * plan.width;
+      const int64_t first = pixel_tile * vectors / pixel_tiles;
+      const int64_t count = (pixel_tile + 1) * vectors / pixel_tiles - first;
+      int64_t place = first * lanes;
+      if (reads_tensor && place + count * lanes > item.places) {
+        item.tail_begin = place;
+        place = item.places - count * lanes;
+        item.tail_shift = item.tail_begin - place;
+      }
+      operands.a = a + channel * operands.a_row;
+      operands.b = b + place;
+      const int64_t tile_channels = smaller(plan.width, item.channels - channel);
+      micro_kernel_of<Real>(tile_channels, count)(operands, sums + channel * plan.sums_stride + first * lanes,
+                                                  plan.sums_stride, accumulate);
+    }
+  }
+
+  void start_with_bias(const Item& item, Real* sums) const {
+    const T* const first = bias + item.group * c.result_channels + item.first_channel;
+    for (int64_t m = 0; m < item.channels; ++m) {
+      const Vector<Real> value = broadcast(widen(first[m]));
+      Real* line = sums + m * plan.sums_stride;
+      for (int64_t place = 0; place < item.places; place += lanes) store(line + place, value);
+    }
+  }
+
+  void store_item(const ClassWork& work, const Patches<T>& patches, const Band& band, const Item& item,
+                  const Real* sums) {
+    T* const first =
+        result + (item.group * c.result_channels + item.first_channel) * c.result_strides.channel;
+    // Zero as long as all results are finite: 0 * finite is 0, anything else is NaN.
+    Vector<Real> trace = zero<Real>();
+    const auto store_segment = [&](const Segment& segment) {
+      store_line(patches, segment, first, item.channels, sums, trace);
+    };
+    switch (work.strips.source) {
+      case StripSource::patches:
+        for_each_segment(patches.rows.count, patches.columns.count, item.first, item.places, store_segment);
+        break;
+      case StripSource::band:
+        for (int64_t row = 0; row < band.rows.count; ++row) {
+          store_segment({item.image, item.first + row, item.first_column, band.columns.count, row * band.pitch});
+        }
+        break;
+      case StripSource::tensor:
+        store_segment({item.image, 0, item.first, item.tail_begin, 0});
+        store_segment({item.image, 0, item.first + item.tail_begin, item.places - item.tail_begin,
+                       item.tail_begin + item.tail_shift});
+        break;
+    }
+    if (!c.is_forward && !(sum(trace) == 0)) has_non_finite_result.store(true, std::memory_order_relaxed);
+  }
+
+  CONVEXT_INLINE void store_line(const Patches<T>& patches, const Segment& segment, T* first, int64_t channels,
+                                 const Real* sums, Vector<Real>& trace) const {
+    const ImageStrides& strides = c.result_strides;
+    const Axis& columns = patches.columns;
+    const bool contiguous = strides.column == 1 && columns.spacing == 1 && !columns.is_border;
+    T* line = first + segment.image * strides.batch + patches.rows.result_position(segment.row) * strides.row +
+              (contiguous ? columns.result_position(segment.column) : 0);
+    for (int64_t m = 0; m < channels; ++m, line += strides.channel) {
+      const Real* const values = sums + m * plan.sums_stride + segment.begin;
+      int64_t x = 0;
+      for (; x + lanes <= segment.length; x += lanes) {
+        const Vector<Real> value = load(values + x);
+        if (contiguous) store_narrowed(line + x, value);
+        trace = fmadd(value, zero<Real>(), trace);
+      }
+      if (x < segment.length) {
+        const Vector<Real> value = load(values + x, segment.length - x);
+        if (contiguous) store_narrowed(line + x, value, segment.length - x);
+        trace = fmadd(value, zero<Real>(), trace);
+      }
+      if (contiguous) continue;
+      for (x = 0; x < segment.length; ++x) {
+        line[columns.result_position(segment.column + x) * strides.column] = narrow<T>(values[x]);
+      }
+    }
+  }
+
+  void clear_plane(int64_t index) {
+    const int64_t channels = c.groups * c.result_channels;
+    T* plane =
+        result + index / channels * c.result_strides.batch + index % channels * c.result_strides.channel;
+    for (int64_t row = 0; row < c.rows.p.input; ++row) {
+      for (int64_t column = 0; column < c.columns.p.input; ++column) {
+        plane[row * c.result_strides.row + column * c.result_strides.column] = narrow<T>(Real{0});
+      }
+    }
+  }
+
+  // Widened, in the order of k, for one result channel.
+  void pack_weights(int64_t index) const {
+    const int64_t channel = index % c.result_channels;
+    index /= c.result_channels;
+    const int64_t group = index % c.groups;
+    index /= c.groups;
+    const int64_t column_set = index % c.columns.tap_sets();
+    const int64_t row_set = index / c.columns.tap_sets();
+    const int64_t row_taps = c.rows.taps_of_set(row_set);
+    const int64_t column_taps = c.columns.taps_of_set(column_set);
+    Real* to = packed_weights(row_set, column_set, row_taps * column_taps * c.source_channels, group, channel);
+    const T* from = weight + group * c.weight_group_stride + channel * c.weight_result_stride;
+    for (int64_t k = 0; k < c.source_channels; ++k, from += c.weight_source_stride) {
+      for (int64_t i = 0; i < row_taps; ++i) {
+        const T* row = from + c.rows.tap(row_set, i) * c.weight_strides.row;
+        for (int64_t j = 0; j < column_taps; ++j) {
+          *to++ = widen(row[c.columns.tap(column_set, j) * c.weight_strides.column]);
+        }
+      }
+    }
+  }
+
+  Real* packed_weights(int64_t row_set, int64_t column_set, int64_t terms, int64_t group, int64_t channel) const {
+    return reinterpret_cast<Real*>(scratch) +
+           c.groups * c.result_channels * c.terms_before(row_set, column_set) +
+           (group * c.result_channels + channel) * terms;
+  }
+
+  bool all_weights_finite() const {
+    for (int64_t channel = 0; channel < c.groups * c.result_channels; ++channel) {
+      const T* from = weight + channel / c.result_channels * c.weight_group_stride +
+                      channel % c.result_channels * c.weight_result_stride;
+      for (int64_t k = 0; k < c.source_channels; ++k) {
+        for (int64_t i = 0; i < c.rows.p.kernel; ++i) {
+          for (int64_t j = 0; j < c.columns.p.kernel; ++j) {
+            const Real value = widen(
+                from[k * c.weight_source_stride + i * c.weight_strides.row + j * c.weight_strides.column]);
+            if (!(value * Real{0} == 0)) return false;
+          }
+        }
+      }
+    }
+    return true;
+  }
+};
+
+}  // namespace
+}  // namespace CONVEXT_ISA_NAMESPACE
+}  // namespace convext
