@@ -7,6 +7,7 @@
 
 #include <atomic>
 
+#include "cpu/implicit_gemm/clear.h"
 #include "cpu/implicit_gemm/correlation.h"
 #include "cpu/implicit_gemm/micro_kernel.h"
 #include "cpu/implicit_gemm/patches.h"
@@ -85,14 +86,13 @@ class ChannelsInLanes {
   // the gradient of the output, patches hold zeros for terms that do not exist, and times infinity those
   // would be NaN.
   bool run(const Executor& executor) {
-    const int64_t planes =
-        c.rows.cover_all() && c.columns.cover_all() ? 0 : c.batch * c.groups * c.result_channels;
+    const int64_t rows = rows_to_clear(c);
     const int64_t tiles = c.tap_sets() * c.groups * plan.weight_tiles;
-    for_each_tile(executor, planes + tiles, [&](int64_t index, int) {
-      if (index < planes) {
-        clear_plane(index);
+    for_each_tile(executor, rows + tiles, [&](int64_t index, int) {
+      if (index < rows) {
+        clear_row(c, result, index);
       } else {
-        pack_weights(index - planes);
+        pack_weights(index - rows);
       }
     });
     if (!c.is_forward && has_non_finite_weight.load(std::memory_order_relaxed)) return false;
@@ -211,17 +211,6 @@ class ChannelsInLanes {
   Real* packed_tile(int64_t row_set, int64_t column_set, int64_t terms, int64_t group, int64_t tile) const {
     return packed_weights + plan.width * (c.groups * plan.weight_tiles * c.terms_before(row_set, column_set) +
                                           (group * plan.weight_tiles + tile) * terms);
-  }
-
-  void clear_plane(int64_t index) {
-    const int64_t channels = c.groups * c.result_channels;
-    T* plane =
-        result + index / channels * c.result_strides.batch + index % channels * c.result_strides.channel;
-    for (int64_t row = 0; row < c.rows.p.input; ++row) {
-      for (int64_t column = 0; column < c.columns.p.input; ++column) {
-        plane[row * c.result_strides.row + column * c.result_strides.column] = narrow<T>(Real{0});
-      }
-    }
   }
 
   void run_item(const Item& item, char* own) {

@@ -48,7 +48,12 @@ struct Correlation {
         rows(problem_rows(p), is_forward),
         columns(problem_columns(p), is_forward) {}
 
-  bool channels_are_innermost() const { return source_strides.channel == 1 && source_strides.column != 1; }
+  // (In a map of a single pixel channels are neighbours in either layout.)
+  bool channels_are_innermost() const {
+    const bool is_pixel =
+        is_forward ? rows.p.input * columns.p.input == 1 : rows.p.output * columns.p.output == 1;
+    return source_strides.channel == 1 && (source_strides.column != 1 || is_pixel);
+  }
 
   int64_t classes() const { return rows.count() * columns.count(); }
   int64_t most_pixels() const { return batch * rows.most_positions() * columns.most_positions(); }

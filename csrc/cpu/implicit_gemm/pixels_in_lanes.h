@@ -12,6 +12,7 @@
 #include <atomic>
 
 #include "cpu/implicit_gemm/band.h"
+#include "cpu/implicit_gemm/clear.h"
 #include "cpu/implicit_gemm/correlation.h"
 #include "cpu/implicit_gemm/micro_kernel.h"
 
@@ -156,9 +157,7 @@ class PixelsInLanes {
   // the gradient of the output, there are zeros for terms that do not exist, and times infinity those would be
   // NaN. Every weight that counts leaves its trace in a result, so results are looked at first.
   bool run(const Executor& executor) {
-    if (!c.rows.cover_all() || !c.columns.cover_all()) {
-      for_each_tile(executor, c.batch * c.groups * c.result_channels, [&](int64_t index, int) { clear_plane(index); });
-    }
+    for_each_tile(executor, rows_to_clear(c), [&](int64_t index, int) { clear_row(c, result, index); });
     if (plan.packs_weights) {
       for_each_tile(executor, c.tap_sets() * c.groups * c.result_channels,
                     [&](int64_t index, int) { pack_weights(index); });
@@ -453,17 +452,6 @@ class PixelsInLanes {
       if (contiguous) continue;
       for (x = 0; x < segment.length; ++x) {
         line[columns.result_position(segment.column + x) * strides.column] = narrow<T>(values[x]);
-      }
-    }
-  }
-
-  void clear_plane(int64_t index) {
-    const int64_t channels = c.groups * c.result_channels;
-    T* plane =
-        result + index / channels * c.result_strides.batch + index % channels * c.result_strides.channel;
-    for (int64_t row = 0; row < c.rows.p.input; ++row) {
-      for (int64_t column = 0; column < c.columns.p.input; ++column) {
-        plane[row * c.result_strides.row + column * c.result_strides.column] = narrow<T>(Real{0});
       }
     }
   }
