@@ -48,11 +48,14 @@ struct Correlation {
         rows(problem_rows(p), is_forward),
         columns(problem_columns(p), is_forward) {}
 
-  // (In a map of a single pixel channels are neighbours in either layout.)
-  bool channels_are_innermost() const {
-    const bool is_pixel =
+  // Whether vectors of channels are loaded and stored, or vectors of pixels. Maps of a single pixel have no
+  // vectors of pixels, and if it is the source's, its channels are neighbours in either layout.
+  bool prefers_channels_in_lanes() const {
+    const bool source_is_pixel =
         is_forward ? rows.p.input * columns.p.input == 1 : rows.p.output * columns.p.output == 1;
-    return source_strides.channel == 1 && (source_strides.column != 1 || is_pixel);
+    const bool result_is_pixel =
+        is_forward ? rows.p.output * columns.p.output == 1 : rows.p.input * columns.p.input == 1;
+    return source_strides.channel == 1 ? source_strides.column != 1 || source_is_pixel : result_is_pixel;
   }
 
   int64_t classes() const { return rows.count() * columns.count(); }

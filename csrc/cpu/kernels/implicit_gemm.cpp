@@ -14,7 +14,7 @@ namespace {
 // Vectors of channels are worth it if there are channels to fill them.
 template <class T>
 bool has_channels_in_lanes(const Correlation& correlation) {
-  return correlation.channels_are_innermost() && correlation.result_channels >= Vector<Compute<T>>::lanes;
+  return correlation.prefers_channels_in_lanes() && correlation.result_channels >= Vector<Compute<T>>::lanes;
 }
 
 template <class T>
