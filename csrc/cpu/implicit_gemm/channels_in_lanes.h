@@ -192,12 +192,17 @@ class ChannelsInLanes {
   }
 
   CONVEXT_INLINE void pack_lanes(Real* to, const T* from, int64_t channels) const {
-    if (channels == plan.width && c.weight_result_stride == 1) {
-      for (int64_t lane = 0; lane < channels; lane += lanes) store(to + lane, load_widened(from + lane));
-    } else {
-      for (int64_t lane = 0; lane < channels; ++lane) to[lane] = widen(from[lane * c.weight_result_stride]);
-      for (int64_t lane = channels; lane < plan.width; ++lane) to[lane] = 0;
+    int64_t lane = 0;
+    for (; lane + lanes <= channels; lane += lanes) {
+      if (c.weight_result_stride == 1) {
+        store(to + lane, load_widened(from + lane));
+        continue;
+      }
+      CONVEXT_UNROLL
+      for (int64_t k = 0; k < lanes; ++k) to[lane + k] = widen(from[(lane + k) * c.weight_result_stride]);
     }
+    for (; lane < channels; ++lane) to[lane] = widen(from[lane * c.weight_result_stride]);
+    for (; lane < plan.width; ++lane) to[lane] = 0;
   }
 
   static bool all_finite(const Real* values, int64_t count) {

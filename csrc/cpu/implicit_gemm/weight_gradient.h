@@ -87,8 +87,7 @@ struct WeightGradientPlan {
   int64_t chunks;
   int64_t blocks_of_chunk;
   int64_t channel_items;
-  int64_t inputs_of_item;
-  int64_t term_items;
+  int64_t inputs_of_item;  // at most
 
   int64_t partial_stride;
   int64_t patches_stride;
@@ -119,10 +118,10 @@ struct WeightGradientPlan {
     partial_stride = round_up(channels, lanes);
     channel_items = ceil_div(channels, channels_of_item);
     const int64_t most_inputs = (most_band - lanes) / larger(1, band.channel_stride);
-    inputs_of_item = terms_of_item / larger(1, taps);
-    if (!terms_fastest) inputs_of_item = smaller(inputs_of_item, most_inputs);
-    inputs_of_item = larger(1, smaller(input_channels, inputs_of_item));
-    term_items = terms_fastest ? ceil_div(terms, terms_of_item) : ceil_div(input_channels, inputs_of_item);
+    inputs_of_item =
+        larger(1, smaller(smaller(input_channels, most_inputs), terms_of_item / larger(1, taps)));
+    const int64_t term_items =
+        terms_fastest ? ceil_div(terms, terms_of_item) : ceil_div(input_channels, inputs_of_item);
 
     // Enough items for the threads of a large machine; few enough that the partial results stay small, and
     // that a chunk is much more work than adding it up.
@@ -195,12 +194,21 @@ class WeightGradientRun {
 
   void run(const Executor& executor) {
     if (plan.terms == 0 || plan.channels == 0) return;
-    const int64_t items = plan.chunks * p.groups * plan.term_items * plan.channel_items;
-    for_each_tile(executor, items, [&](int64_t index, int worker) {
+    // Terms do not depend on each other, so their items may follow the number of workers.
+    const int64_t all = plan.terms_fastest ? plan.terms : plan.input_channels;
+    const int64_t least = plan.terms_fastest ? Plan::terms_at_a_time : plan.tile_height;
+    terms_of_item = plan.terms_fastest ? Plan::terms_of_item : plan.inputs_of_item;
+    const int64_t others = plan.chunks * p.groups * plan.channel_items;
+    while (executor.workers > 1 && others * ceil_div(all, terms_of_item) < 2 * executor.workers &&
+           terms_of_item >= 2 * least) {
+      terms_of_item = round_up(ceil_div(smaller(all, terms_of_item), 2), least);
+    }
+    const int64_t term_items = ceil_div(all, terms_of_item);
+    for_each_tile(executor, others * term_items, [&](int64_t index, int worker) {
       const int64_t channel_item = index % plan.channel_items;
       index /= plan.channel_items;
-      const int64_t term_item = index % plan.term_items;
-      index /= plan.term_items;
+      const int64_t term_item = index % term_items;
+      index /= term_items;
       const int64_t group = index % p.groups;
       sum_item(index / p.groups, group, term_item, channel_item,
                scratch + plan.workers_offset + worker * plan.worker_bytes);
@@ -228,6 +236,7 @@ class WeightGradientRun {
   T* grad_weight;
   char* scratch;
   Real* partials;
+  int64_t terms_of_item = 1;  // of a band, input channels
 
   // [term][output channel]
   Real* partial(int64_t chunk, int64_t group) const {
@@ -285,8 +294,8 @@ class WeightGradientRun {
       TileOperands<Real> operands{input_block, 1,      a_terms,           output_block,
                                   b_terms,     pixels, plan.blocks.chain, {}};
       if (plan.terms_fastest) {
-        const int64_t first_term = term_item * Plan::terms_of_item;
-        const int64_t last_term = smaller(plan.terms, first_term + Plan::terms_of_item);
+        const int64_t first_term = term_item * terms_of_item;
+        const int64_t last_term = smaller(plan.terms, first_term + terms_of_item);
         for (int64_t k = 0; k < pixels; ++k) a_terms[k] = static_cast<int32_t>(k * plan.patches_stride);
         for (int64_t term = first_term; term < last_term; term += Plan::terms_at_a_time) {
           const int64_t terms = smaller(Plan::terms_at_a_time, last_term - term);
@@ -295,8 +304,8 @@ class WeightGradientRun {
                    b > first_block);
         }
       } else {
-        const int64_t first_input = term_item * plan.inputs_of_item;
-        const int64_t last_input = smaller(plan.input_channels, first_input + plan.inputs_of_item);
+        const int64_t first_input = term_item * terms_of_item;
+        const int64_t last_input = smaller(plan.input_channels, first_input + terms_of_item);
         sum_band(inputs, block, first_input, last_input - first_input, channels, operands, a_terms,
                  input_block, sums, b > first_block);
       }
@@ -342,10 +351,8 @@ class WeightGradientRun {
 
   // For the sum of no pixels.
   void clear_partial(Real* sums, int64_t term_item, int64_t channels) const {
-    const int64_t terms_of_item = plan.terms_fastest ? Plan::terms_of_item : plan.terms;
-    const int64_t first = plan.terms_fastest ? term_item * terms_of_item : 0;
-    if (!plan.terms_fastest && term_item > 0) return;
-    for (int64_t term = first; term < smaller(plan.terms, first + terms_of_item); ++term) {
+    if (term_item > 0) return;
+    for (int64_t term = 0; term < plan.terms; ++term) {
       for (int64_t o = 0; o < channels; o += lanes)
         store(sums + term * plan.partial_stride + o, zero<Real>());
     }
