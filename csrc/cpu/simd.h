@@ -5,6 +5,7 @@
 //   load(p), load(p, n)             unaligned; with n in [0, lanes]: the first n lanes, the others zero, and
 //   store(p, v), store(p, v, n)     nothing past element n is touched
 //   zero<T>(), broadcast(x)
+//   even_lanes(a, b)               lanes 0, 2, 4, ... of a, then those of b
 //   add(a, b), mul(a, b)
 //   fmadd(a, b, c)                  a * b + c, rounded once where the instruction set has it (all but SSE2)
 //   sum(v)                          lanes i and i + half are added, then the same with half as many, down to

@@ -1,7 +1,7 @@
-// Lines of the source in scratch, padding resolved, 16-bit types widened, each copied once for all the taps that
-// read it. Results that are neighbours along a row lie in the lanes of a vector, so for one tap a vector of
-// results reads consecutive elements of a line, and the next tap the same elements shifted: patches need not
-// be written out.
+// Lines of the source in scratch, padding resolved, 16-bit types widened, each copied once for all the taps
+// that read it. Results that are neighbours along a row lie in the lanes of a vector, so for one tap a vector
+// of results reads consecutive elements of a line, and the next tap the same elements shifted: patches need
+// not be written out.
 //
 // A stride splits positions into phases: result q and tap t read position q * stride + e(t), that is element
 // q + floor(e / stride) of the phase e mod stride. Each phase is a plane of its own, in which stride is 1.
@@ -22,11 +22,12 @@ struct BandAxis {
   const Axis& axis;
   int64_t first;
   int64_t count;
-  int64_t phases;     // that taps read
-  int64_t length;     // elements of a phase
+  int64_t phases;  // that taps read
+  int64_t length;  // elements of a phase
   int64_t least_shift;
 
-  BandAxis(const Axis& of, int64_t first_result, int64_t results) : axis(of), first(first_result), count(results) {
+  BandAxis(const Axis& of, int64_t first_result, int64_t results)
+      : axis(of), first(first_result), count(results) {
     const int64_t step = axis.step < 0 ? -axis.step : axis.step;
     int64_t a = axis.stride;
     int64_t b = step % axis.stride;
@@ -62,11 +63,12 @@ struct Band {
   int64_t pitch;
   int64_t channel_stride;
 
-  Band(const Axis& row_axis, const Axis& column_axis, int64_t first_row, int64_t row_count, int64_t first_column,
-       int64_t column_count)
+  Band(const Axis& row_axis, const Axis& column_axis, int64_t first_row, int64_t row_count,
+       int64_t first_column, int64_t column_count)
       : rows(row_axis, first_row, row_count), columns(column_axis, first_column, column_count) {
     pitch = columns.length;
-    channel_stride = rows.phases * columns.phases * rows.length * pitch;
+    // An odd number of cache lines (of floats), lest channels fall into a few sets of the cache.
+    channel_stride = (ceil_div(rows.phases * columns.phases * rows.length * pitch, 16) | 1) * 16;
   }
 
   int64_t places() const { return (rows.count - 1) * pitch + columns.count; }
@@ -88,24 +90,28 @@ inline int64_t band_source(const Axis& axis, int64_t position) {
   return position < first || position > last ? -1 : axis.resolve(position);
 }
 
-// Fills the band of `channels` channels of one image, and `slack` zeros behind it for lanes past the last place.
-// May write up to a vector further.
+// Fills the band of `channels` channels of one image, and `slack` zeros behind it for lanes past the last
+// place. May write up to a vector further.
 template <class T>
-void fill_band(const Band& band, const T* source, const ImageStrides& strides, int64_t channels, int64_t slack,
-               Compute<T>* target) {
+void fill_band(const Band& band, const T* source, const ImageStrides& strides, int64_t channels,
+               int64_t slack, Compute<T>* band_lines) {
   using Real = Compute<T>;
   constexpr int64_t lanes = Vector<Real>::lanes;
   const Axis& rows = band.rows.axis;
   const Axis& columns = band.columns.axis;
   const int64_t step = columns.stride * strides.column;
   const int64_t width = band.columns.length;
+  const int64_t line_of_cache = larger(1, 64 / static_cast<int64_t>(sizeof(T)) / larger(1, step));
+  const int64_t channels_ahead = larger(1, 8 / band.lines());
   for (int64_t channel = 0; channel < channels; ++channel, source += strides.channel) {
+    Real* target = band_lines + channel * band.channel_stride;
     for (int64_t row_phase = 0; row_phase < band.rows.phases; ++row_phase) {
       const int64_t first_row = band.rows.position(row_phase);
       for (int64_t column_phase = 0; column_phase < band.columns.phases; ++column_phase) {
         const int64_t first_column = band.columns.position(column_phase);
         const int64_t begin = Inside::first_at_least(columns.stride, -first_column, width);
-        const int64_t end = larger(begin, Inside::first_at_least(columns.stride, columns.source_size - first_column, width));
+        const int64_t end =
+            larger(begin, Inside::first_at_least(columns.stride, columns.source_size - first_column, width));
         const int64_t inside = (first_column + begin * columns.stride) * strides.column;
         for (int64_t line = 0; line < band.rows.length; ++line, target += width) {
           const int64_t row = band_source(rows, first_row + line * rows.stride);
@@ -114,6 +120,11 @@ void fill_band(const Band& band, const T* source, const ImageStrides& strides, i
             continue;
           }
           const T* from = source + row * strides.row;
+          // Planes are far apart, so the hardware does not foresee the next channels' lines.
+          if (channel + channels_ahead < channels) {
+            const T* const next = from + channels_ahead * strides.channel + inside;
+            for (int64_t x = 0; x < end - begin; x += line_of_cache) __builtin_prefetch(next + x * step);
+          }
           const auto pad = [&](int64_t first, int64_t last) {
             for (int64_t x = first; x < last; ++x) {
               const int64_t column = band_source(columns, first_column + x * columns.stride);
@@ -127,7 +138,8 @@ void fill_band(const Band& band, const T* source, const ImageStrides& strides, i
       }
     }
   }
-  for (int64_t x = 0; x < slack; x += lanes) store(target + x, zero<Real>());
+  for (int64_t x = 0; x < slack; x += lanes)
+    store(band_lines + channels * band.channel_stride + x, zero<Real>());
 }
 
 }  // namespace

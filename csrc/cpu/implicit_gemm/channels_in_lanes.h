@@ -1,8 +1,8 @@
-// Correlations whose source is contiguous along channels (channels_last): neighbouring result channels lie in the
-// lanes of a vector, and a tile is some result pixels times some vectors of channels, with k = (i, j, c). The
-// weights are packed once per call, in the order of k, widened. Then a work item is a block of result channels
-// for a strip of pixels, which may run across rows and images: it packs its patches block by block and feeds
-// them to the micro-kernel.
+// Correlations whose source is contiguous along channels (channels_last): neighbouring result channels lie in
+// the lanes of a vector, and a tile is some result pixels times some vectors of channels, with k = (i, j, c).
+// The weights are packed once per call, in the order of k, widened. Then a work item is a block of result
+// channels for a strip of pixels, which may run across rows and images: it packs its patches block by block
+// and feeds them to the micro-kernel.
 #pragma once
 
 #include <atomic>
@@ -71,8 +71,8 @@ struct ChannelsInLanesPlan {
 template <class T>
 class ChannelsInLanes {
  public:
-  ChannelsInLanes(const Correlation& correlation, const ChannelsInLanesPlan<T>& cut, const ConvProblem& problem,
-                 const ConvData& data, void* workspace)
+  ChannelsInLanes(const Correlation& correlation, const ChannelsInLanesPlan<T>& cut,
+                  const ConvProblem& problem, const ConvData& data, void* workspace)
       : c(correlation),
         plan(cut),
         source(static_cast<const T*>(c.is_forward ? data.input : data.output)),
@@ -192,12 +192,17 @@ class ChannelsInLanes {
   }
 
   CONVEXT_INLINE void pack_lanes(Real* to, const T* from, int64_t channels) const {
-    if (channels == plan.width && c.weight_result_stride == 1) {
-      for (int64_t lane = 0; lane < channels; lane += lanes) store(to + lane, load_widened(from + lane));
-    } else {
-      for (int64_t lane = 0; lane < channels; ++lane) to[lane] = widen(from[lane * c.weight_result_stride]);
-      for (int64_t lane = channels; lane < plan.width; ++lane) to[lane] = 0;
+    int64_t lane = 0;
+    for (; lane + lanes <= channels; lane += lanes) {
+      if (c.weight_result_stride == 1) {
+        store(to + lane, load_widened(from + lane));
+        continue;
+      }
+      CONVEXT_UNROLL
+      for (int64_t k = 0; k < lanes; ++k) to[lane + k] = widen(from[(lane + k) * c.weight_result_stride]);
     }
+    for (; lane < channels; ++lane) to[lane] = widen(from[lane * c.weight_result_stride]);
+    for (; lane < plan.width; ++lane) to[lane] = 0;
   }
 
   static bool all_finite(const Real* values, int64_t count) {
@@ -249,7 +254,7 @@ class ChannelsInLanes {
   void sum_item(const Patches<T>& patches, const Real* weights, const Target& target, Real* block, Real* sums,
                 int32_t* a_terms) {
     const int64_t terms = patches.terms();
-    const ReductionBlocks blocks(terms, c.is_forward ? Pass::forward : Pass::grad_input);
+    const ReductionBlocks blocks(terms);
     int32_t* const b_terms = a_terms + block_terms;
     for (int64_t k = 0; k < smaller(blocks.size, terms); ++k) {
       a_terms[k] = static_cast<int32_t>(k);
@@ -269,7 +274,8 @@ class ChannelsInLanes {
                                             tile_weights + channel * terms,
                                             b_terms,
                                             length,
-                                            blocks.chain};
+                                            blocks.chain,
+                                            {}};
           const int64_t pixels = smaller(plan.tile_height, target.pixels - pixel);
           micro_kernel_of<Real>(pixels, vectors)(operands, sums + pixel * plan.sums_stride + channel,
                                                  plan.sums_stride, b > 0);

@@ -2,14 +2,14 @@
 //
 //     result[n, m, pixel] = bias[m] + sum over k of weights[m, k] * patch[n, pixel, k]
 //
-// for each group and each class of positions (see axis.h; forward has one class). Described here by roles: what
-// is read, what is written.
+// for each group and each class of positions (see axis.h; forward has one class). Described here by roles:
+// what is read, what is written.
 //
-// Which of result pixels and result channels is spread over the lanes of a vector depends on the layout: pixels
-// where the source is contiguous along rows (pixels_in_lanes.h), channels where channels are contiguous
-// (channels_in_lanes.h), so that whole vectors are loaded and stored. Either way the order in which the terms of
-// an element are added follows from the shape and the layout, not from how the work is cut, nor from the batch
-// or the number of workers.
+// Which of result pixels and result channels is spread over the lanes of a vector depends on the layout:
+// pixels where the source is contiguous along rows (pixels_in_lanes.h), channels where channels are
+// contiguous (channels_in_lanes.h), so that whole vectors are loaded and stored. Either way the order in
+// which the terms of an element are added follows from the shape and the layout, not from how the work is
+// cut, nor from the batch or the number of workers.
 #pragma once
 
 #include "cpu/implicit_gemm/axis.h"

@@ -4,8 +4,8 @@
 //     a(row, k) = a[row * a_row + a_terms[k]],   b(k, column) = b[b_terms[k] + column]
 //
 // for one tile of rows x columns: chains of `chain` terms, each added up in a register in the order of k; the
-// chains in order; their sum to c. Every element of every result of the three passes is made here, by the same
-// operations in the same order wherever it lies in a tile.
+// chains in order; their sum to c. Every element of every result of the three passes is made here, by the
+// same operations in the same order wherever it lies in a tile.
 //
 // The tables of positions let both operands stay where they are: weights in their tensor, patches as shifted
 // views of lines that were copied once. A table costs one load for a whole row of products.
@@ -17,6 +17,18 @@ namespace convext {
 namespace CONVEXT_ISA_NAMESPACE {
 namespace {
 
+// What a later tile will read, to be fetched meanwhile: for each of `count` terms, `lines` pieces that are
+// `stride` numbers apart.
+template <class T>
+struct Ahead {
+  const T* base = nullptr;
+  const int32_t* terms = nullptr;
+  int64_t step = 1;  // of `terms` from one to the next
+  int64_t count = 0;
+  int64_t stride = 0;
+  int64_t lines = 0;
+};
+
 template <class T>
 struct TileOperands {
   const T* a;
@@ -26,6 +38,7 @@ struct TileOperands {
   const int32_t* b_terms;
   int64_t terms;
   int64_t chain;
+  Ahead<T> ahead;
 };
 
 template <class T>
@@ -39,9 +52,16 @@ void micro_kernel(const TileOperands<T>& operands, T* c, int64_t c_row, bool acc
   const int64_t a_row = operands.a_row;
   const int64_t terms = operands.terms;
   T chains[rows][vectors * lanes];
+  const Ahead<T>& ahead = operands.ahead;
+  int64_t fetched = 0;
   for (int64_t k = 0;;) {
     const bool is_first = k == 0;
     const int64_t end = smaller(terms, k + operands.chain);
+    // In proportion, so that the memory has time for each.
+    for (const int64_t due = end * ahead.count / larger(1, terms); fetched < due; ++fetched) {
+      const T* const from = ahead.base + ahead.terms[fetched * ahead.step];
+      for (int64_t line = 0; line < ahead.lines; ++line) __builtin_prefetch(from + line * ahead.stride);
+    }
     Vector<T> sum[rows][vectors];
     CONVEXT_UNROLL
     for (int r = 0; r < rows; ++r) {

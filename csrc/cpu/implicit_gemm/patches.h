@@ -1,7 +1,8 @@
 // The matrix of patches that a correlation multiplies the weights with, which never exists as a whole: one
-// row for each pixel of the result (n, y, x), one column for each term k of its sum: (c, i, j) where pixels are
-// packed side by side, as weights lie in contiguous tensors; (i, j, c) where channels are. Blocks of it are made in a worker's scratch when they are needed; that is where strides, dilation,
-// padding, layout and element type are dealt with, so that the micro-kernel knows of none of them.
+// row for each pixel of the result (n, y, x), one column for each term k of its sum: (c, i, j) where pixels
+// are packed side by side, as weights lie in contiguous tensors; (i, j, c) where channels are. Blocks of it
+// are made in a worker's scratch when they are needed; that is where strides, dilation, padding, layout and
+// element type are dealt with, so that the micro-kernel knows of none of them.
 #pragma once
 
 #include "cpu/implicit_gemm/axis.h"
@@ -146,7 +147,14 @@ struct Inside {
 template <class T>
 CONVEXT_INLINE void copy_widened(Compute<T>* target, const T* source, int64_t step, int64_t count) {
   constexpr int64_t lanes = Vector<Compute<T>>::lanes;
-  if (step != 1) {
+  if (step == 2) {
+    int64_t i = 0;
+    // Reads one element past the last one that it takes, which must have a successor.
+    for (; i + lanes < count; i += lanes) {
+      store(target + i, even_lanes(load_widened(source + 2 * i), load_widened(source + 2 * i + lanes)));
+    }
+    for (; i < count; ++i) target[i] = widen(source[2 * i]);
+  } else if (step != 1) {
     for (int64_t i = 0; i < count; ++i) target[i] = widen(source[i * step]);
   } else if (count >= lanes) {
     for (int64_t i = 0; i + lanes <= count; i += lanes) store(target + i, load_widened(source + i));
@@ -164,8 +172,8 @@ CONVEXT_INLINE void fill_zero(T* target, int64_t count) {
   for (; i < count; ++i) target[i] = 0;
 }
 
-// block[term][pixel], terms (c, i, j): pixels are neighbours, as they are in contiguous tensors. Pixels up to `width` that do
-// not exist are zero.
+// block[term][pixel], terms (c, i, j): pixels are neighbours, as they are in contiguous tensors. Pixels up to
+// `width` that do not exist are zero.
 template <class T>
 void pack_pixels_fastest(const Patches<T>& patches, int64_t first_pixel, int64_t pixels, int64_t width,
                          int64_t first_term, int64_t terms, Compute<T>* block, int64_t block_stride) {

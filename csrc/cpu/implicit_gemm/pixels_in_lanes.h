@@ -1,11 +1,12 @@
-// Correlations whose source is contiguous along rows: neighbouring results of a row lie in the lanes of a vector,
-// and a tile is some result channels times some vectors of results, with k = (c, i, j).
+// Correlations whose source is contiguous along rows: neighbouring results of a row lie in the lanes of a
+// vector, and a tile is some result channels times some vectors of results, with k = (c, i, j).
 //
-// A work item is a strip of results for a block of result channels; a strip's source is, whichever is cheapest,
-// - the tensor itself, where a 1x1 kernel reads it as it lies;
+// A work item is a strip of results for a block of result channels; a strip's source is, whichever is
+// cheaper,
 // - a band of lines (see band.h);
-// - a matrix of patches (see patches.h), which fits any positions: borders, lines too long for a band, and
-//   strips that run across rows and images of small maps.
+// - a matrix of patches (see patches.h), which fits any positions: borders, and strips that run across rows
+// and
+//   images of small maps.
 // Weights are read where they lie, too, but for 16-bit types, which are widened once.
 #pragma once
 
@@ -20,12 +21,10 @@ namespace convext {
 namespace CONVEXT_ISA_NAMESPACE {
 namespace {
 
-enum class StripSource { tensor, band, patches };
-
 // How the results of one class are cut into strips.
 struct Strips {
-  StripSource source;
-  int64_t size;     // places; for a band, rows
+  bool is_band;     // or patches
+  int64_t size;     // rows of a band; pixels of patches
   int64_t columns;  // for a band
   int64_t across;   // for a band: strips beside each other
   int64_t count;    // of an image; for patches, of the batch
@@ -65,7 +64,8 @@ struct PixelsInLanesPlan {
     tiles_of_item = smaller(tiles, ceil_div(channels_of_item, width));
     places = larger(2 * slack, smaller(most_places, most_sums / (tiles_of_item * width))) / lanes * lanes;
     patches_stride = sums_stride = spread_stride<Real>(places);
-    packs_weights = !std::is_same_v<T, Real> || is_far(c.weight_source_stride) || is_far(c.weight_result_stride);
+    packs_weights =
+        !std::is_same_v<T, Real> || is_far(c.weight_source_stride) || is_far(c.weight_result_stride);
 
     Carver shared;
     if (packs_weights) shared.take(c.groups * channels * c.terms_before(c.rows.tap_sets(), 0), sizeof(Real));
@@ -92,48 +92,57 @@ struct PixelsInLanesPlan {
   }
 
   // Chooses by a rough count of cycles for each result; any choice gives the same bits.
-  Strips cut(const Axis& rows, const Axis& columns, bool reads_tensor) const {
+  Strips cut(const Axis& rows, const Axis& columns) const {
     const int64_t pixels = rows.count * columns.count;
     const int64_t taps = rows.taps * columns.taps;
     const double terms = static_cast<double>(taps * c.source_channels);
-    const double products = terms * static_cast<double>(c.result_channels) / 2;  // of a vector of results
+    const double channel_tiles = static_cast<double>(smaller(tiles, tiles_of_item));
+    // A strip of that many vectors: the products, in tiles of which small ones wait for the latency; its
+    // weights, which come from the L2 cache or from further away; and the copying, done again for each block
+    // of channels.
     const auto cost_of = [&](int64_t vectors, double copying, double results) {
-      return (static_cast<double>(vectors) * products + copying) / results;
+      const int64_t most = tile_vectors(width);
+      const int64_t pixel_tiles = ceil_div(vectors, most);
+      const double products = static_cast<double>(larger(8 * pixel_tiles, vectors * width)) / 2;
+      return (terms * channel_tiles * (products + static_cast<double>(width) / 4) + copying) / results;
     };
 
     const int64_t all_pixels = c.batch * pixels;
     const int64_t patch_strips = larger(1, ceil_div(all_pixels, places));
     const int64_t size = larger(lanes, round_up(ceil_div(all_pixels, patch_strips), lanes));
     const int64_t count = ceil_div(all_pixels, size);
-    Strips best{StripSource::patches, size, 0, 1, count, count};
+    Strips best{false, size, 0, 1, count, count};
     if (rows.is_border || columns.is_border || pixels == 0) return best;
     const double segments = static_cast<double>(size) / static_cast<double>(columns.count) + 1.5;
     double least = cost_of(size / lanes, terms * (segments * 20 + 2.0 * static_cast<double>(size / lanes)),
                            static_cast<double>(smaller(size, all_pixels)));
 
-    if (reads_tensor) {
-      const int64_t strips = ceil_div(pixels, places);
-      const int64_t length = smaller(pixels, round_up(ceil_div(pixels, strips), lanes));
-      const int64_t of_image = ceil_div(pixels, length);
-      const double cost = cost_of(ceil_div(length, lanes), 0, static_cast<double>(length));
-      if (cost <= least) return {StripSource::tensor, length, 0, 1, of_image, c.batch * of_image};
-    }
-
+    const int64_t channels = channels_of_block(taps);
+    const auto fits = [&](const Band& band) {
+      return band.places() <= places && channels * band.channel_stride + slack <= most_band;
+    };
     int64_t across = ceil_div(columns.count, places);
-    const int64_t piece = across == 1 ? columns.count : round_up(ceil_div(columns.count, across), lanes);
+    int64_t piece = columns.count;
+    while (true) {
+      if (across > 1) piece = round_up(ceil_div(columns.count, across), lanes);
+      if (fits(Band(rows, columns, 0, 1, 0, piece))) break;
+      if (piece <= lanes) return best;
+      ++across;
+    }
     across = ceil_div(columns.count, piece);
     for (int64_t height = 1; height <= smaller(rows.count, places); ++height) {
       const int64_t down = ceil_div(rows.count, height);
       if (height != ceil_div(rows.count, down)) continue;  // as many strips as with fewer rows
       const Band band(rows, columns, 0, height, 0, piece);
-      if (band.places() > places || channels_of_block(taps) * band.channel_stride + slack > most_band) break;
-      const double gather = columns.stride * c.source_strides.column == 1 ? 2.0 / lanes : 1.0;
+      if (!fits(band)) break;
+      const double gather = columns.stride * c.source_strides.column <= 2 ? 2.0 / lanes : 1.0;
       const double copying = static_cast<double>(c.source_channels * band.lines()) *
                              (18 + gather * static_cast<double>(band.pitch));
-      const double cost = cost_of(ceil_div(band.places(), lanes), copying, static_cast<double>(height * piece));
+      const double cost =
+          cost_of(ceil_div(band.places(), lanes), copying, static_cast<double>(height * piece));
       if (cost < least) {
         least = cost;
-        best = {StripSource::band, height, piece, across, down * across, c.batch * down * across};
+        best = {true, height, piece, across, down * across, c.batch * down * across};
       }
     }
     return best;
@@ -154,8 +163,8 @@ class PixelsInLanes {
         scratch(static_cast<char*>(workspace)) {}
 
   // False, with nothing usable written, where a weight of an input gradient is not finite. Past the edge of
-  // the gradient of the output, there are zeros for terms that do not exist, and times infinity those would be
-  // NaN. Every weight that counts leaves its trace in a result, so results are looked at first.
+  // the gradient of the output, there are zeros for terms that do not exist, and times infinity those would
+  // be NaN. Every weight that counts leaves its trace in a result, so results are looked at first.
   bool run(const Executor& executor) {
     for_each_tile(executor, rows_to_clear(c), [&](int64_t index, int) { clear_row(c, result, index); });
     if (plan.packs_weights) {
@@ -189,12 +198,18 @@ class PixelsInLanes {
     int64_t group;
     int64_t first_channel;  // in the group
     int64_t channels;
-    int64_t image;          // but for patches
-    int64_t first;          // place, or row of a band
-    int64_t first_column;   // of a band
+    int64_t image;         // but for patches
+    int64_t first;         // place, or row of a band
+    int64_t first_column;  // of a band
     int64_t places;
-    int64_t tail_begin;  // places from here on were computed `tail_shift` places further on
-    int64_t tail_shift;
+  };
+
+  // Where a tile's results go.
+  struct Target {
+    T* first;  // of the tile's first channel
+    int64_t channels;
+    int64_t place;  // of the strip
+    int64_t end;
   };
 
   const Correlation& c;
@@ -216,10 +231,8 @@ class PixelsInLanes {
     patches.rows = c.rows.at(row_class);
     patches.columns = c.columns.at(column_class);
     const bool result_is_flat = c.result_strides.row == patches.columns.count * c.result_strides.column;
-    const bool is_flat = result_is_flat && flatten(patches);
-    const bool reads_tensor = std::is_same_v<T, Real> && is_flat && patches.columns.count >= lanes &&
-                              c.source_strides.column == 1 && !Plan::is_far(c.source_strides.channel);
-    work.strips = plan.cut(patches.rows, patches.columns, reads_tensor);
+    if (result_is_flat) flatten(patches);
+    work.strips = plan.cut(patches.rows, patches.columns);
     work.row_set = c.rows.tap_set_of(row_class);
     work.column_set = c.columns.tap_set_of(column_class);
     work.terms = patches.terms();
@@ -251,8 +264,9 @@ class PixelsInLanes {
       const int64_t block = index % work->channel_blocks;
       item.group = index / work->channel_blocks;
       item.first_channel = block * plan.tiles / work->channel_blocks * plan.width;
-      item.channels = smaller((block + 1) * plan.tiles / work->channel_blocks * plan.width, c.result_channels) -
-                      item.first_channel;
+      item.channels =
+          smaller((block + 1) * plan.tiles / work->channel_blocks * plan.width, c.result_channels) -
+          item.first_channel;
       item.image = strip / work->strips.count;
       const int64_t of_image = strip % work->strips.count;
       item.first = of_image / work->strips.across * work->strips.size;
@@ -270,27 +284,14 @@ class PixelsInLanes {
     patches.source += item.group * c.source_channels * c.source_strides.channel;
     const Axis& rows = patches.rows;
     const Axis& columns = patches.columns;
-    const bool is_band = work.strips.source == StripSource::band;
+    const bool is_band = work.strips.is_band;
     const Band band(rows, columns, is_band ? item.first : 0,
                     is_band ? smaller(work.strips.size, rows.count - item.first) : 1, item.first_column,
                     is_band ? smaller(work.strips.columns, columns.count - item.first_column) : 1);
-    switch (work.strips.source) {
-      case StripSource::patches:
-        item.places = smaller(work.strips.size, patches.pixels() - item.first);
-        break;
-      case StripSource::tensor:
-        item.places = smaller(work.strips.size, columns.count - item.first);
-        break;
-      case StripSource::band:
-        item.places = band.places();
-        break;
-    }
-    item.tail_begin = item.places;
-    item.tail_shift = 0;
-    if (bias != nullptr) start_with_bias(item, sums);
+    item.places = is_band ? band.places() : smaller(work.strips.size, patches.pixels() - item.first);
 
     const int64_t taps = rows.taps * columns.taps;
-    const ReductionBlocks blocks(work.terms, c.is_forward ? Pass::forward : Pass::grad_input);
+    const ReductionBlocks blocks(work.terms);
     for (int64_t b = 0; b < blocks.count; ++b) {
       const int64_t first = blocks.first(b);
       const int64_t length = blocks.length(b);
@@ -301,28 +302,21 @@ class PixelsInLanes {
       operands.a_terms = a_terms;
       operands.b_terms = b_terms;
       set_weights(work, item, first, length, a_terms, operands);
-      const T* image = patches.source + item.image * c.source_strides.batch + first_channel * c.source_strides.channel;
-      switch (work.strips.source) {
-        case StripSource::patches:
-          pack_pixels_fastest(patches, item.first, item.places, round_up(item.places, lanes), first, length, local,
-                              plan.patches_stride);
-          for (int64_t k = 0; k < length; ++k) b_terms[k] = static_cast<int32_t>(k * plan.patches_stride);
-          operands.b = local;
-          break;
-        case StripSource::band:
-          fill_band(band, image, c.source_strides, ceil_div(first + length, taps) - first_channel, Plan::slack, local);
-          fill_terms(b_terms, rows.taps, columns.taps, first, length, band.channel_stride,
-                     [&](int64_t i, int64_t j) { return band.at(i, j); });
-          operands.b = local;
-          break;
-        case StripSource::tensor:
-          for (int64_t k = 0; k < length; ++k) b_terms[k] = static_cast<int32_t>(k * c.source_strides.channel);
-          if constexpr (std::is_same_v<T, Real>) operands.b = image + item.first;
-          break;
+      operands.b = local;
+      if (is_band) {
+        const T* first_line =
+            patches.source + item.image * c.source_strides.batch + first_channel * c.source_strides.channel;
+        fill_band(band, first_line, c.source_strides, ceil_div(first + length, taps) - first_channel,
+                  Plan::slack, local);
+        fill_terms(b_terms, rows.taps, columns.taps, first, length, band.channel_stride,
+                   [&](int64_t i, int64_t j) { return band.at(i, j); });
+      } else {
+        pack_pixels_fastest(patches, item.first, item.places, round_up(item.places, lanes), first, length,
+                            local, plan.patches_stride);
+        for (int64_t k = 0; k < length; ++k) b_terms[k] = static_cast<int32_t>(k * plan.patches_stride);
       }
-      multiply(operands, work.strips.source == StripSource::tensor, item, sums, b > 0 || bias != nullptr);
+      multiply(operands, work, patches, band, item, sums, b);
     }
-    store_item(work, patches, band, item, sums);
   }
 
   // table[k] = where term first + k reads, counted from the first channel among them.
@@ -344,7 +338,8 @@ class PixelsInLanes {
   void set_weights(const ClassWork& work, const Item& item, int64_t first, int64_t length, int32_t* table,
                    TileOperands<Real>& operands) const {
     if (plan.packs_weights) {
-      operands.a = packed_weights(work.row_set, work.column_set, work.terms, item.group, item.first_channel) + first;
+      operands.a =
+          packed_weights(work.row_set, work.column_set, work.terms, item.group, item.first_channel) + first;
       operands.a_row = work.terms;
       for (int64_t k = 0; k < length; ++k) table[k] = static_cast<int32_t>(k);
       return;
@@ -356,87 +351,100 @@ class PixelsInLanes {
       operands.a = weight + item.group * c.weight_group_stride + item.first_channel * c.weight_result_stride +
                    first_channel * c.weight_source_stride;
       operands.a_row = c.weight_result_stride;
-      fill_terms(table, row_taps, column_taps, first, length, c.weight_source_stride, [&](int64_t i, int64_t j) {
-        return c.rows.tap(work.row_set, i) * c.weight_strides.row +
-               c.columns.tap(work.column_set, j) * c.weight_strides.column;
-      });
+      fill_terms(table, row_taps, column_taps, first, length, c.weight_source_stride,
+                 [&](int64_t i, int64_t j) {
+                   return c.rows.tap(work.row_set, i) * c.weight_strides.row +
+                          c.columns.tap(work.column_set, j) * c.weight_strides.column;
+                 });
     }
   }
 
-  // sums[channel][place]. Where the source is the tensor itself, a tile must not reach past the strip: the last
-  // one is moved back, and its results are found that many places further on.
-  void multiply(TileOperands<Real> operands, bool reads_tensor, Item& item, Real* sums, bool accumulate) const {
+  // sums[channel][place]; of a single block, only one tile of them at a time.
+  void multiply(TileOperands<Real> operands, const ClassWork& work, const Patches<T>& patches,
+                const Band& band, const Item& item, Real* sums, int64_t block) {
+    const ReductionBlocks blocks(work.terms);
+    const bool is_last = block + 1 == blocks.count;
     const int64_t vectors = ceil_div(item.places, lanes);
-    int64_t most = tile_vectors(plan.width);
-    if (reads_tensor) most = smaller(most, item.places / lanes);
-    const int64_t pixel_tiles = ceil_div(vectors, most);
+    const int64_t pixel_tiles = ceil_div(vectors, tile_vectors(plan.width));
     const int64_t channel_tiles = ceil_div(item.channels, plan.width);
     const bool channels_inside = item.places >= item.channels;
     const Real* const a = operands.a;
     const Real* const b = operands.b;
+    const int64_t first_channel = item.group * c.result_channels + item.first_channel;
     for (int64_t index = 0; index < pixel_tiles * channel_tiles; ++index) {
       const int64_t pixel_tile = channels_inside ? index / channel_tiles : index % pixel_tiles;
-      const int64_t channel = (channels_inside ? index % channel_tiles : index / pixel_tiles) * plan.width;
+      const int64_t channel_tile = channels_inside ? index % channel_tiles : index / pixel_tiles;
+      const int64_t channel = channel_tile * plan.width;
       const int64_t first = pixel_tile * vectors / pixel_tiles;
       const int64_t count = (pixel_tile + 1) * vectors / pixel_tiles - first;
-      int64_t place = first * lanes;
-      if (reads_tensor && place + count * lanes > item.places) {
-        item.tail_begin = place;
-        place = item.places - count * lanes;
-        item.tail_shift = item.tail_begin - place;
-      }
+      const int64_t place = first * lanes;
       operands.a = a + channel * operands.a_row;
       operands.b = b + place;
-      const int64_t tile_channels = smaller(plan.width, item.channels - channel);
-      micro_kernel_of<Real>(tile_channels, count)(operands, sums + channel * plan.sums_stride + first * lanes,
-                                                  plan.sums_stride, accumulate);
+      operands.ahead = Ahead<Real>{};
+      if (!channels_inside && channel_tile + 1 < channel_tiles) {
+        fetch_slice(operands, pixel_tile, pixel_tiles, operands.a + plan.width * operands.a_row,
+                    operands.a_terms, 8, operands.a_row,
+                    smaller(plan.width, item.channels - channel - plan.width));
+      }
+      const int64_t channels = smaller(plan.width, item.channels - channel);
+      const bool is_single = blocks.count == 1;
+      Real* const to = is_single ? sums : sums + channel * plan.sums_stride + first * lanes;
+      if (block == 0 && bias != nullptr) start_with_bias(first_channel + channel, channels, count, to);
+      micro_kernel_of<Real>(channels, count)(operands, to, plan.sums_stride, block > 0 || bias != nullptr);
+      if (is_last) {
+        const Target target{result + (first_channel + channel) * c.result_strides.channel, channels, place,
+                            smaller(item.places, place + count * lanes)};
+        store_tile(work, patches, band, item, target, to);
+      }
     }
   }
 
-  void start_with_bias(const Item& item, Real* sums) const {
-    const T* const first = bias + item.group * c.result_channels + item.first_channel;
-    for (int64_t m = 0; m < item.channels; ++m) {
-      const Vector<Real> value = broadcast(widen(first[m]));
-      Real* line = sums + m * plan.sums_stride;
-      for (int64_t place = 0; place < item.places; place += lanes) store(line + place, value);
+  // Has a tile fetch the `part`-th of `parts` of another tile's operand.
+  static void fetch_slice(TileOperands<Real>& operands, int64_t part, int64_t parts, const Real* base,
+                          const int32_t* terms, int64_t step, int64_t stride, int64_t lines) {
+    const int64_t all = ceil_div(operands.terms, step);
+    const int64_t first = part * all / parts;
+    operands.ahead = {base, terms + first * step, step, (part + 1) * all / parts - first, stride, lines};
+  }
+
+  void start_with_bias(int64_t first_channel, int64_t channels, int64_t vectors, Real* sums) const {
+    for (int64_t m = 0; m < channels; ++m) {
+      const Vector<Real> value = broadcast(widen(bias[first_channel + m]));
+      for (int64_t v = 0; v < vectors; ++v) store(sums + m * plan.sums_stride + v * lanes, value);
     }
   }
 
-  void store_item(const ClassWork& work, const Patches<T>& patches, const Band& band, const Item& item,
-                  const Real* sums) {
-    T* const first =
-        result + (item.group * c.result_channels + item.first_channel) * c.result_strides.channel;
+  void store_tile(const ClassWork& work, const Patches<T>& patches, const Band& band, const Item& item,
+                  const Target& target, const Real* sums) {
     // Zero as long as all results are finite: 0 * finite is 0, anything else is NaN.
     Vector<Real> trace = zero<Real>();
     const auto store_segment = [&](const Segment& segment) {
-      store_line(patches, segment, first, item.channels, sums, trace);
+      store_line(patches, segment, target, sums, trace);
     };
-    switch (work.strips.source) {
-      case StripSource::patches:
-        for_each_segment(patches.rows.count, patches.columns.count, item.first, item.places, store_segment);
-        break;
-      case StripSource::band:
-        for (int64_t row = 0; row < band.rows.count; ++row) {
-          store_segment({item.image, item.first + row, item.first_column, band.columns.count, row * band.pitch});
-        }
-        break;
-      case StripSource::tensor:
-        store_segment({item.image, 0, item.first, item.tail_begin, 0});
-        store_segment({item.image, 0, item.first + item.tail_begin, item.places - item.tail_begin,
-                       item.tail_begin + item.tail_shift});
-        break;
+    if (!work.strips.is_band) {
+      for_each_segment(patches.rows.count, patches.columns.count, item.first + target.place,
+                       target.end - target.place, store_segment);
+    } else {
+      for (int64_t row = target.place / band.pitch; row * band.pitch < target.end; ++row) {
+        const int64_t begin = larger(target.place, row * band.pitch);
+        const int64_t end = smaller(target.end, row * band.pitch + band.columns.count);
+        if (begin >= end) continue;
+        store_segment({item.image, item.first + row, item.first_column + begin - row * band.pitch,
+                       end - begin, begin - target.place});
+      }
     }
     if (!c.is_forward && !(sum(trace) == 0)) has_non_finite_result.store(true, std::memory_order_relaxed);
   }
 
-  CONVEXT_INLINE void store_line(const Patches<T>& patches, const Segment& segment, T* first, int64_t channels,
+  CONVEXT_INLINE void store_line(const Patches<T>& patches, const Segment& segment, const Target& target,
                                  const Real* sums, Vector<Real>& trace) const {
     const ImageStrides& strides = c.result_strides;
     const Axis& columns = patches.columns;
     const bool contiguous = strides.column == 1 && columns.spacing == 1 && !columns.is_border;
-    T* line = first + segment.image * strides.batch + patches.rows.result_position(segment.row) * strides.row +
+    T* line = target.first + segment.image * strides.batch +
+              patches.rows.result_position(segment.row) * strides.row +
               (contiguous ? columns.result_position(segment.column) : 0);
-    for (int64_t m = 0; m < channels; ++m, line += strides.channel) {
+    for (int64_t m = 0; m < target.channels; ++m, line += strides.channel) {
       const Real* const values = sums + m * plan.sums_stride + segment.begin;
       int64_t x = 0;
       for (; x + lanes <= segment.length; x += lanes) {
@@ -466,7 +474,8 @@ class PixelsInLanes {
     const int64_t row_set = index / c.columns.tap_sets();
     const int64_t row_taps = c.rows.taps_of_set(row_set);
     const int64_t column_taps = c.columns.taps_of_set(column_set);
-    Real* to = packed_weights(row_set, column_set, row_taps * column_taps * c.source_channels, group, channel);
+    Real* to =
+        packed_weights(row_set, column_set, row_taps * column_taps * c.source_channels, group, channel);
     const T* from = weight + group * c.weight_group_stride + channel * c.weight_result_stride;
     for (int64_t k = 0; k < c.source_channels; ++k, from += c.weight_source_stride) {
       for (int64_t i = 0; i < row_taps; ++i) {
@@ -478,7 +487,8 @@ class PixelsInLanes {
     }
   }
 
-  Real* packed_weights(int64_t row_set, int64_t column_set, int64_t terms, int64_t group, int64_t channel) const {
+  Real* packed_weights(int64_t row_set, int64_t column_set, int64_t terms, int64_t group,
+                       int64_t channel) const {
     return reinterpret_cast<Real*>(scratch) +
            c.groups * c.result_channels * c.terms_before(row_set, column_set) +
            (group * c.result_channels + channel) * terms;

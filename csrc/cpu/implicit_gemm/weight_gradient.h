@@ -2,15 +2,18 @@
 //
 //     gradient[term][o] = sum over pixels (n, y, x) of patch[pixel][term] * grad_output[pixel][o]
 //
-// with terms (i, j, c) or (c, i, j). Output channels are spread over the lanes, so the patches are used in whichever of
-// the two orders packing makes from whole vectors, and only the gradient of the output, the smaller of the
-// two, may have to be transposed while packing.
+// with terms (i, j, c). Output channels are spread over the lanes, and only the gradient of the output, the
+// smaller of the two, may have to be transposed while packing. The rows of a tile are terms: of contiguous
+// inputs, channels of a band of lines (see band.h) that every tap reads shifted, or taps where there are
+// fewer channels; of channels_last inputs, columns of a matrix of patches.
 //
-// The sum runs over all pixels of the batch. It is cut into blocks of at most 256 pixels, and the blocks into
-// chunks, each summed into a partial result of its own, so that there is work for many threads where the
-// result is small. Both cuts depend on the shape alone, and the chunks are added in order.
+// The sum runs over all pixels of the batch. It is cut into blocks of whole rows, or of pieces of long ones,
+// and the blocks into chunks, each summed into a partial result of its own, so that there is work for many
+// threads where the result is small. Both cuts depend on the shape and layout alone, and the chunks are added
+// in order.
 #pragma once
 
+#include "cpu/implicit_gemm/band.h"
 #include "cpu/implicit_gemm/micro_kernel.h"
 #include "cpu/implicit_gemm/patches.h"
 
@@ -18,78 +21,162 @@ namespace convext {
 namespace CONVEXT_ISA_NAMESPACE {
 namespace {
 
+// The pixels of the batch, cut into blocks that lie in one image.
+struct PixelBlocks {
+  struct Block {
+    int64_t image;
+    int64_t row;
+    int64_t column;
+    int64_t rows;
+    int64_t columns;
+  };
+
+  int64_t height;
+  int64_t width;
+  int64_t rows;     // of a block
+  int64_t columns;  // of a block: all, or a piece of one row
+  int64_t across;
+  int64_t of_image;
+  int64_t count;
+  int64_t chain;
+
+  PixelBlocks(int64_t batch, int64_t image_height, int64_t image_width)
+      : height(image_height), width(image_width) {
+    const SumShape shape = sum_shape(batch * height * width, Pass::grad_weight);
+    const int64_t most = larger(1, shape.block);
+    across = larger(1, ceil_div(width, most));
+    columns = larger(1, ceil_div(width, across));
+    rows = across > 1 ? 1 : larger(1, smaller(height, most / columns));
+    rows = larger(1, ceil_div(height, larger(1, ceil_div(height, rows))));
+    of_image = ceil_div(height, rows) * ceil_div(width, columns);
+    across = ceil_div(width, columns);
+    count = batch * of_image;
+    chain = ceil_div(rows * columns, ceil_div(rows * columns, shape.chain));
+  }
+
+  int64_t most_pixels() const { return rows * columns; }
+  Block at(int64_t block) const {
+    const int64_t row = block % of_image / larger(1, across) * rows;
+    const int64_t column = block % of_image % larger(1, across) * columns;
+    return {block / of_image, row, column, smaller(rows, height - row), smaller(columns, width - column)};
+  }
+};
+
 // How the gradient of the weight is cut, and the workspace that it needs.
 template <class T>
 struct WeightGradientPlan {
   using Real = Compute<T>;
   static constexpr int64_t lanes = Vector<Real>::lanes;
-  static constexpr int64_t tile_height = tile_rows(2);
-  static constexpr int64_t tile_width = 2 * lanes;
   // Terms that are packed at a time, next to the output channels of an item: both stay in the L2 cache.
   static constexpr int64_t terms_at_a_time = 48;
   static constexpr int64_t channels_of_item = 512 / sizeof(Real);
   static constexpr int64_t terms_of_item = 576;
-  static_assert(terms_at_a_time % tile_height == 0 && terms_of_item % terms_at_a_time == 0, "whole tiles");
-  static_assert(channels_of_item % tile_width == 0, "whole tiles");
+  static constexpr int64_t most_band = 160 * 1024 / sizeof(Real);
 
-  bool terms_fastest;  // in a block of patches: channels_last
+  bool terms_fastest;  // channels_last: patches instead of a band
+  Axis rows;
+  Axis columns;
+  int64_t input_channels;  // of one group
+  int64_t taps;
   int64_t terms;
   int64_t channels;  // output channels of one group
-  ReductionBlocks blocks;
+  bool rows_are_taps;
+  int64_t tile_height;
+  int64_t tile_width;
+  PixelBlocks blocks;
   int64_t chunks;
   int64_t blocks_of_chunk;
   int64_t channel_items;
-  int64_t term_items;
+  int64_t inputs_of_item;  // at most
 
-  int64_t partial_rows;
   int64_t partial_stride;
   int64_t patches_stride;
   int64_t outputs_stride;
 
   int64_t partials_offset;
   int64_t workers_offset;
-  int64_t patches_offset;  // in a worker's part
+  int64_t inputs_offset;  // in a worker's part
   int64_t outputs_offset;
   int64_t terms_offset;
   int64_t worker_bytes;
 
   explicit WeightGradientPlan(const ConvProblem& p)
       : terms_fastest(p.input_strides.channel == 1 && p.input_strides.column != 1),
-        terms(in_channels_per_group(p) * p.kernel.height * p.kernel.width),
+        rows(AxisClasses(problem_rows(p), true).at(0)),
+        columns(AxisClasses(problem_columns(p), true).at(0)),
+        input_channels(in_channels_per_group(p)),
+        taps(p.kernel.height * p.kernel.width),
+        terms(input_channels * taps),
         channels(out_channels_per_group(p)),
-        blocks(p.batch * p.output.height * p.output.width, p.pass) {
-    partial_rows = round_up(terms, tile_height);
+        blocks(cut_pixels(p, rows, columns)) {
+    // Of a whole block; one at the lower edge is no larger.
+    const Band band(rows, columns, 0, blocks.rows, 0, blocks.columns);
+    const int64_t taps_of_phase = ceil_div(columns.taps, band.columns.phases);
+    rows_are_taps = !terms_fastest && input_channels < taps_of_phase;
+    choose_tile(terms_fastest ? terms_at_a_time : larger(input_channels, rows_are_taps ? taps_of_phase : 1));
+
     partial_stride = round_up(channels, lanes);
     channel_items = ceil_div(channels, channels_of_item);
-    term_items = ceil_div(terms, terms_of_item);
+    const int64_t most_inputs = (most_band - lanes) / larger(1, band.channel_stride);
+    inputs_of_item =
+        larger(1, smaller(smaller(input_channels, most_inputs), terms_of_item / larger(1, taps)));
+    const int64_t term_items =
+        terms_fastest ? ceil_div(terms, terms_of_item) : ceil_div(input_channels, inputs_of_item);
 
     // Enough items for the threads of a large machine; few enough that the partial results stay small, and
     // that a chunk is much more work than adding it up.
     constexpr int64_t wanted_items = 48;
-    constexpr int64_t least_blocks = 4;
+    constexpr int64_t least_pixels = 768;
     constexpr int64_t most_numbers = int64_t{1} << 22;
     const int64_t items = larger(1, p.groups * channel_items * term_items);
-    const int64_t numbers = larger(1, p.groups * partial_rows * partial_stride);
+    const int64_t numbers = larger(1, p.groups * terms * partial_stride);
+    const int64_t least_blocks = ceil_div(least_pixels, blocks.most_pixels());
     chunks = smaller(ceil_div(wanted_items, items), blocks.count / least_blocks);
     chunks = larger(1, smaller(chunks, most_numbers / numbers));
     blocks_of_chunk = ceil_div(blocks.count, chunks);
-    chunks = ceil_div(blocks.count, blocks_of_chunk);
+    chunks = larger(1, ceil_div(blocks.count, larger(1, blocks_of_chunk)));
 
-    const int64_t packed_terms = smaller(terms_at_a_time, partial_rows);
-    const int64_t packed_channels = smaller(channels_of_item, partial_stride);
-    outputs_stride = spread_stride<Real>(packed_channels);
-    patches_stride = spread_stride<Real>(terms_fastest ? packed_terms : blocks.size);
+    const int64_t pixels = blocks.most_pixels();
+    outputs_stride = spread_stride<Real>(smaller(channels_of_item, partial_stride));
+    patches_stride = spread_stride<Real>(smaller(terms_at_a_time, terms));
     Carver shared;
     partials_offset = shared.take(chunks * numbers, sizeof(Real));
     workers_offset = shared.bytes;
     Carver own;
-    patches_offset = own.take((terms_fastest ? blocks.size : packed_terms) * patches_stride, sizeof(Real));
-    outputs_offset = own.take(blocks.size * outputs_stride, sizeof(Real));
-    terms_offset = own.take(2 * blocks.size, sizeof(int32_t));
+    inputs_offset = own.take(
+        terms_fastest ? pixels * patches_stride : inputs_of_item * band.channel_stride + lanes, sizeof(Real));
+    outputs_offset = own.take(pixels * outputs_stride, sizeof(Real));
+    terms_offset = own.take(2 * pixels, sizeof(int32_t));
     worker_bytes = own.bytes;
   }
 
   int64_t workspace_bytes(int workers) const { return workers_offset + workers * worker_bytes; }
+
+ private:
+  // A 1x1 kernel that reads the images as they lie sees each as one long row.
+  static PixelBlocks cut_pixels(const ConvProblem& p, Axis& rows, Axis& columns) {
+    Patches<T> inputs{nullptr, p.input_strides, p.batch, 1, rows, columns};
+    if (p.output_strides.row == columns.count * p.output_strides.column && flatten(inputs)) {
+      rows = inputs.rows;
+      columns = inputs.columns;
+    }
+    return PixelBlocks(p.batch, rows.count, columns.count);
+  }
+
+  void choose_tile(int64_t tile_terms) {
+    const int64_t vectors = larger(1, ceil_div(channels, lanes));
+    int64_t least = 0;
+    for (int64_t wide = 1; wide <= most_tile_vectors; ++wide) {
+      for (int64_t high = 1; high <= tile_rows(wide); ++high) {
+        const int64_t tiles = ceil_div(vectors, wide) * ceil_div(tile_terms, high);
+        const int64_t cost = tiles * (4 * larger(8, wide * high) + wide + high);
+        if (least != 0 && cost >= least) continue;
+        least = cost;
+        tile_height = high;
+        tile_width = wide * lanes;
+      }
+    }
+  }
 };
 
 template <class T>
@@ -107,12 +194,21 @@ class WeightGradientRun {
 
   void run(const Executor& executor) {
     if (plan.terms == 0 || plan.channels == 0) return;
-    const int64_t items = plan.chunks * p.groups * plan.term_items * plan.channel_items;
-    for_each_tile(executor, items, [&](int64_t index, int worker) {
+    // Terms do not depend on each other, so their items may follow the number of workers.
+    const int64_t all = plan.terms_fastest ? plan.terms : plan.input_channels;
+    const int64_t least = plan.terms_fastest ? Plan::terms_at_a_time : plan.tile_height;
+    terms_of_item = plan.terms_fastest ? Plan::terms_of_item : plan.inputs_of_item;
+    const int64_t others = plan.chunks * p.groups * plan.channel_items;
+    while (executor.workers > 1 && others * ceil_div(all, terms_of_item) < 2 * executor.workers &&
+           terms_of_item >= 2 * least) {
+      terms_of_item = round_up(ceil_div(smaller(all, terms_of_item), 2), least);
+    }
+    const int64_t term_items = ceil_div(all, terms_of_item);
+    for_each_tile(executor, others * term_items, [&](int64_t index, int worker) {
       const int64_t channel_item = index % plan.channel_items;
       index /= plan.channel_items;
-      const int64_t term_item = index % plan.term_items;
-      index /= plan.term_items;
+      const int64_t term_item = index % term_items;
+      index /= term_items;
       const int64_t group = index % p.groups;
       sum_item(index / p.groups, group, term_item, channel_item,
                scratch + plan.workers_offset + worker * plan.worker_bytes);
@@ -131,8 +227,6 @@ class WeightGradientRun {
   using Real = Compute<T>;
   using Plan = WeightGradientPlan<T>;
   static constexpr int64_t lanes = Vector<Real>::lanes;
-  static constexpr int64_t tile_height = Plan::tile_height;
-  static constexpr int64_t tile_width = Plan::tile_width;
   static constexpr int64_t channels_at_a_time = 64;
 
   const ConvProblem& p;
@@ -142,29 +236,29 @@ class WeightGradientRun {
   T* grad_weight;
   char* scratch;
   Real* partials;
+  int64_t terms_of_item = 1;  // of a band, input channels
 
   // [term][output channel]
   Real* partial(int64_t chunk, int64_t group) const {
-    return partials + (chunk * p.groups + group) * plan.partial_rows * plan.partial_stride;
+    return partials + (chunk * p.groups + group) * plan.terms * plan.partial_stride;
   }
 
   Patches<T> input_patches(int64_t group) const {
-    const int64_t channels = in_channels_per_group(p);
-    return {input + group * channels * p.input_strides.channel,
+    return {input + group * plan.input_channels * p.input_strides.channel,
             p.input_strides,
             p.batch,
-            channels,
-            AxisClasses(problem_rows(p), true).at(0),
-            AxisClasses(problem_columns(p), true).at(0)};
+            plan.input_channels,
+            plan.rows,
+            plan.columns};
   }
 
   // The gradient of the output as the patches of a 1x1 kernel.
   Patches<T> output_patches(int64_t group) const {
     Axis rows;
-    rows.count = rows.source_size = p.output.height;
+    rows.count = rows.source_size = plan.rows.count;
     rows.taps = 1;
     Axis columns;
-    columns.count = columns.source_size = p.output.width;
+    columns.count = columns.source_size = plan.columns.count;
     columns.taps = 1;
     return {grad_output + group * plan.channels * p.output_strides.channel,
             p.output_strides,
@@ -175,43 +269,92 @@ class WeightGradientRun {
   }
 
   void sum_item(int64_t chunk, int64_t group, int64_t term_item, int64_t channel_item, char* own) {
-    Patches<T> inputs = input_patches(group);
-    Patches<T> outputs = output_patches(group);
-    flatten(inputs);
-    flatten(outputs);
-    Real* input_block = reinterpret_cast<Real*>(own + plan.patches_offset);
-    Real* output_block = reinterpret_cast<Real*>(own + plan.outputs_offset);
+    const Patches<T> inputs = input_patches(group);
+    const Patches<T> outputs = output_patches(group);
+    Real* const input_block = reinterpret_cast<Real*>(own + plan.inputs_offset);
+    Real* const output_block = reinterpret_cast<Real*>(own + plan.outputs_offset);
     int32_t* const a_terms = reinterpret_cast<int32_t*>(own + plan.terms_offset);
-    int32_t* const b_terms = a_terms + plan.blocks.size;
-    for (int64_t k = 0; k < plan.blocks.size; ++k) {
-      a_terms[k] = static_cast<int32_t>(plan.terms_fastest ? k * plan.patches_stride : k);
+    int32_t* const b_terms = a_terms + plan.blocks.most_pixels();
+    for (int64_t k = 0; k < plan.blocks.most_pixels(); ++k)
       b_terms[k] = static_cast<int32_t>(k * plan.outputs_stride);
-    }
-    const int64_t first_term = term_item * Plan::terms_of_item;
-    const int64_t last_term = smaller(plan.terms, first_term + Plan::terms_of_item);
     const int64_t first_channel = channel_item * Plan::channels_of_item;
     const int64_t channels = smaller(Plan::channels_of_item, plan.channels - first_channel);
-    Real* sums = partial(chunk, group) + first_channel;
+    Real* const sums = partial(chunk, group) + first_channel;
     const int64_t first_block = chunk * plan.blocks_of_chunk;
     const int64_t last_block = smaller(plan.blocks.count, first_block + plan.blocks_of_chunk);
+    if (first_block >= last_block) return clear_partial(sums, term_item, channels);
     for (int64_t b = first_block; b < last_block; ++b) {
-      const int64_t first_pixel = plan.blocks.first(b);
-      const int64_t pixels = plan.blocks.length(b);
+      const PixelBlocks::Block block = plan.blocks.at(b);
+      const int64_t pixels = block.rows * block.columns;
+      const int64_t first_pixel =
+          (block.image * plan.rows.count + block.row) * plan.columns.count + block.column;
       pack_terms_fastest(outputs, first_pixel, pixels, first_channel, channels, output_block,
                          plan.outputs_stride);
       clear_missing_lanes(output_block, pixels, channels);
-      for (int64_t term = first_term; term < last_term; term += Plan::terms_at_a_time) {
-        const int64_t terms = smaller(Plan::terms_at_a_time, last_term - term);
-        pack_inputs(inputs, first_pixel, pixels, term, terms, input_block);
-        const TileOperands<Real> operands{input_block,
-                                          plan.terms_fastest ? 1 : plan.patches_stride,
-                                          a_terms,
-                                          output_block,
-                                          b_terms,
-                                          pixels,
-                                          plan.blocks.chain};
-        multiply(operands, terms, channels, sums + term * plan.partial_stride, b > first_block);
+      TileOperands<Real> operands{input_block, 1,      a_terms,           output_block,
+                                  b_terms,     pixels, plan.blocks.chain, {}};
+      if (plan.terms_fastest) {
+        const int64_t first_term = term_item * terms_of_item;
+        const int64_t last_term = smaller(plan.terms, first_term + terms_of_item);
+        for (int64_t k = 0; k < pixels; ++k) a_terms[k] = static_cast<int32_t>(k * plan.patches_stride);
+        for (int64_t term = first_term; term < last_term; term += Plan::terms_at_a_time) {
+          const int64_t terms = smaller(Plan::terms_at_a_time, last_term - term);
+          pack_terms_fastest(inputs, first_pixel, pixels, term, terms, input_block, plan.patches_stride);
+          multiply(operands, terms, channels, sums + term * plan.partial_stride, plan.partial_stride,
+                   b > first_block);
+        }
+      } else {
+        const int64_t first_input = term_item * terms_of_item;
+        const int64_t last_input = smaller(plan.input_channels, first_input + terms_of_item);
+        sum_band(inputs, block, first_input, last_input - first_input, channels, operands, a_terms,
+                 input_block, sums, b > first_block);
       }
+    }
+  }
+
+  void sum_band(const Patches<T>& inputs, const PixelBlocks::Block& block, int64_t first_input,
+                int64_t input_count, int64_t channels, TileOperands<Real> operands, int32_t* a_terms,
+                Real* lines, Real* sums, bool accumulate) const {
+    const Band band(inputs.rows, inputs.columns, block.row, block.rows, block.column, block.columns);
+    fill_band(band,
+              inputs.source + block.image * p.input_strides.batch + first_input * p.input_strides.channel,
+              p.input_strides, input_count, 0, lines);
+    for (int64_t y = 0; y < block.rows; ++y) {
+      for (int64_t x = 0; x < block.columns; ++x) {
+        a_terms[y * block.columns + x] = static_cast<int32_t>(y * band.pitch + x);
+      }
+    }
+    const int64_t row_taps = inputs.rows.taps;
+    const int64_t column_taps = inputs.columns.taps;
+    for (int64_t i = 0; i < row_taps; ++i) {
+      // Taps that read the same phase are rows of one tile: the next one reads a fixed distance further on.
+      const int64_t runs = plan.rows_are_taps ? band.columns.phases : column_taps;
+      for (int64_t j = 0; j < runs; ++j) {
+        Real* const to =
+            sums + ((i * column_taps + j) * plan.input_channels + first_input) * plan.partial_stride;
+        operands.a = lines + band.at(i, j);
+        if (!plan.rows_are_taps) {
+          operands.a_row = band.channel_stride;
+          multiply(operands, input_count, channels, to, plan.partial_stride, accumulate);
+          continue;
+        }
+        const int64_t taps = ceil_div(column_taps - j, runs);
+        operands.a_row = taps > 1 ? band.at(i, j + runs) - band.at(i, j) : 0;
+        for (int64_t k = 0; k < input_count; ++k) {
+          multiply(operands, taps, channels, to + k * plan.partial_stride,
+                   runs * plan.input_channels * plan.partial_stride, accumulate);
+          operands.a += band.channel_stride;
+        }
+      }
+    }
+  }
+
+  // For the sum of no pixels.
+  void clear_partial(Real* sums, int64_t term_item, int64_t channels) const {
+    if (term_item > 0) return;
+    for (int64_t term = 0; term < plan.terms; ++term) {
+      for (int64_t o = 0; o < channels; o += lanes)
+        store(sums + term * plan.partial_stride + o, zero<Real>());
     }
   }
 
@@ -223,32 +366,18 @@ class WeightGradientRun {
     }
   }
 
-  // Rows of the last tile without a term are zero.
-  void pack_inputs(const Patches<T>& inputs, int64_t first_pixel, int64_t pixels, int64_t term, int64_t terms,
-                   Real* block) const {
-    const int64_t missing = round_up(terms, tile_height) - terms;
-    if (plan.terms_fastest) {
-      pack_terms_fastest(inputs, first_pixel, pixels, term, terms, block, plan.patches_stride);
-      if (missing == 0) return;
-      for (int64_t pixel = 0; pixel < pixels; ++pixel) {
-        for (int64_t k = 0; k < missing; ++k) block[pixel * plan.patches_stride + terms + k] = 0;
-      }
-    } else {
-      pack_pixels_fastest(inputs, first_pixel, pixels, pixels, term, terms, block, plan.patches_stride);
-      for (int64_t k = terms; k < terms + missing; ++k) fill_zero(block + k * plan.patches_stride, pixels);
-    }
-  }
-
-  void multiply(const TileOperands<Real>& all, int64_t terms, int64_t channels, Real* sums,
+  // `rows` rows for all output channels; the tile's b stays in the L1 cache.
+  void multiply(TileOperands<Real> operands, int64_t rows, int64_t channels, Real* sums, int64_t sums_row,
                 bool accumulate) const {
-    for (int64_t channel = 0; channel < channels; channel += tile_width) {
-      const int64_t vectors = ceil_div(smaller(tile_width, channels - channel), lanes);
-      const MicroKernel<Real> kernel = micro_kernel_of<Real>(tile_height, vectors);
-      for (int64_t term = 0; term < terms; term += tile_height) {
-        TileOperands<Real> operands = all;
-        operands.a += term * operands.a_row;
-        operands.b += channel;
-        kernel(operands, sums + term * plan.partial_stride + channel, plan.partial_stride, accumulate);
+    const Real* const a = operands.a;
+    const Real* const b = operands.b;
+    for (int64_t channel = 0; channel < channels; channel += plan.tile_width) {
+      const int64_t vectors = ceil_div(smaller(plan.tile_width, channels - channel), lanes);
+      operands.b = b + channel;
+      for (int64_t row = 0; row < rows; row += plan.tile_height) {
+        operands.a = a + row * operands.a_row;
+        micro_kernel_of<Real>(smaller(plan.tile_height, rows - row), vectors)(
+            operands, sums + row * sums_row + channel, sums_row, accumulate);
       }
     }
   }
@@ -258,14 +387,12 @@ class WeightGradientRun {
     const int64_t input_channels = in_channels_per_group(p);
     const int64_t last_input = smaller(input_channels, first_input + channels_at_a_time);
     const int64_t outputs = smaller(lanes, plan.channels - first_output);
-    const int64_t chunk_stride = p.groups * plan.partial_rows * plan.partial_stride;
+    const int64_t chunk_stride = p.groups * plan.terms * plan.partial_stride;
     T* first = grad_weight + (group * plan.channels + first_output) * p.weight_strides.out_channel;
     for (int64_t i = 0; i < p.kernel.height; ++i) {
       for (int64_t j = 0; j < p.kernel.width; ++j) {
         for (int64_t c = first_input; c < last_input; ++c) {
-          const int64_t tap = i * p.kernel.width + j;
-          const int64_t taps = p.kernel.height * p.kernel.width;
-          const int64_t term = plan.terms_fastest ? tap * input_channels + c : c * taps + tap;
+          const int64_t term = (i * p.kernel.width + j) * input_channels + c;
           const Real* from = partial(0, group) + term * plan.partial_stride + first_output;
           Vector<Real> sum = load(from);
           for (int64_t chunk = 1; chunk < plan.chunks; ++chunk) {

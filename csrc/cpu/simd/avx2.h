@@ -70,6 +70,14 @@ CONVEXT_INLINE Vector<double> broadcast(double value) {
   return {_mm256_set1_pd(value)};
 }
 
+CONVEXT_INLINE Vector<float> even_lanes(Vector<float> a, Vector<float> b) {
+  const __m256d halves = _mm256_castps_pd(_mm256_shuffle_ps(a.native, b.native, 0x88));
+  return {_mm256_castpd_ps(_mm256_permute4x64_pd(halves, 0xd8))};
+}
+CONVEXT_INLINE Vector<double> even_lanes(Vector<double> a, Vector<double> b) {
+  return {_mm256_permute4x64_pd(_mm256_unpacklo_pd(a.native, b.native), 0xd8)};
+}
+
 CONVEXT_INLINE Vector<float> add(Vector<float> a, Vector<float> b) {
   return {_mm256_add_ps(a.native, b.native)};
 }

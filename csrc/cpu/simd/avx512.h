@@ -78,6 +78,15 @@ CONVEXT_INLINE Vector<double> broadcast(double value) {
   return {_mm512_set1_pd(value)};
 }
 
+CONVEXT_INLINE Vector<float> even_lanes(Vector<float> a, Vector<float> b) {
+  const __m512i even = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
+  return {_mm512_permutex2var_ps(a.native, even, b.native)};
+}
+CONVEXT_INLINE Vector<double> even_lanes(Vector<double> a, Vector<double> b) {
+  const __m512i even = _mm512_set_epi64(14, 12, 10, 8, 6, 4, 2, 0);
+  return {_mm512_permutex2var_pd(a.native, even, b.native)};
+}
+
 CONVEXT_INLINE Vector<float> add(Vector<float> a, Vector<float> b) {
   return {_mm512_add_ps(a.native, b.native)};
 }

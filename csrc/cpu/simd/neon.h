@@ -69,6 +69,13 @@ CONVEXT_INLINE Vector<double> broadcast(double value) {
   return {vdupq_n_f64(value)};
 }
 
+CONVEXT_INLINE Vector<float> even_lanes(Vector<float> a, Vector<float> b) {
+  return {vuzp1q_f32(a.native, b.native)};
+}
+CONVEXT_INLINE Vector<double> even_lanes(Vector<double> a, Vector<double> b) {
+  return {vuzp1q_f64(a.native, b.native)};
+}
+
 CONVEXT_INLINE Vector<float> add(Vector<float> a, Vector<float> b) {
   return {vaddq_f32(a.native, b.native)};
 }

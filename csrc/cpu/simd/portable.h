@@ -87,6 +87,13 @@ CONVEXT_INLINE Vector<double> broadcast(double value) {
   return {Double2{value, value}};
 }
 
+CONVEXT_INLINE Vector<float> even_lanes(Vector<float> a, Vector<float> b) {
+  return {Float4{a.native[0], a.native[2], b.native[0], b.native[2]}};
+}
+CONVEXT_INLINE Vector<double> even_lanes(Vector<double> a, Vector<double> b) {
+  return {Double2{a.native[0], b.native[0]}};
+}
+
 CONVEXT_INLINE Vector<float> add(Vector<float> a, Vector<float> b) {
   return {a.native + b.native};
 }
