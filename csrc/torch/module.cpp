@@ -1,5 +1,5 @@
-// convext._C: what Python may ask about kernels, plans and the build. Importing it also registers the
-// operators of ops.cpp. No tensor passes through here.
+// convext._C: what Python may ask about kernels, plans and the build, and the direct calls of direct.cpp.
+// Importing it also registers the operators of ops.cpp.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -8,6 +8,7 @@
 
 #include "core/planner.h"
 #include "core/request.h"
+#include "torch/direct.h"
 #include "torch/threads.h"
 
 namespace py = pybind11;
@@ -149,4 +150,5 @@ PYBIND11_MODULE(_C, module) {
       },
       py::arg("high"));
   module.def("build_info", &convext::build_info);
+  convext::add_direct_calls(module);
 }
