@@ -2,24 +2,11 @@
 // cache at a time, and the order in which an element's terms are added follows from the problem alone.
 #pragma once
 
-#include "cpu/simd.h"
+#include "cpu/blocking.h"
 
 namespace convext {
 namespace CONVEXT_ISA_NAMESPACE {
 namespace {
-
-inline int64_t smaller(int64_t a, int64_t b) {
-  return a < b ? a : b;
-}
-inline int64_t larger(int64_t a, int64_t b) {
-  return a > b ? a : b;
-}
-inline int64_t ceil_div(int64_t a, int64_t b) {
-  return (a + b - 1) / b;
-}
-inline int64_t round_up(int64_t a, int64_t multiple) {
-  return ceil_div(a, multiple) * multiple;
-}
 
 // The micro-kernel's tile: `rows` broadcast operands times `vectors` registers. rows * vectors accumulators,
 // the vectors and one broadcast must fit the register file, and rows * vectors should be at least 10 to hide
@@ -42,45 +29,36 @@ template <class T>
 constexpr int64_t tile_columns = tile_shape.vectors * Vector<T>::lanes;
 constexpr int64_t tile_rows = tile_shape.rows;
 
-// Terms of a sum that are packed at a time. Longer sums are cut into equal blocks, which are added up in
-// order: 256 rows of one tile of columns (16 KiB) stay in the L1 cache.
+// Terms of a sum that are packed at a time, at most: 256 rows of one tile of columns (16 KiB) stay in the L1
+// cache.
 constexpr int64_t block_terms = 256;
 
-// Terms of a block that are added up in one accumulator before the next chain starts from zero. The rounding
-// error of a sum grows with the length of its chains: chains of 64 keep it at or below that of the summation
-// orders that F.conv2d's CPU kernels use (chains of 256 were up to 1.4 times worse), at a cost of some 4 %.
-constexpr int64_t chain_terms = 64;
-
-// How a reduction over `terms` is cut into blocks; depends on nothing else.
+// How the terms of a sum are added up: in chains of equal length, each in one accumulator; the chains of a
+// block in order; the blocks in order. Depends on the number of terms and the pass alone.
+//
+// Chains of length L, m of them one after the other, leave a squared error of about (L + m) / 2 final
+// roundings, and every chain costs an addition for each accumulator, so chains are as long as F.conv2d's
+// error allows. Its forward pass adds up long chains, its gradient of the weight often eight interleaved
+// ones, which for few terms takes short chains and a third level to match.
 struct ReductionBlocks {
   int64_t terms;
+  int64_t chain;  // terms of a chain
   int64_t count;  // at least 1: the sum of no terms must be written, too
-  int64_t size;
+  int64_t size;   // terms of a block
 
-  explicit ReductionBlocks(int64_t total)
-      : terms(total), count(larger(1, ceil_div(total, block_terms))), size(ceil_div(total, count)) {}
+  ReductionBlocks(int64_t total, Pass pass) : terms(total) {
+    const bool is_short = pass == Pass::grad_weight && total <= 192;
+    int64_t longest = total <= 16 ? 8 : total <= 64 ? 16 : total <= 256 ? 32 : 64;
+    if (pass == Pass::grad_weight) longest = total <= 16 ? 8 : is_short ? 12 : total <= 1024 ? 32 : 64;
+    const int64_t chains = larger(1, ceil_div(total, longest));
+    chain = larger(1, ceil_div(total, chains));
+    const int64_t chains_of_block = is_short ? 4 : block_terms / chain;
+    count = ceil_div(chains, chains_of_block);
+    size = ceil_div(chains, count) * chain;
+  }
 
   int64_t first(int64_t block) const { return smaller(block * size, terms); }
   int64_t length(int64_t block) const { return smaller(size, terms - first(block)); }
-};
-
-// Numbers from one row of a block to the next: room for a whole vector to be stored at the last column, and
-// an odd number of cache lines, so that a column of tiles does not fall into a few sets of the cache.
-template <class T>
-inline int64_t spread_stride(int64_t columns) {
-  constexpr int64_t line = 64 / static_cast<int64_t>(sizeof(T));
-  return (ceil_div(columns + Vector<T>::lanes, line) | 1) * line;
-}
-
-// Consecutive pieces of one workspace, each on a cache line of its own.
-struct Carver {
-  int64_t bytes = 0;
-
-  int64_t take(int64_t count, int64_t size) {
-    const int64_t offset = bytes;
-    bytes += round_up(count * size, 64);
-    return offset;
-  }
 };
 
 }  // namespace

@@ -230,7 +230,7 @@ class CorrelationRun {
     constexpr int64_t columns = tile_columns<Real>;
     const int64_t whole_pixels = round_up(target.pixels, columns);
     const int64_t terms = patches.terms();
-    const ReductionBlocks blocks(terms);
+    const ReductionBlocks blocks(terms, c.is_forward ? Pass::forward : Pass::grad_input);
     const MicroKernel<Real> full = micro_kernel_of_rows<Real, Operand::interleaved>(plan.width);
     const int64_t rest_rows = target.channels % plan.width;
     const MicroKernel<Real> rest = micro_kernel_of_rows<Real, Operand::interleaved>(rest_rows);
@@ -243,11 +243,11 @@ class CorrelationRun {
         int64_t channel = 0;
         for (; channel + plan.width <= target.channels; channel += plan.width) {
           full(tile_weights + channel * terms, plan.width, block + pixel, plan.patches_stride, length,
-               sums + channel * plan.sums_stride + pixel, plan.sums_stride, b > 0);
+               blocks.chain, sums + channel * plan.sums_stride + pixel, plan.sums_stride, b > 0);
         }
         if (rest_rows > 0) {
           rest(tile_weights + channel * terms, plan.width, block + pixel, plan.patches_stride, length,
-               sums + channel * plan.sums_stride + pixel, plan.sums_stride, b > 0);
+               blocks.chain, sums + channel * plan.sums_stride + pixel, plan.sums_stride, b > 0);
         }
       }
     }
@@ -257,7 +257,7 @@ class CorrelationRun {
   void sum_with_channels_in_lanes(const Patches<T>& patches, const Real* weights, const Target& target,
                                   Real* block, Real* sums) {
     const int64_t terms = patches.terms();
-    const ReductionBlocks blocks(terms);
+    const ReductionBlocks blocks(terms, c.is_forward ? Pass::forward : Pass::grad_input);
     for (int64_t b = 0; b < blocks.count; ++b) {
       const int64_t length = blocks.length(b);
       pack_terms_fastest(patches, target.first_pixel, target.pixels, blocks.first(b), length, block,
@@ -272,7 +272,8 @@ class CorrelationRun {
         const MicroKernel<Real> kernel = micro_kernel_of_vectors<Real, Operand::rows>(vectors);
         for (int64_t pixel = 0; pixel < target.pixels; pixel += tile_rows) {
           kernel(block + pixel * plan.patches_stride, plan.patches_stride, tile_weights + channel * terms,
-                 plan.width, length, sums + pixel * plan.sums_stride + channel, plan.sums_stride, b > 0);
+                 plan.width, length, blocks.chain, sums + pixel * plan.sums_stride + channel,
+                 plan.sums_stride, b > 0);
         }
       }
     }

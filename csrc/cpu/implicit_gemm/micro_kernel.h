@@ -2,8 +2,8 @@
 //
 //     c[row][column] (+)= sum over k of a(row, k) * b[k][column]
 //
-// for one tile of rows x columns: chains of at most `chain_terms` terms, each added up in a register in the
-// order of k, and added to c in order. Every element of every result of the three passes is made here, by the
+// for one tile of rows x columns: chains of `chain` terms, each added up in a register in the order of k; the
+// chains in order; their sum to c. Every element of every result of the three passes is made here, by the
 // same operations in the same order wherever it lies in a tile.
 #pragma once
 
@@ -20,21 +20,23 @@ enum class Operand {
 };
 
 template <class T>
-using MicroKernel = void (*)(const T* a, int64_t a_stride, const T* b, int64_t b_stride, int64_t terms, T* c,
-                             int64_t c_stride, bool accumulate);
+using MicroKernel = void (*)(const T* a, int64_t a_stride, const T* b, int64_t b_stride, int64_t terms,
+                             int64_t chain, T* c, int64_t c_stride, bool accumulate);
 
 template <class T, Operand operand, int rows, int vectors>
-void micro_kernel(const T* a, int64_t a_stride, const T* b, int64_t b_stride, int64_t terms, T* c,
-                  int64_t c_stride, bool accumulate) {
+void micro_kernel(const T* a, int64_t a_stride, const T* b, int64_t b_stride, int64_t terms, int64_t chain,
+                  T* c, int64_t c_stride, bool accumulate) {
   constexpr int64_t lanes = Vector<T>::lanes;
-  do {
+  T chains[rows][vectors * lanes];
+  bool has_chains = false;
+  while (true) {
     Vector<T> sum[rows][vectors];
     CONVEXT_UNROLL
     for (int r = 0; r < rows; ++r) {
       CONVEXT_UNROLL
       for (int v = 0; v < vectors; ++v) sum[r][v] = zero<T>();
     }
-    for (int64_t k = smaller(terms, chain_terms); k > 0; --k) {
+    for (int64_t k = smaller(terms, chain); k > 0; --k) {
       Vector<T> columns[vectors];
       CONVEXT_UNROLL
       for (int v = 0; v < vectors; ++v) columns[v] = load(b + v * lanes);
@@ -47,17 +49,32 @@ void micro_kernel(const T* a, int64_t a_stride, const T* b, int64_t b_stride, in
       a += operand == Operand::interleaved ? a_stride : 1;
       b += b_stride;
     }
+    if (has_chains) {
+      CONVEXT_UNROLL
+      for (int r = 0; r < rows; ++r) {
+        CONVEXT_UNROLL
+        for (int v = 0; v < vectors; ++v) sum[r][v] = add(load(chains[r] + v * lanes), sum[r][v]);
+      }
+    }
+    terms -= chain;
+    if (terms <= 0) {
+      CONVEXT_UNROLL
+      for (int r = 0; r < rows; ++r) {
+        CONVEXT_UNROLL
+        for (int v = 0; v < vectors; ++v) {
+          T* target = c + r * c_stride + v * lanes;
+          store(target, accumulate ? add(load(target), sum[r][v]) : sum[r][v]);
+        }
+      }
+      return;
+    }
     CONVEXT_UNROLL
     for (int r = 0; r < rows; ++r) {
       CONVEXT_UNROLL
-      for (int v = 0; v < vectors; ++v) {
-        T* target = c + r * c_stride + v * lanes;
-        store(target, accumulate ? add(load(target), sum[r][v]) : sum[r][v]);
-      }
+      for (int v = 0; v < vectors; ++v) store(chains[r] + v * lanes, sum[r][v]);
     }
-    accumulate = true;
-    terms -= chain_terms;
-  } while (terms > 0);
+    has_chains = true;
+  }
 }
 
 // A full tile with fewer rows, for operands that have no more.

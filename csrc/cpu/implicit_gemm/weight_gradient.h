@@ -54,7 +54,7 @@ struct WeightGradientPlan {
       : terms_fastest(p.input_strides.channel == 1 && p.input_strides.column != 1),
         terms(in_channels_per_group(p) * p.kernel.height * p.kernel.width),
         channels(out_channels_per_group(p)),
-        blocks(p.batch * p.output.height * p.output.width) {
+        blocks(p.batch * p.output.height * p.output.width, p.pass) {
     partial_rows = round_up(terms, tile_rows);
     partial_stride = round_up(channels, lanes);
     channel_items = ceil_div(channels, channels_of_item);
@@ -231,8 +231,8 @@ class WeightGradientRun {
       const int64_t row_stride = plan.terms_fastest ? 1 : plan.patches_stride;
       for (int64_t term = 0; term < terms; term += tile_rows) {
         kernel(input_block + term * row_stride, plan.patches_stride, output_block + channel,
-               plan.outputs_stride, pixels, sums + term * plan.partial_stride + channel, plan.partial_stride,
-               accumulate);
+               plan.outputs_stride, pixels, plan.blocks.chain, sums + term * plan.partial_stride + channel,
+               plan.partial_stride, accumulate);
       }
     }
   }
