@@ -1,0 +1,182 @@
+"""Runs jobs: convext and every peer in turns, and what comes out as results."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from convext.benchmark.machine import Machine
+from convext.benchmark.peers import Peer
+from convext.benchmark.report import Result
+from convext.benchmark.suite import Job
+from convext.benchmark.timing import Cache, Contender, in_turns
+from convext.benchmark.workload import Workload
+
+#: Whatever would take longer than this is run once at most, and not at all if its peer has a quicker way.
+HOPELESS = 1.5
+#: Jobs with more arithmetic than this are tried on a part of their rows first.
+WORTH_TRYING = 3e8
+
+
+@dataclass
+class _Measured:
+    """The contenders of a job, and why some are missing."""
+
+    ours: dict[str, Contender] = field(default_factory=dict)
+    peers: dict[str, dict[str, Contender]] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    def best(self, peer: str) -> Contender:
+        return min(self.peers[peer].values(), key=lambda contender: contender.best)
+
+    def best_peer(self) -> str | None:
+        return min(self.peers, key=lambda peer: self.best(peer).best, default=None)
+
+
+class Runner:
+    """Keeps the tensors of the last job, since the next often needs the same."""
+
+    def __init__(self, peers: Sequence[Peer], machine: Machine | None, cache: Cache | None = None) -> None:
+        self._peers = peers
+        self._machine = machine
+        self._cache = cache
+        self._workload: Workload | None = None
+        self._tensors: tuple[object, ...] | None = None
+
+    def run(self, job: Job, seconds: float) -> list[Result]:
+        """One result for each layout, measured in about so many seconds where one call does not take longer."""
+        torch.set_num_threads(job.threads)
+        if self._workload is None or self._tensors != job.tensors:
+            self._workload = None  # the old tensors go before the new ones come
+            self._workload, self._tensors = Workload.of(job), job.tensors
+        measured = _Measured()
+        estimates = self._estimates(job)
+        slow = self._enter_contenders(job, self._workload, estimates, measured)
+        contenders = list(measured.ours.values()) + [c for peer in measured.peers.values() for c in peer.values()]
+        quick = [contender for contender in contenders if contender.name not in slow]
+        if quick:
+            in_turns(quick, seconds, self._cache)
+        for ours in measured.ours.values():
+            self._measure_again(ours, measured, seconds / 2)
+        return [self._result(job, layout, measured) for layout in job.layouts]
+
+    def _functions(self, job: Job, workload: Workload) -> Iterator[tuple[str, str, str, Callable[[], object]]]:
+        """(peer or "", layout or variant, pool, function) of everything that can do the job."""
+        for layout in job.layouts:
+            yield "", layout, "torch", workload.ours(job.pass_name, layout)
+        for peer in self._peers:
+            if peer.why_not(job) is None:
+                for variant, function in peer.variants(job, workload).items():
+                    yield peer.name, variant, peer.pool, function
+
+    def _estimates(self, job: Job) -> dict[str, float]:
+        """What each will about take, for a job that is not small."""
+        if job.flops < WORTH_TRYING:
+            return {}
+        part = job.shrunk()
+        scale = job.flops / part.flops
+        estimates = {}
+        for owner, variant, pool, function in self._functions(part, Workload.of(part)):
+            contender = Contender(f"{owner} {variant}", function, pool)
+            try:
+                function()
+                estimates[contender.name] = contender.run(1) * scale
+            except (RuntimeError, NotImplementedError):
+                continue  # the job itself will say why
+        return estimates
+
+    def _enter_contenders(
+        self, job: Job, workload: Workload, estimates: dict[str, float], measured: _Measured
+    ) -> set[str]:
+        """Calls each function once or twice; returns the names of those too slow to be called again."""
+        for peer in self._peers:
+            reason = peer.why_not(job)
+            if reason is not None:
+                measured.left_out[peer.name] = reason
+        slow = set()
+        for owner, variant, pool, function in self._functions(job, workload):
+            contender = Contender(f"{owner} {variant}", function, pool)
+            estimate = estimates.get(contender.name, 0.0)
+            if estimate > HOPELESS and owner:
+                quickest = min(value for name, value in estimates.items() if name.split(" ", 1)[0] == owner)
+                if quickest < estimate / 2:
+                    measured.left_out[f"{owner} {variant}"] = f"would take about {estimate:.1f} s"
+                    continue
+            try:
+                if estimate < HOPELESS / 2:
+                    function()
+                if contender.run(1) > HOPELESS:
+                    slow.add(contender.name)
+            except (RuntimeError, NotImplementedError) as error:
+                if not owner:
+                    raise
+                measured.left_out[f"{owner} {variant}"] = str(error).strip().splitlines()[0]
+                continue
+            if owner:
+                measured.peers.setdefault(owner, {})[variant] = contender
+            else:
+                measured.ours[variant] = contender
+        return slow
+
+    def _measure_again(self, ours: Contender, measured: _Measured, seconds: float) -> None:
+        """A case that convext loses is measured again, alone with the best peer, up to three times."""
+        for _ in range(3):
+            peer = measured.best_peer()
+            if peer is None:
+                return
+            theirs = measured.best(peer)
+            if theirs.best >= ours.best or theirs.best + ours.best > HOPELESS:
+                return
+            in_turns([ours, theirs], min(seconds, 0.2), self._cache)
+            if theirs.best < 0.85 * ours.best:
+                return  # no disturbance: it is slower
+
+    def _result(self, job: Job, layout: str, measured: _Measured) -> Result:
+        assert self._workload is not None
+        plan = self._workload.plan(job.pass_name, layout)
+        seconds = measured.ours[layout].best
+        best = measured.best_peer()
+        torch_best = measured.best("torch").best if "torch" in measured.peers else None
+        limit = self._machine.least_seconds(job, plan.flops, plan.bytes) if self._machine else None
+        return Result(
+            network=job.layer.network,
+            layer=job.layer.name,
+            shape=str(job.layer),
+            kernel_size=job.layer.kernel,
+            channels=(job.layer.in_channels, job.layer.out_channels),
+            groups=job.layer.groups,
+            batch=job.batch,
+            dtype=job.dtype,
+            pass_name=job.pass_name,
+            threads=job.threads,
+            layout=layout,
+            seconds=seconds,
+            peers={
+                peer: {variant: contender.best for variant, contender in variants.items()}
+                for peer, variants in measured.peers.items()
+            },
+            left_out=measured.left_out,
+            ratio_torch=None if torch_best is None else torch_best / seconds,
+            best_peer=best,
+            ratio=None if best is None else measured.best(best).best / seconds,
+            gflops=plan.flops / seconds / 1e9,
+            roofline=None if limit is None else limit / seconds,
+            flops=plan.flops,
+            bytes=plan.bytes,
+            workspace_bytes=plan.workspace_bytes,
+            kernel=plan.kernel,
+        )
+
+
+def allowances(jobs: Sequence[Job], contenders: int, seconds: float, most: float) -> Iterator[float]:
+    """Seconds for each job, shared out by what a job costs; what one leaves or overdraws goes to those after it."""
+    costs = [0.05 + contenders * (0.03 + 4 * job.flops / 60e9) for job in jobs]
+    left, deadline = math.fsum(costs), time.perf_counter() + seconds
+    for cost in costs:
+        share = (deadline - time.perf_counter()) * cost / left
+        yield max(0.0, min(most, 0.6 * share))  # the rest goes into making tensors and first calls
+        left -= cost
