@@ -169,5 +169,8 @@ def summary_text(results: Sequence[Result]) -> str:
     peers = summaries(results, lambda _: "to the best peer", to_best_peer)
     if any(len(result.peers) > 1 for result in results):
         blocks[-1] += summary_lines("", peers)[1:]
-    blocks.append(["the ten worst cases", table_header(), *map(table_line, worst(results, 10))])
+    blocks.append(["the ten worst cases, to torch", table_header(), *map(table_line, worst(results, 10))])
+    if any(len(result.peers) > 1 for result in results):
+        lowest = worst(results, 10, to_best_peer)
+        blocks.append(["the ten worst cases, to the best peer", table_header(), *map(table_line, lowest)])
     return "\n\n".join("\n".join(block) for block in blocks)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import torch
@@ -16,10 +17,13 @@ from convext.benchmark.suite import Job
 from convext.benchmark.timing import Cache, Contender, in_turns
 from convext.benchmark.workload import Workload
 
-#: Whatever would take longer than this is run once at most, and not at all if its peer has a quicker way.
-HOPELESS = 1.5
 #: Jobs with more arithmetic than this are tried on a part of their rows first.
-WORTH_TRYING = 3e8
+WORTH_TRYING = 1e8
+#: A variant that by this would take longer, and much longer than another of its peer, is left out.
+LONG = 0.3
+#: What takes longer, and many times the quickest, is called once and not again.
+SHORT = 0.02
+MANY = 4
 
 
 @dataclass
@@ -35,6 +39,10 @@ class _Measured:
 
     def best_peer(self) -> str | None:
         return min(self.peers, key=lambda peer: self.best(peer).best, default=None)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 class Runner:
@@ -55,23 +63,32 @@ class Runner:
             self._workload, self._tensors = Workload.of(job), job.tensors
         measured = _Measured()
         estimates = self._estimates(job)
-        slow = self._enter_contenders(job, self._workload, estimates, measured)
+        self._enter_contenders(job, self._workload, estimates, measured)
         contenders = list(measured.ours.values()) + [c for peer in measured.peers.values() for c in peer.values()]
-        quick = [contender for contender in contenders if contender.name not in slow]
-        if quick:
-            in_turns(quick, seconds, self._cache)
+        quickest = min(contender.best for contender in contenders)
+        in_turns([c for c in contenders if c.best < max(SHORT, MANY * quickest)], seconds, self._cache)
         for ours in measured.ours.values():
-            self._measure_again(ours, measured, seconds / 2)
+            self._measure_again(ours, measured)
         return [self._result(job, layout, measured) for layout in job.layouts]
 
-    def _functions(self, job: Job, workload: Workload) -> Iterator[tuple[str, str, str, Callable[[], object]]]:
+    def _functions(
+        self, job: Job, workload: Workload, left_out: dict[str, str]
+    ) -> Iterator[tuple[str, str, str, Callable[[], object]]]:
         """(peer or "", layout or variant, pool, function) of everything that can do the job."""
         for layout in job.layouts:
             yield "", layout, "torch", workload.ours(job.pass_name, layout)
         for peer in self._peers:
-            if peer.why_not(job) is None:
-                for variant, function in peer.variants(job, workload).items():
-                    yield peer.name, variant, peer.pool, function
+            reason = peer.why_not(job)
+            if reason is not None:
+                left_out[peer.name] = reason
+                continue
+            try:
+                variants = peer.variants(job, workload)
+            except Exception as error:  # whatever a peer raises leaves it out and stops nothing
+                left_out[peer.name] = _first_line(error)
+                continue
+            for variant, function in variants.items():
+                yield peer.name, variant, peer.pool, function
 
     def _estimates(self, job: Job) -> dict[str, float]:
         """What each will about take, for a job that is not small."""
@@ -79,59 +96,48 @@ class Runner:
             return {}
         part = job.shrunk()
         scale = job.flops / part.flops
+        costly = [peer.name for peer in self._peers if not peer.quick_to_prepare]
         estimates = {}
-        for owner, variant, pool, function in self._functions(part, Workload.of(part)):
+        runner = Runner([peer for peer in self._peers if peer.name not in costly], None)
+        for owner, variant, pool, function in runner._functions(part, Workload.of(part), {}):
             contender = Contender(f"{owner} {variant}", function, pool)
-            try:
-                function()
+            with suppress(Exception):  # the job itself will say why
+                contender.run(1)
                 estimates[contender.name] = contender.run(1) * scale
-            except (RuntimeError, NotImplementedError):
-                continue  # the job itself will say why
         return estimates
 
-    def _enter_contenders(
-        self, job: Job, workload: Workload, estimates: dict[str, float], measured: _Measured
-    ) -> set[str]:
-        """Calls each function once or twice; returns the names of those too slow to be called again."""
-        for peer in self._peers:
-            reason = peer.why_not(job)
-            if reason is not None:
-                measured.left_out[peer.name] = reason
-        slow = set()
-        for owner, variant, pool, function in self._functions(job, workload):
+    def _enter_contenders(self, job: Job, workload: Workload, estimates: dict[str, float], measured: _Measured) -> None:
+        """Calls each function twice, or once where that takes long, and leaves out what is hopeless."""
+        for owner, variant, pool, function in self._functions(job, workload, measured.left_out):
             contender = Contender(f"{owner} {variant}", function, pool)
             estimate = estimates.get(contender.name, 0.0)
-            if estimate > HOPELESS and owner:
-                quickest = min(value for name, value in estimates.items() if name.split(" ", 1)[0] == owner)
-                if quickest < estimate / 2:
-                    measured.left_out[f"{owner} {variant}"] = f"would take about {estimate:.1f} s"
-                    continue
+            siblings = [value for name, value in estimates.items() if name.split(" ")[0] == owner]
+            if owner and estimate > LONG and estimate > MANY * min(siblings):
+                measured.left_out[contender.name] = f"would take about {estimate:.1f} s"
+                continue
             try:
-                if estimate < HOPELESS / 2:
-                    function()
-                if contender.run(1) > HOPELESS:
-                    slow.add(contender.name)
-            except (RuntimeError, NotImplementedError) as error:
+                if contender.run(1) < LONG / 2:
+                    contender.run(1)
+            except Exception as error:
                 if not owner:
                     raise
-                measured.left_out[f"{owner} {variant}"] = str(error).strip().splitlines()[0]
+                measured.left_out[contender.name] = _first_line(error)
                 continue
             if owner:
                 measured.peers.setdefault(owner, {})[variant] = contender
             else:
                 measured.ours[variant] = contender
-        return slow
 
-    def _measure_again(self, ours: Contender, measured: _Measured, seconds: float) -> None:
+    def _measure_again(self, ours: Contender, measured: _Measured) -> None:
         """A case that convext loses is measured again, alone with the best peer, up to three times."""
         for _ in range(3):
             peer = measured.best_peer()
             if peer is None:
                 return
             theirs = measured.best(peer)
-            if theirs.best >= ours.best or theirs.best + ours.best > HOPELESS:
+            if theirs.best >= ours.best or theirs.best + ours.best > LONG:
                 return
-            in_turns([ours, theirs], min(seconds, 0.2), self._cache)
+            in_turns([ours, theirs], 0.05, self._cache)
             if theirs.best < 0.85 * ours.best:
                 return  # no disturbance: it is slower
 

@@ -14,7 +14,7 @@ from typing import Protocol
 import torch
 
 import convext
-from convext.benchmark import peers, report, shapes, suite
+from convext.benchmark import peers, pictures, report, shapes, suite
 from convext.benchmark.machine import Machine
 from convext.benchmark.report import Result
 from convext.benchmark.runner import Runner, allowances
@@ -35,7 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     narrow.add_argument("--layout", nargs="+", default=[], choices=suite.LAYOUTS, metavar="LAYOUT")
     narrow.add_argument("--batch", nargs="+", default=[], type=int, metavar="N")
     narrow.add_argument("--threads", nargs="+", default=[], type=int, metavar="N")
-    narrow.add_argument("--peer", nargs="+", default=[], choices=peers.PEERS, metavar="PEER", help="default: all")
+    narrow.add_argument(
+        "--peer", nargs="+", default=[], choices=peers.PEERS, metavar="PEER", help="default: all but jax"
+    )
     parser.add_argument("--list", action="store_true", help="show networks, passes, dtypes and peers, and stop")
     parser.add_argument("--minutes", type=float, default=14.0, help="the whole run's time (default: 14)")
     parser.add_argument("--seconds", type=float, default=0.6, help="the most that a case is timed for (default: 0.6)")
@@ -61,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
     if not jobs:
         print("no case is left; --list shows what there is", file=sys.stderr)
         return 2
-    found, missing = peers.load(options.peer or list(peers.PEERS))
+    found, missing = peers.load(options.peer or peers.DEFAULT_PEERS)
     for name, reason in missing.items():
         print(f"left out: {name}, since {reason}")
     machine = Machine.measure([job.threads for job in jobs])
@@ -194,4 +196,8 @@ def write(
         report.summary_text(results),
     ]
     (folder / "table.txt").write_text("\n".join(lines) + "\n")
+    try:
+        pictures.draw_all(results, machine, folder)
+    except ImportError as error:
+        print(f"no pictures: {error.name} is not installed")
     print(f"written to {folder.resolve()}")

@@ -3,7 +3,7 @@ reason, where it is not installed or cannot do a job."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Protocol
@@ -18,6 +18,7 @@ class Peer(Protocol):
     name: str
     pool: str  #: whose threads it runs on
     version: str
+    quick_to_prepare: bool  #: whether trying it on a part of a job costs little
 
     def why_not(self, job: Job) -> str | None:
         """Why it cannot do the job, or None."""
@@ -26,19 +27,28 @@ class Peer(Protocol):
         """The ways in which it can do the job, by name; the quickest counts. Runs on as many threads as the job."""
 
 
-#: Each peer's module here, and the package that it needs.
-PEERS = {"torch": "torch"}
+#: Each peer's module here, and the packages that it needs.
+PEERS = {
+    "torch": ("torch",),
+    "onnxruntime": ("onnxruntime", "onnx"),
+    "opencv": ("cv2",),
+    "scipy": ("scipy",),
+    "jax": ("jax",),
+}
+#: What is timed unless the user says otherwise: compiling every case for XLA would take longer than all the rest.
+DEFAULT_PEERS = ("torch", "onnxruntime", "opencv", "scipy")
 
 
-def load(names: list[str]) -> tuple[list[Peer], dict[str, str]]:
+def load(names: Sequence[str]) -> tuple[list[Peer], dict[str, str]]:
     """The peers of these names, and for those that cannot be had the reason."""
     peers: list[Peer] = []
     missing: dict[str, str] = {}
     for name in names:
         if name not in PEERS:
             raise ValueError(f"there is no peer {name!r}; there are: {', '.join(PEERS)}")
-        if find_spec(PEERS[name]) is None:
-            missing[name] = f"{PEERS[name]} is not installed"
+        absent = [package for package in PEERS[name] if find_spec(package) is None]
+        if absent:
+            missing[name] = f"{' and '.join(absent)} cannot be imported"
             continue
         peers.append(import_module(f"convext.benchmark.peers.{name}_peer").make())
     return peers, missing

@@ -17,6 +17,7 @@ class TorchPeer:
     name = "torch"
     pool = "torch"
     version = torch.__version__
+    quick_to_prepare = True
 
     def why_not(self, job: Job) -> str | None:
         return None
