@@ -113,57 +113,62 @@ def draw_heat_map(cells: Sequence[Result], title: str, file: Path) -> Path:
 
 
 def _bars(axes: Any, table: dict[Any, Summary], names: Sequence[str], *, horizontal: bool) -> None:
-    """Geometric means as bars, a mark at the worst; names in groups, passes side by side."""
+    """Geometric means as bars that begin at 1, a mark at the worst; passes side by side."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
     width = 0.26
     for index, pass_name in enumerate(PASSES):
         found = [(place, table.get((name, pass_name))) for place, name in enumerate(names)]
         places = [place + (index - 1) * width for place, summary in found if summary]
-        means = [summary.mean for _, summary in found if summary]
+        lengths = [summary.mean - 1 for _, summary in found if summary]
         lows = [summary.worst for _, summary in found if summary]
         if horizontal:
-            axes.barh(places, means, width, color=COLORS[pass_name], label=pass_name)
+            axes.barh(places, lengths, width, left=1, color=COLORS[pass_name], label=pass_name)
             axes.scatter(lows, places, marker="|", s=45, color="black", zorder=3)
         else:
-            axes.bar(places, means, width, color=COLORS[pass_name], label=pass_name)
+            axes.bar(places, lengths, width, bottom=1, color=COLORS[pass_name], label=pass_name)
             axes.scatter(places, lows, marker="_", s=45, color="black", zorder=3)
-    scale = (axes.set_xscale, axes.axvline) if horizontal else (axes.set_yscale, axes.axhline)
-    scale[0]("log")
-    scale[1](1, color="#aa2222", linewidth=1)
-    (axes.xaxis if horizontal else axes.yaxis).set_major_formatter(lambda value, _: f"{value:g}")
-    axes.grid(alpha=0.3, which="both", linewidth=0.5, axis="x" if horizontal else "y")
+    if horizontal:
+        axes.set_xscale("log")
+        axes.axvline(1, color="#aa2222", linewidth=1)
+    else:
+        axes.set_yscale("log")
+        axes.axhline(1, color="#aa2222", linewidth=1)
+    axis = axes.xaxis if horizontal else axes.yaxis
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+    axes.grid(alpha=0.3, linewidth=0.5, axis="x" if horizontal else "y")
+    axes.legend(fontsize=8, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)
 
 
 def draw_networks(results: Sequence[Result], file: Path) -> Path:
     """Geometric mean and worst ratio of every network, to torch and to the best peer."""
     networks = list(dict.fromkeys(result.network for result in results))
-    figure = _figure(max(6.0, 2 + 0.9 * len(networks)), 7.5)
+    figure = _figure(max(7.0, 2 + 0.9 * len(networks)), 7.5)
     ratios: list[tuple[str, Callable[[Result], float | None]]] = [
         ("torch's better layout", to_torch),
         ("the best peer", to_best_peer),
     ]
     for axes, (title, ratio) in zip(figure.subplots(2, 1, sharex=True), ratios, strict=True):
-        _bars(
-            axes,
-            summaries(results, lambda result: (result.network, result.pass_name), ratio),
-            networks,
-            horizontal=False,
-        )
+        table = summaries(results, lambda result: (result.network, result.pass_name), ratio)
+        _bars(axes, table, networks, horizontal=False)
         mean = geometric_mean(value for value in map(ratio, results) if value is not None)
-        axes.set_title(f"time of {title} / convext's: bars are geometric means ({mean:.2f} over all), marks the worst")
+        axes.set_title(f"time of {title} / convext's ({mean:.2f} over all)", pad=22)
         axes.set_xticks(range(len(networks)), networks, rotation=30, ha="right")
-    axes.legend(fontsize=8, loc="upper left")
+    figure.supxlabel("bars: geometric mean; marks: worst case", fontsize=9)
     return _save(figure, file)
 
 
 def draw_layers(results: Sequence[Result], network: str, file: Path) -> Path:
     """A network's layers, one below the other."""
     layers = list(dict.fromkeys(result.layer for result in results))
-    figure = _figure(8, 1.4 + 0.36 * len(layers))
+    figure = _figure(8, 1.8 + 0.36 * len(layers))
     axes = figure.subplots()
     _bars(axes, summaries(results, lambda result: (result.layer, result.pass_name)), layers, horizontal=True)
     shapes = {result.layer: result.shape for result in results}
     axes.set_yticks(range(len(layers)), [f"{layer}\n{shapes[layer]}" for layer in layers], fontsize=7)
     axes.set_ylim(len(layers) - 0.5, -0.5)
-    axes.set_title(f"{network}: time of torch's better layout / convext's; marks are the worst", fontsize=10)
-    axes.legend(fontsize=8)
+    axes.set_title(f"{network}: time of torch's better layout / convext's", fontsize=11, pad=22)
+    axes.set_xlabel("bars: geometric mean; marks: worst case")
     return _save(figure, file)
