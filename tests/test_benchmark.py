@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import os
 from typing import Any
@@ -333,9 +332,8 @@ class TestReport:
 
     def test_json_and_back(self, tmp_path):
         results = [result(), dataclasses.replace(result(), ratio=None, roofline=None, left_out={"jax": "absent"})]
-        report.write_json(tmp_path / "results.json", results, build={"version": "0"})
-        assert report.read_json(tmp_path / "results.json") == results
-        assert json.loads((tmp_path / "results.json").read_text())["build"] == {"version": "0"}
+        report.write_json(tmp_path / "results.json", results, {"build": {"version": "0"}})
+        assert report.read_json(tmp_path / "results.json") == (results, {"build": {"version": "0"}})
 
     def test_text_has_the_mean_and_the_worst(self):
         text = report.summary_text([result(ratio_torch=0.25, layer="bad"), result(ratio_torch=4.0, layer="good")])
@@ -355,6 +353,13 @@ class TestMachine:
         assert FAKE_MACHINE.least_seconds(job, 1e11, 1) == pytest.approx(1.0)
         assert FAKE_MACHINE.least_seconds(job, 1, 1e10) == pytest.approx(1.0)
         assert FAKE_MACHINE.least_seconds(dataclasses.replace(job, dtype="i32"), 1, 1) is None
+
+    def test_the_better_of_two_measurements(self):
+        other = Machine({("f32", 1): 2e11}, {2: {1: 1.0}})
+        joined = FAKE_MACHINE.joined(other)
+        assert joined.peak == {("f32", 1): 2e11, ("f64", 1): 5e10}
+        assert joined.bandwidth == {**FAKE_MACHINE.bandwidth, 2: {1: 1.0}}
+        assert Machine.from_document(joined.as_document()) == joined
 
     def test_probes(self):
         machine = Machine.measure([1], seconds=0.01)
@@ -383,13 +388,13 @@ class TestCommand:
             + ["--output", str(tmp_path)]
         )
         assert status == 0
-        results = report.read_json(tmp_path / "results.json")
+        results, information = report.read_json(tmp_path / "results.json")
         # f32 with every batch and f64 with the first, in three passes and two layouts
         assert len(results) == 6 * (3 + 2 + 2 * 3)
         assert {(r.dtype, r.batch) for r in results if r.layer == "layer"} == {("f32", 1), ("f32", 3), ("f64", 1)}
         assert all(r.ratio_torch and r.ratio_torch == min(r.torch.values()) / r.seconds for r in results)
-        document = json.loads((tmp_path / "results.json").read_text())
-        assert document["build"]["version"] and document["machine"]["peak_gflops"] and document["peers"]["torch"]
+        assert information["build"]["version"] and information["peers"]["torch"]
+        assert Machine.from_document(information["machine"]).peak == FAKE_MACHINE.peak
         assert "the ten worst cases" in (tmp_path / "table.txt").read_text()
         printed = capsys.readouterr()
         assert "the ten worst cases" in printed.out and "tiny forward" in printed.out
@@ -406,9 +411,21 @@ class TestCommand:
         narrow = ["--network", "tiny", "--filter", "filt", "--pass", "grad_weight", "--dtype", "f64", "--batch", "2"]
         arguments = ["--layout", "channels_last", "--cold", "--seconds", "0", "--peer", "torch", "--threads", "1"]
         assert main(["bench", *narrow, *arguments, "--output", str(tmp_path)]) == 0
-        (only,) = report.read_json(tmp_path / "results.json")
+        (only,), information = report.read_json(tmp_path / "results.json")
+        assert information["cold"]
         assert (only.layer, only.pass_name, only.dtype, only.batch) == ("filter", "grad_weight", "f64", 2)
         assert only.layout == "channels_last"
+
+    def test_results_of_several_runs_are_put_together(self, tiny, tmp_path, capsys):
+        information = {"machine": FAKE_MACHINE.as_document()}
+        files = [tmp_path / "a.json", tmp_path / "b.json"]
+        report.write_json(files[0], [result(layer="one")], information)
+        report.write_json(files[1], [result(layer="two", ratio_torch=0.5)], information)
+        assert main(["bench", "--show", *map(str, files), "--output", str(tmp_path / "both")]) == 0
+        results, _ = report.read_json(tmp_path / "both" / "results.json")
+        assert [result.layer for result in results] == ["one", "two"]
+        assert "2   1.00   0.50" in capsys.readouterr().out
+        assert main(["bench", "--show", str(tmp_path / "none.json"), "--output", str(tmp_path / "both")]) == 2
 
     def test_nothing_left_is_an_error(self, tiny, capsys):
         assert main(["bench", "--filter", "no such layer"]) == 2

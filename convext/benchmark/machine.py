@@ -101,14 +101,32 @@ class Machine:
         return None if peak is None else max(flops / peak, bytes_ / self.bandwidth_of(bytes_, job.threads))
 
     def as_document(self) -> dict[str, Any]:
-        """For JSON."""
+        """For JSON, which has text for keys."""
         return {
-            "peak_gflops": {f"{dtype}, {threads} threads": rate / 1e9 for (dtype, threads), rate in self.peak.items()},
-            "copy_gb_per_s": {
-                f"{threads} threads": {f"{size} bytes": rate / 1e9 for size, rate in rates.items()}
-                for threads, rates in self.bandwidth.items()
-            },
+            "peak": [[dtype, threads, rate] for (dtype, threads), rate in self.peak.items()],
+            "bandwidth": [
+                [threads, size, rate] for threads, rates in self.bandwidth.items() for size, rate in rates.items()
+            ],
         }
+
+    @classmethod
+    def from_document(cls, document: dict[str, Any]) -> Machine:
+        """What `as_document` was made of."""
+        bandwidth: dict[int, dict[int, float]] = {}
+        for threads, size, rate in document["bandwidth"]:
+            bandwidth.setdefault(threads, {})[size] = rate
+        return cls({(dtype, threads): rate for dtype, threads, rate in document["peak"]}, bandwidth)
+
+    def joined(self, other: Machine) -> Machine:
+        """The better of two measurements of the same machine."""
+        peak, bandwidth = dict(self.peak), {threads: dict(rates) for threads, rates in self.bandwidth.items()}
+        for key, rate in other.peak.items():
+            peak[key] = max(rate, peak.get(key, 0.0))
+        for threads, rates in other.bandwidth.items():
+            mine = bandwidth.setdefault(threads, {})
+            for size, rate in rates.items():
+                mine[size] = max(rate, mine.get(size, 0.0))
+        return Machine(peak, bandwidth)
 
     def __str__(self) -> str:
         lines = []

@@ -95,18 +95,19 @@ def worst(results: Iterable[Result], count: int, ratio: Ratio = to_torch) -> lis
     return sorted(compared, key=ratio)[:count]  # type: ignore[arg-type]
 
 
-def write_json(file: Path, results: Sequence[Result], **information: Any) -> None:
+def write_json(file: Path, results: Sequence[Result], information: dict[str, Any]) -> None:
     """The results, and whatever else the reader needs to know."""
     document = {**information, "results": [asdict(result) for result in results]}
     file.write_text(json.dumps(document, indent=1) + "\n")
 
 
-def read_json(file: Path) -> list[Result]:
-    """The results of a file that `write_json` wrote."""
-    rows = json.loads(file.read_text())["results"]
+def read_json(file: Path) -> tuple[list[Result], dict[str, Any]]:
+    """The results and the information of a file that `write_json` wrote."""
+    information = json.loads(file.read_text())
+    rows = information.pop("results")
     for row in rows:
         row["kernel_size"], row["channels"] = tuple(row["kernel_size"]), tuple(row["channels"])
-    return [Result(**row) for row in rows]
+    return [Result(**row) for row in rows], information
 
 
 def _time(seconds: float | None) -> str:

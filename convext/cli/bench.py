@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -42,6 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--minutes", type=float, default=14.0, help="the whole run's time (default: 14)")
     parser.add_argument("--seconds", type=float, default=0.6, help="the most that a case is timed for (default: 0.6)")
     parser.add_argument("--cold", action="store_true", help="evict the caches before every call")
+    parser.add_argument(
+        "--show", nargs="+", type=Path, metavar="FILE", help="time nothing; put these results.json together"
+    )
     parser.add_argument("--output", type=Path, default=Path("convext-bench"), help="folder for JSON, table, pictures")
 
 
@@ -50,6 +53,8 @@ def run(options: argparse.Namespace) -> int:
     if options.list:
         print_choices()
         return 0
+    if options.show:
+        return show(options.show, options.output)
     selection = Selection(
         *(options.network, options.filter, options.passes, options.dtype),
         *(options.layout, options.batch, options.threads),
@@ -67,19 +72,55 @@ def run(options: argparse.Namespace) -> int:
     for name, reason in missing.items():
         print(f"left out: {name}, since {reason}")
     machine = Machine.measure([job.threads for job in jobs])
-    print(machine)
     seconds = options.minutes * 60 - (time.perf_counter() - begin) - 10  # for the pictures
     before = torch.get_num_threads()
-    results = measure(
-        jobs, Runner(found, machine, Cache() if options.cold else None), len(found), seconds, options.seconds
-    )
+    runner = Runner(found, machine, Cache() if options.cold else None)
+    results = measure(jobs, runner, len(found), seconds, options.seconds)
     torch.set_num_threads(before)
-    if len(results) <= MOST_LINES:
-        print("\n".join([report.table_header(), *map(report.table_line, results)]) + "\n")
-    print(report.summary_text(results))
-    print(f"{len(results)} cases in {time.perf_counter() - begin:.0f} s")
-    write(options, results, machine, {peer.name: peer.version for peer in found}, missing)
+    information = {
+        "build": convext.build_info(),
+        "machine": machine.as_document(),
+        "peers": {peer.name: peer.version for peer in found},
+        "left_out": missing,
+        "cold": options.cold,
+    }
+    present(results, machine, information, options.output)
+    print(f"{time.perf_counter() - begin:.0f} s in all")
     return 0
+
+
+def show(files: Sequence[Path], folder: Path) -> int:
+    """Puts the results of earlier runs together."""
+    results: list[Result] = []
+    machine, information = Machine({}, {}), dict[str, Any]()
+    for file in files:
+        try:
+            more, information = report.read_json(file)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            print(f"{file} cannot be read as results: {error}", file=sys.stderr)
+            return 2
+        results += more
+        machine = machine.joined(Machine.from_document(information["machine"]))
+    present(results, machine, {**information, "machine": machine.as_document()}, folder)
+    return 0
+
+
+def present(results: Sequence[Result], machine: Machine, information: dict[str, Any], folder: Path) -> None:
+    """Prints the summary and writes JSON, table and pictures into the folder."""
+    print(machine)
+    summary = report.summary_text(results)
+    lines = [report.table_header(), *map(report.table_line, results)]
+    if len(results) <= MOST_LINES:
+        print("\n".join(lines) + "\n")
+    print(summary)
+    folder.mkdir(parents=True, exist_ok=True)
+    report.write_json(folder / "results.json", results, information)
+    (folder / "table.txt").write_text("\n".join([str(machine), "", *lines, "", summary]) + "\n")
+    try:
+        pictures.draw_all(results, machine, folder)
+    except ImportError as error:
+        print(f"no pictures: {error.name} is not installed")
+    print(f"{len(results)} cases written to {folder.resolve()}")
 
 
 def print_short_table(jobs: Sequence[Job], seconds: float) -> None:
@@ -166,38 +207,3 @@ def progress_bar(count: int) -> Iterator[Bar]:
 
         yield RichBar()
         progress.update(task, completed=count, description="", refresh=True)
-
-
-def write(
-    options: argparse.Namespace,
-    results: Sequence[Result],
-    machine: Machine,
-    versions: dict[str, str],
-    missing: dict[str, str],
-) -> None:
-    """JSON and the table, into the folder."""
-    folder: Path = options.output
-    folder.mkdir(parents=True, exist_ok=True)
-    report.write_json(
-        folder / "results.json",
-        results,
-        build=convext.build_info(),
-        machine=machine.as_document(),
-        peers=versions,
-        left_out=missing,
-        cold=options.cold,
-    )
-    lines = [
-        str(machine),
-        "",
-        report.table_header(),
-        *map(report.table_line, results),
-        "",
-        report.summary_text(results),
-    ]
-    (folder / "table.txt").write_text("\n".join(lines) + "\n")
-    try:
-        pictures.draw_all(results, machine, folder)
-    except ImportError as error:
-        print(f"no pictures: {error.name} is not installed")
-    print(f"written to {folder.resolve()}")
