@@ -18,6 +18,7 @@ from convext.benchmark.report import Result, Summary
 from convext.benchmark.shapes import Layer
 from convext.benchmark.suite import Job, Selection
 from convext.benchmark.workload import Workload, in_layout
+from convext.cli import bench
 
 LAYERS = [layer for layers in shapes.networks().values() for layer in layers]
 FAKE_MACHINE = Machine({("f32", 1): 1e11, ("f64", 1): 5e10}, {1: dict.fromkeys(COPY_SIZES, 1e10)})
@@ -64,11 +65,6 @@ def result(**changes: Any) -> Result:
         "seconds": 1.0,
         "peers": {"torch": {"contiguous": 2.0, "channels_last": 3.0}},
         "left_out": {},
-        "ratio_torch": 2.0,
-        "best_peer": "torch",
-        "ratio": 2.0,
-        "gflops": 1.0,
-        "roofline": 0.5,
         "flops": 1e9,
         "bytes": 1000,
         "workspace_bytes": 0,
@@ -250,7 +246,7 @@ class TestRunner:
 
     def run(self, monkeypatch, ours: Any, peer: FakePeer) -> list[Result]:
         monkeypatch.setattr(Workload, "ours", lambda self, pass_name, layout: ours)
-        return runner.Runner([peer], FAKE_MACHINE).run(Job(small_layer(), 1, "f32", 1, "forward"), 0.0)
+        return runner.Runner([peer]).run(Job(small_layer(), 1, "f32", 1, "forward"), 0.0)
 
     def test_the_better_layout_counts(self, monkeypatch, clock):
         peer = FakePeer({"contiguous": clock.spending([0.006]), "channels_last": clock.spending([0.004])})
@@ -261,8 +257,6 @@ class TestRunner:
             assert result.torch == pytest.approx({"contiguous": 0.006, "channels_last": 0.004})
             assert result.ratio_torch == result.ratio == pytest.approx(4)
             assert result.gflops == pytest.approx(result.flops / 1e6)
-            least = max(result.flops / 1e11, result.bytes / 1e10)
-            assert result.roofline == pytest.approx(least / result.seconds)
 
     def test_a_lost_case_is_measured_again(self, monkeypatch, clock):
         disturbed = [0.0065] * 10 + [0.004]  # calls; then the disturbance is over
@@ -310,8 +304,33 @@ class TestRunner:
         assert next(allowances) == 0
         assert next(runner.allowances(jobs, 4, 40.0, 0.5)) == 0.5
 
+    def test_what_was_lost_is_run_once_more(self, monkeypatch):
+        jobs = [Job(small_layer(name=name), 1, "f32", 1, "forward") for name in ("won", "lost", "lost by much")]
+        first = {"won": 1.0, "lost": 4.0, "lost by much": 8.0}
+        runs: list[str] = []
+
+        class FakeRunner(runner.Runner):
+            def run(self, job: Job, seconds: float) -> list[Result]:
+                runs.append(job.layer.name)
+                again = runs.count(job.layer.name) > 1
+                return [result(layer=job.layer.name, seconds=0.5 if again else first[job.layer.name])]
+
+        results = bench.measure(jobs, FakeRunner([]), 1, 60.0, 0.0)
+        assert runs == ["won", "lost", "lost by much", "lost by much", "lost"]
+        assert [(r.layer, r.seconds) for r in results] == [("won", 1.0), ("lost", 0.5), ("lost by much", 0.5)]
+
 
 class TestReport:
+    def test_what_follows_from_the_times(self):
+        case = result(seconds=2.0, flops=4e9, peers={"torch": {"a": 3.0, "b": 1.0}, "jax": {"a": 0.5}})
+        assert (case.ratio_torch, case.best_peer, case.ratio, case.gflops) == (0.5, "jax", 0.25, 2.0)
+
+    def test_of_two_measurements_the_lesser_times_count(self):
+        merged = result(seconds=2.0, peers={"torch": {"a": 3.0, "b": 1.0}}).merged(
+            result(seconds=3.0, peers={"torch": {"a": 2.0}, "jax": {"a": 5.0}})
+        )
+        assert merged.seconds == 2.0 and merged.peers == {"torch": {"a": 2.0, "b": 1.0}, "jax": {"a": 5.0}}
+
     def test_geometric_mean_and_worst(self):
         ratios = [0.5, 2.0, 8.0]
         assert Summary.of(ratios) == Summary(3, pytest.approx(2.0), 0.5, 1)
@@ -319,24 +338,24 @@ class TestReport:
 
     def test_summaries_by_key(self):
         results = [
-            result(pass_name="forward", ratio_torch=0.5),
-            result(pass_name="forward", ratio_torch=2.0),
-            result(pass_name="grad_input", ratio_torch=3.0, ratio=1.5),
-            result(pass_name="grad_input", ratio_torch=None, ratio=None),
+            result(pass_name="forward", seconds=4.0),
+            result(pass_name="forward", seconds=1.0),
+            result(pass_name="grad_input", peers={"torch": {"contiguous": 3.0}, "jax": {"NCHW": 1.5}}),
+            result(pass_name="grad_input", peers={}),
         ]
         by_pass = report.summaries(results, lambda result: result.pass_name)
         assert by_pass["forward"] == Summary(2, pytest.approx(1.0), 0.5, 1)
         assert by_pass["grad_input"].cases == 1
-        assert report.summaries(results, lambda _: "all", report.to_best_peer)["all"].worst == 1.5
+        assert report.summaries(results[2:], lambda _: "all", report.to_best_peer)["all"].worst == 1.5
         assert [r.ratio_torch for r in report.worst(results, 2)] == [0.5, 2.0]
 
     def test_json_and_back(self, tmp_path):
-        results = [result(), dataclasses.replace(result(), ratio=None, roofline=None, left_out={"jax": "absent"})]
+        results = [result(), result(peers={}, roofline=0.5, left_out={"jax": "absent"})]
         report.write_json(tmp_path / "results.json", results, {"build": {"version": "0"}})
         assert report.read_json(tmp_path / "results.json") == (results, {"build": {"version": "0"}})
 
     def test_text_has_the_mean_and_the_worst(self):
-        text = report.summary_text([result(ratio_torch=0.25, layer="bad"), result(ratio_torch=4.0, layer="good")])
+        text = report.summary_text([result(seconds=8.0, layer="bad"), result(seconds=0.5, layer="good")])
         assert "1.00   0.25        1" in text
         assert text.index("bad") < text.index("good")
 
@@ -349,10 +368,10 @@ class TestMachine:
         assert machine.bandwidth_of(2**30, 1) == 2e9
 
     def test_the_longer_of_arithmetic_and_bytes(self):
-        job = Job(small_layer(), 1, "f32", 1, "forward")
-        assert FAKE_MACHINE.least_seconds(job, 1e11, 1) == pytest.approx(1.0)
-        assert FAKE_MACHINE.least_seconds(job, 1, 1e10) == pytest.approx(1.0)
-        assert FAKE_MACHINE.least_seconds(dataclasses.replace(job, dtype="i32"), 1, 1) is None
+        assert FAKE_MACHINE.least_seconds("f32", 1, 1e11, 1) == pytest.approx(1.0)
+        assert FAKE_MACHINE.least_seconds("f64", 1, 1, 1e10) == pytest.approx(1.0)
+        assert FAKE_MACHINE.least_seconds("i32", 1, 1, 1) is None
+        assert result(flops=5e10, bytes=1, seconds=2.0).beside(FAKE_MACHINE).roofline == pytest.approx(0.25)
 
     def test_the_better_of_two_measurements(self):
         other = Machine({("f32", 1): 2e11}, {2: {1: 1.0}})
@@ -420,11 +439,11 @@ class TestCommand:
         information = {"machine": FAKE_MACHINE.as_document()}
         files = [tmp_path / "a.json", tmp_path / "b.json"]
         report.write_json(files[0], [result(layer="one")], information)
-        report.write_json(files[1], [result(layer="two", ratio_torch=0.5)], information)
+        report.write_json(files[1], [result(layer="two", seconds=4.0)], information)
         assert main(["bench", "--show", *map(str, files), "--output", str(tmp_path / "both")]) == 0
         results, _ = report.read_json(tmp_path / "both" / "results.json")
         assert [result.layer for result in results] == ["one", "two"]
-        assert "2   1.00   0.50" in capsys.readouterr().out
+        assert "2   1.00   0.50        1" in capsys.readouterr().out
         assert main(["bench", "--show", str(tmp_path / "none.json"), "--output", str(tmp_path / "both")]) == 2
 
     def test_nothing_left_is_an_error(self, tiny, capsys):

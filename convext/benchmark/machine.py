@@ -13,7 +13,6 @@ from typing import Any
 import torch
 
 from convext import _C
-from convext.benchmark.suite import Job
 
 #: Bytes read and written by a copy, from what a core's cache holds to what none does.
 COPY_SIZES = [2**17, 2**20, 2**22, 2**24, 2**26, 2**28]
@@ -95,10 +94,10 @@ class Machine:
                 return rates[low] ** (1 - part) * rates[high] ** part
         return rates[sizes[-1]]
 
-    def least_seconds(self, job: Job, flops: float, bytes_: float) -> float | None:
+    def least_seconds(self, dtype: str, threads: int, flops: float, bytes_: float) -> float | None:
         """The roofline: what the arithmetic takes at peak, or the bytes at the bandwidth, whichever is longer."""
-        peak = self.peak_of(job.dtype, job.threads)
-        return None if peak is None else max(flops / peak, bytes_ / self.bandwidth_of(bytes_, job.threads))
+        peak = self.peak_of(dtype, threads)
+        return None if peak is None else max(flops / peak, bytes_ / self.bandwidth_of(bytes_, threads))
 
     def as_document(self) -> dict[str, Any]:
         """For JSON, which has text for keys."""

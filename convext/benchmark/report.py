@@ -6,9 +6,11 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from convext.benchmark.machine import Machine
 
 
 @dataclass(frozen=True)
@@ -29,20 +31,50 @@ class Result:
     seconds: float
     peers: dict[str, dict[str, float]]  #: seconds of each peer's variants
     left_out: dict[str, str]  #: peers and variants that were not timed, with the reason
-    ratio_torch: float | None  #: to torch's better layout
-    best_peer: str | None
-    ratio: float | None  #: to the best peer
-    gflops: float
-    roofline: float | None  #: share of what peak and bandwidth allow
     flops: float  #: of direct summation
     bytes: int
     workspace_bytes: int
     kernel: str
+    roofline: float | None = None  #: share of what peak and bandwidth allow; filled in when both are known
 
     @property
     def torch(self) -> dict[str, float]:
         """torch's times by layout."""
         return self.peers.get("torch", {})
+
+    @property
+    def ratio_torch(self) -> float | None:
+        """To torch's better layout."""
+        return min(self.torch.values()) / self.seconds if self.torch else None
+
+    @property
+    def best_peer(self) -> str | None:
+        """The name of the quickest."""
+        return min(self.peers, key=lambda peer: min(self.peers[peer].values()), default=None)
+
+    @property
+    def ratio(self) -> float | None:
+        """To the best peer."""
+        return None if self.best_peer is None else min(self.peers[self.best_peer].values()) / self.seconds
+
+    @property
+    def gflops(self) -> float:
+        """Operations of direct summation in the time taken, 1e9 per second."""
+        return self.flops / self.seconds / 1e9
+
+    def merged(self, again: Result) -> Result:
+        """What is known after a second measurement: of every time, the lesser."""
+        peers = {peer: dict(variants) for peer, variants in self.peers.items()}
+        for peer, variants in again.peers.items():
+            known = peers.setdefault(peer, {})
+            for variant, seconds in variants.items():
+                known[variant] = min(seconds, known.get(variant, seconds))
+        return replace(self, seconds=min(self.seconds, again.seconds), peers=peers)
+
+    def beside(self, machine: Machine) -> Result:
+        """With its share of the roofline."""
+        least = machine.least_seconds(self.dtype, self.threads, self.flops, self.bytes)
+        return replace(self, roofline=None if least is None else least / self.seconds)
 
 
 def geometric_mean(values: Iterable[float]) -> float:
@@ -96,9 +128,18 @@ def worst(results: Iterable[Result], count: int, ratio: Ratio = to_torch) -> lis
 
 
 def write_json(file: Path, results: Sequence[Result], information: dict[str, Any]) -> None:
-    """The results, and whatever else the reader needs to know."""
-    document = {**information, "results": [asdict(result) for result in results]}
-    file.write_text(json.dumps(document, indent=1) + "\n")
+    """The results, a line each, and whatever else the reader needs to know."""
+    lines = [f"{json.dumps(name)}: {json.dumps(value)}" for name, value in information.items()]
+    rows = ",\n".join(json.dumps({**asdict(result), **_derived(result)}) for result in results)
+    file.write_text("{" + ",\n".join([*lines, f'"results": [\n{rows}\n]']) + "}\n")
+
+
+_DERIVED = ("ratio_torch", "best_peer", "ratio", "gflops")
+
+
+def _derived(result: Result) -> dict[str, Any]:
+    """What other programs that read the file should not have to work out."""
+    return {name: getattr(result, name) for name in _DERIVED}
 
 
 def read_json(file: Path) -> tuple[list[Result], dict[str, Any]]:
@@ -106,6 +147,8 @@ def read_json(file: Path) -> tuple[list[Result], dict[str, Any]]:
     information = json.loads(file.read_text())
     rows = information.pop("results")
     for row in rows:
+        for name in _DERIVED:
+            row.pop(name, None)
         row["kernel_size"], row["channels"] = tuple(row["kernel_size"]), tuple(row["channels"])
     return [Result(**row) for row in rows], information
 

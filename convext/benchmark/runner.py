@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 
 import torch
 
-from convext.benchmark.machine import Machine
 from convext.benchmark.peers import Peer
 from convext.benchmark.report import Result
 from convext.benchmark.suite import Job
@@ -48,9 +47,8 @@ def _first_line(error: Exception) -> str:
 class Runner:
     """Keeps the tensors of the last job, since the next often needs the same."""
 
-    def __init__(self, peers: Sequence[Peer], machine: Machine | None, cache: Cache | None = None) -> None:
+    def __init__(self, peers: Sequence[Peer], cache: Cache | None = None) -> None:
         self._peers = peers
-        self._machine = machine
         self._cache = cache
         self._workload: Workload | None = None
         self._tensors: tuple[object, ...] | None = None
@@ -98,7 +96,7 @@ class Runner:
         scale = job.flops / part.flops
         costly = [peer.name for peer in self._peers if not peer.quick_to_prepare]
         estimates = {}
-        runner = Runner([peer for peer in self._peers if peer.name not in costly], None)
+        runner = Runner([peer for peer in self._peers if peer.name not in costly])
         for owner, variant, pool, function in runner._functions(part, Workload.of(part), {}):
             contender = Contender(f"{owner} {variant}", function, pool)
             with suppress(Exception):  # the job itself will say why
@@ -144,10 +142,6 @@ class Runner:
     def _result(self, job: Job, layout: str, measured: _Measured) -> Result:
         assert self._workload is not None
         plan = self._workload.plan(job.pass_name, layout)
-        seconds = measured.ours[layout].best
-        best = measured.best_peer()
-        torch_best = measured.best("torch").best if "torch" in measured.peers else None
-        limit = self._machine.least_seconds(job, plan.flops, plan.bytes) if self._machine else None
         return Result(
             network=job.layer.network,
             layer=job.layer.name,
@@ -160,17 +154,12 @@ class Runner:
             pass_name=job.pass_name,
             threads=job.threads,
             layout=layout,
-            seconds=seconds,
+            seconds=measured.ours[layout].best,
             peers={
                 peer: {variant: contender.best for variant, contender in variants.items()}
                 for peer, variants in measured.peers.items()
             },
             left_out=measured.left_out,
-            ratio_torch=None if torch_best is None else torch_best / seconds,
-            best_peer=best,
-            ratio=None if best is None else measured.best(best).best / seconds,
-            gflops=plan.flops / seconds / 1e9,
-            roofline=None if limit is None else limit / seconds,
             flops=plan.flops,
             bytes=plan.bytes,
             workspace_bytes=plan.workspace_bytes,

