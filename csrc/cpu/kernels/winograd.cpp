@@ -1,0 +1,81 @@
+// Winograd's convolution for 3 x 3 kernels: forward and the gradient of the input. See winograd/correlate.h.
+#include "cpu/winograd/correlate.h"
+
+namespace convext {
+namespace CONVEXT_ISA_NAMESPACE {
+namespace {
+
+Reason why_not(const ConvProblem& problem) {
+  if (problem.dtype != DType::float32) return "the dtype is not float32";
+  if (problem.pass == Pass::grad_weight) return "it does not compute the gradient of the weight";
+  if (problem.kernel.height != 3 || problem.kernel.width != 3) return "the kernel is not 3 x 3";
+  if (problem.stride.height != 1 || problem.stride.width != 1) return "the stride is not 1";
+  if (problem.dilation.height != 1 || problem.dilation.width != 1) return "the dilation is not 1";
+  if (in_channels_per_group(problem) < 32 || out_channels_per_group(problem) < 32) {
+    return "there are fewer than 32 channels to transform";
+  }
+  const Padding& padding = problem.padding;
+  if (problem.pass == Pass::grad_input && problem.padding_mode != PaddingMode::zeros &&
+      (padding.top != 0 || padding.bottom != 0 || padding.left != 0 || padding.right != 0)) {
+    return "the padding is filled from the input";
+  }
+  return nullptr;
+}
+
+// The whole call, or single samples, may be left to this kernel.
+ConvProblem one_sample(const ConvProblem& problem) {
+  ConvProblem single = problem;
+  single.batch = 1;
+  return single;
+}
+
+template <class T>
+int64_t own_bytes(const ConvProblem& problem, int workers) {
+  const Correlation correlation(problem);
+  return Plan<TileOfTwo, Compute<T>>(correlation).workspace_bytes(workers);
+}
+
+// The other kernel's scratch lies over this one's, but for the flags at the beginning.
+int64_t flags_bytes(const ConvProblem& problem) {
+  return round_up(problem.batch * static_cast<int64_t>(sizeof(double)), 64);
+}
+
+int64_t workspace_bytes(const ConvProblem& problem, int workers) {
+  const int64_t whole = implicit_gemm.workspace_bytes(problem, workers);
+  const int64_t single = implicit_gemm.workspace_bytes(one_sample(problem), workers);
+  return larger(own_bytes<float>(problem, workers), flags_bytes(problem) + larger(whole, single));
+}
+
+template <class T>
+void run_as(const ConvProblem& problem, const ConvData& data, void* workspace, const Executor& executor) {
+  const Correlation correlation(problem);
+  const Plan<TileOfTwo, Compute<T>> plan(correlation);
+  void* other_workspace = static_cast<char*>(workspace) + flags_bytes(problem);
+  WinogradRun<TileOfTwo, T> winograd(correlation, plan, problem, data, workspace);
+  if (!winograd.run(executor)) return implicit_gemm.run(problem, data, other_workspace, executor);
+  for (int64_t sample = 0; sample < problem.batch; ++sample) {
+    if (!winograd.is_flagged(sample)) continue;
+    ConvData of_sample = data;
+    of_sample.input = static_cast<T*>(data.input) + sample * problem.input_strides.batch;
+    of_sample.output = static_cast<T*>(data.output) + sample * problem.output_strides.batch;
+    implicit_gemm.run(one_sample(problem), of_sample, other_workspace, executor);
+  }
+}
+
+void run(const ConvProblem& problem, const ConvData& data, void* workspace, const Executor& executor) {
+  run_as<float>(problem, data, workspace, executor);
+}
+
+}  // namespace
+
+extern const Kernel winograd{
+    "winograd",
+    CONVEXT_ISA_ENUMERATOR,
+    "fewer multiplications for 3 x 3 kernels, stride 1 and many channels: F(2 x 2, 3 x 3)",
+    why_not,
+    workspace_bytes,
+    run,
+};
+
+}  // namespace CONVEXT_ISA_NAMESPACE
+}  // namespace convext

@@ -1,0 +1,138 @@
+// The transformed weights, packed for the products: packed[group][panel][product][source channel][lane].
+#pragma once
+
+#include "cpu/winograd/plan.h"
+#include "cpu/winograd/transforms.h"
+
+namespace convext {
+namespace CONVEXT_ISA_NAMESPACE {
+namespace {
+
+// A result channel whose taps differ more than this in size (the sum of absolute values over the source
+// channels) is not for Winograd's products, which add and subtract taps: what a small tap contributes would
+// drown in the rounding errors of the large ones. Masked and one-hot kernels are of this kind.
+constexpr int64_t tap_ratio = 32;
+
+// Moves `count` neighbouring elements of each of `lanes` rows, whose first `channels` exist, to
+// target[element][lane].
+template <class T, class Real = Compute<T>>
+CONVEXT_INLINE void transpose_rows(const T* source, int64_t row_stride, int64_t channels, int64_t count,
+                                   Real* target, int64_t target_stride) {
+  constexpr int64_t lanes = Vector<Real>::lanes;
+  for (int64_t i = 0; i < count; i += lanes) {
+    const int64_t length = smaller(lanes, count - i);
+    Vector<Real> square[lanes];
+    CONVEXT_UNROLL
+    for (int64_t lane = 0; lane < lanes; ++lane) {
+      if (lane >= channels) {
+        square[lane] = zero<Real>();
+      } else if (length == lanes) {
+        square[lane] = load_widened(source + lane * row_stride + i);
+      } else {
+        square[lane] = load_widened(source + lane * row_stride + i, length);
+      }
+    }
+    transpose(square);
+    CONVEXT_UNROLL
+    for (int64_t k = 0; k < lanes; ++k) {
+      if (k < length) store(target + (i + k) * target_stride, square[k]);
+    }
+  }
+}
+
+// Packs one panel. False if a weight is not finite, or if the taps differ too much in size.
+template <class Tile, class T, class Real = Compute<T>>
+bool pack_weights(const Correlation& c, const T* weight, int64_t group, int64_t index, Real* packed) {
+  constexpr int64_t lanes = Vector<Real>::lanes;
+  constexpr int64_t chunk = 16;
+  alignas(64) Real taps[chunk * 9 * lanes];
+  bool usable = true;
+  for (int64_t lane = 0; lane < panel<Real>; lane += lanes) {
+    const int64_t first = index * panel<Real> + lane;
+    const int64_t channels = smaller(lanes, larger(0, c.result_channels - first));
+    const T* from = weight + group * c.weight_group_stride + first * c.weight_result_stride + c.first_tap;
+    // In memory, taps [0, 9) of a pair of channels are neighbours, or source channels are.
+    const bool taps_are_neighbours = c.is_forward ? c.tap_column_stride == 1 && c.tap_row_stride == 3
+                                                  : c.tap_column_stride == -1 && c.tap_row_stride == -3;
+    const bool runs_over_taps = taps_are_neighbours && c.weight_source_stride == 9;
+    const bool runs_over_channels = c.weight_source_stride == 1;
+    // Where the buffer has tap t of source channel k: at k * channel_step + t * tap_step.
+    const int64_t channel_step = lanes * (runs_over_channels ? 1 : 9);
+    const int64_t tap_step = lanes * (runs_over_channels ? chunk : 1);
+    const bool flipped = taps_are_neighbours && !c.is_forward && !runs_over_channels;
+    Vector<Real> size[9];
+    CONVEXT_UNROLL
+    for (int t = 0; t < 9; ++t) size[t] = zero<Real>();
+
+    for (int64_t k = 0; k < c.source_channels; k += chunk) {
+      const int64_t length = smaller(chunk, c.source_channels - k);
+      const T* source = from + k * c.weight_source_stride;
+      const T* first_in_memory = flipped ? source - c.first_tap : source;
+      if (runs_over_taps) {
+        transpose_rows(first_in_memory, c.weight_result_stride, channels, 9 * length, taps, lanes);
+      } else if (runs_over_channels) {
+        for (int64_t t = 0; t < 9; ++t) {
+          transpose_rows(source + t / 3 * c.tap_row_stride + t % 3 * c.tap_column_stride,
+                         c.weight_result_stride, channels, length, taps + t * tap_step, lanes);
+        }
+      } else if (taps_are_neighbours) {
+        for (int64_t i = 0; i < length; ++i) {
+          transpose_rows(first_in_memory + i * c.weight_source_stride, c.weight_result_stride, channels, 9,
+                         taps + i * channel_step, lanes);
+        }
+      } else {
+        for (int64_t i = 0; i < length; ++i) {
+          for (int64_t t = 0; t < 9; ++t) {
+            const T* element =
+                source + i * c.weight_source_stride + t / 3 * c.tap_row_stride + t % 3 * c.tap_column_stride;
+            Real* to = taps + i * channel_step + t * tap_step;
+            if (c.weight_result_stride == 1) {
+              store(to, load_widened(element, channels));
+            } else {
+              for (int64_t l = 0; l < lanes; ++l) {
+                to[l] = l < channels ? widen(element[l * c.weight_result_stride]) : Real{0};
+              }
+            }
+          }
+        }
+      }
+      for (int64_t i = 0; i < length; ++i) {
+        Vector<Real> g[3][3];
+        CONVEXT_UNROLL
+        for (int t = 0; t < 9; ++t) {
+          g[t / 3][t % 3] = load(taps + i * channel_step + (flipped ? 8 - t : t) * tap_step);
+          size[t] = add(size[t], absolute(g[t / 3][t % 3]));
+        }
+        Vector<Real> u[Tile::inputs][Tile::inputs];
+        transform_weights<Tile>(g, u);
+        Real* to = packed + (k + i) * panel<Real> + lane;
+        CONVEXT_UNROLL
+        for (int row = 0; row < Tile::inputs; ++row) {
+          CONVEXT_UNROLL
+          for (int column = 0; column < Tile::inputs; ++column) {
+            store(to + (row * Tile::inputs + column) * c.source_channels * panel<Real>, u[row][column]);
+          }
+        }
+      }
+    }
+
+    Real sizes[9][lanes];
+    for (int t = 0; t < 9; ++t) store(sizes[t], size[t]);
+    for (int64_t l = 0; l < channels; ++l) {
+      Real least = sizes[0][l];
+      Real most = sizes[0][l];
+      bool finite = true;
+      for (int t = 0; t < 9; ++t) {
+        least = sizes[t][l] < least ? sizes[t][l] : least;
+        most = sizes[t][l] > most ? sizes[t][l] : most;
+        finite = finite && sizes[t][l] * 0 == 0;
+      }
+      usable = usable && finite && (most <= tap_ratio * least);
+    }
+  }
+  return usable;
+}
+
+}  // namespace
+}  // namespace CONVEXT_ISA_NAMESPACE
+}  // namespace convext
