@@ -6,7 +6,10 @@ namespace CONVEXT_ISA_NAMESPACE {
 namespace {
 
 Reason why_not(const ConvProblem& problem) {
-  if (problem.dtype != DType::float32) return "the dtype is not float32";
+  if (element_size(problem.dtype) < 2 || problem.dtype == DType::int16 || problem.dtype == DType::int32 ||
+      problem.dtype == DType::int64) {
+    return "integers have no SIMD kernel";
+  }
   if (problem.pass == Pass::grad_weight) return "it does not compute the gradient of the weight";
   if (problem.kernel.height != 3 || problem.kernel.width != 3) return "the kernel is not 3 x 3";
   if (problem.stride.height != 1 || problem.stride.width != 1) return "the stride is not 1";
@@ -43,7 +46,15 @@ int64_t flags_bytes(const ConvProblem& problem) {
 int64_t workspace_bytes(const ConvProblem& problem, int workers) {
   const int64_t whole = implicit_gemm.workspace_bytes(problem, workers);
   const int64_t single = implicit_gemm.workspace_bytes(one_sample(problem), workers);
-  return larger(own_bytes<float>(problem, workers), flags_bytes(problem) + larger(whole, single));
+  int64_t own = 0;
+  switch (problem.dtype) {
+    case DType::float64:
+      own = own_bytes<double>(problem, workers);
+      break;
+    default:
+      own = own_bytes<float>(problem, workers);
+  }
+  return larger(own, flags_bytes(problem) + larger(whole, single));
 }
 
 template <class T>
@@ -63,7 +74,16 @@ void run_as(const ConvProblem& problem, const ConvData& data, void* workspace, c
 }
 
 void run(const ConvProblem& problem, const ConvData& data, void* workspace, const Executor& executor) {
-  run_as<float>(problem, data, workspace, executor);
+  switch (problem.dtype) {
+    case DType::float64:
+      return run_as<double>(problem, data, workspace, executor);
+    case DType::bfloat16:
+      return run_as<BFloat16>(problem, data, workspace, executor);
+    case DType::float16:
+      return run_as<Float16>(problem, data, workspace, executor);
+    default:
+      return run_as<float>(problem, data, workspace, executor);
+  }
 }
 
 }  // namespace

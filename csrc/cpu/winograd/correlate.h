@@ -44,43 +44,24 @@ class WinogradRun {
         weight(static_cast<const T*>(data.weight)),
         bias(problem.epilogue.bias ? static_cast<const T*>(data.bias) : nullptr),
         scratch(static_cast<char*>(workspace)),
-        flags(reinterpret_cast<int32_t*>(scratch + plan.flags_offset)),
-        packed_weights(reinterpret_cast<Real*>(scratch + plan.weights_offset)) {}
+        flags(reinterpret_cast<int32_t*>(scratch + plan.flags_offset)) {}
 
   // False, with nothing usable written, where the weights are not for this algorithm.
   bool run(const Executor& executor) {
     for (int64_t n = 0; n < c.batch; ++n) flags[n] = 0;
+    if (plan.tiles_first) {
+      run_tiles_first(executor);
+      return weights_are_usable.load(std::memory_order_relaxed);
+    }
     for_each_tile(executor, c.groups * plan.panels, [&](int64_t index, int) {
-      if (!pack_weights<Tile, T>(c, weight, index / plan.panels, index % plan.panels,
-                                 packed_weights + index * weights_of_panel())) {
-        weights_are_usable.store(false, std::memory_order_relaxed);
-      }
+      Real* packed = reinterpret_cast<Real*>(scratch + plan.weights_offset) + index * plan.weights_of_panel;
+      TapSizes<Real> sizes;
+      pack_weights<Tile, T>(c, weight, index / plan.panels, index % plan.panels, 0, c.source_channels, packed,
+                            c.source_channels * panel<Real>, sizes);
+      check(sizes, index % plan.panels);
     });
     if (!weights_are_usable.load(std::memory_order_relaxed)) return false;
-
-    int64_t blocks = ceil_div(plan.tiles, plan.tiles_of_block);
-    int64_t passes = ceil_div(plan.panels, plan.panels_of_pass);
-    int64_t splits = 1;
-    // Few items: split the result channels, too.
-    while (blocks * c.groups * splits < 3 * executor.workers && splits < passes) ++splits;
-    if (blocks * c.groups * splits < 2 * executor.workers) {
-      const int64_t wanted = ceil_div(2 * executor.workers, c.groups * splits);
-      blocks = larger(blocks, smaller(wanted, plan.tiles / (2 * block_rows)));
-    }
-    const int64_t tiles = ceil_div(plan.tiles, blocks);
-    const int64_t panels = ceil_div(plan.panels, splits);
-    for_each_tile(executor, blocks * c.groups * splits, [&](int64_t index, int worker) {
-      Item item;
-      item.first_panel = index % splits * panels;
-      item.last_panel = smaller(plan.panels, item.first_panel + panels);
-      index /= splits;
-      item.group = index % c.groups;
-      item.first_tile = index / c.groups * tiles;
-      item.tiles = smaller(tiles, plan.tiles - item.first_tile);
-      if (item.tiles > 0 && item.first_panel < item.last_panel) {
-        run_item(item, scratch + plan.workers_offset + worker * plan.worker_bytes);
-      }
-    });
+    run_weights_first(executor);
     return true;
   }
 
@@ -93,10 +74,10 @@ class WinogradRun {
   static constexpr int64_t products = Plan<Tile, Real>::products;
   static constexpr int64_t line_size = Plan<Tile, Real>::line;
 
-  struct Item {
+  static constexpr int64_t max_panels_of_pass = 64 / panel<Real> > 1 ? 64 / panel<Real> : 1;
+
+  struct Block {
     int64_t group;
-    int64_t first_panel;
-    int64_t last_panel;
     int64_t first_tile;
     int64_t tiles;
   };
@@ -109,31 +90,94 @@ class WinogradRun {
   const T* bias;
   char* scratch;
   int32_t* flags;  // of each sample: must be computed in another way
-  Real* packed_weights;
   std::atomic<bool> weights_are_usable{true};
-
-  int64_t weights_of_panel() const { return products * c.source_channels * panel<Real>; }
 
   void flag(int64_t sample) { __atomic_store_n(flags + sample, 1, __ATOMIC_RELAXED); }
 
-  void run_item(const Item& item, char* own) {
-    Real* transformed = reinterpret_cast<Real*>(own + plan.inputs_offset);
-    Real* sums = reinterpret_cast<Real*>(own + plan.sums_offset);
-    Real* lines = reinterpret_cast<Real*>(own + plan.lines_offset);
-    Real* spread = reinterpret_cast<Real*>(own + plan.spread_offset);
-    transform_source(item, transformed, lines, spread);
-    for (int64_t first = item.first_panel; first < item.last_panel; first += plan.panels_of_pass) {
-      const int64_t count = smaller(plan.panels_of_pass, item.last_panel - first);
-      multiply(item, first, count, transformed, sums);
-      transform_result(item, first, count, sums, lines);
+  void check(const TapSizes<Real>& sizes, int64_t index) {
+    if (!sizes.are_even(c.result_channels - index * panel<Real>)) {
+      weights_are_usable.store(false, std::memory_order_relaxed);
     }
   }
 
-  void transform_source(const Item& item, Real* transformed, Real* lines, Real* spread) {
-    const T* first_channel = source + item.group * c.source_channels * c.source_strides.channel;
+  void run_weights_first(const Executor& executor) {
+    int64_t blocks = ceil_div(plan.tiles, plan.tiles_of_block);
+    const int64_t passes = ceil_div(plan.panels, plan.panels_of_pass);
+    int64_t splits = 1;
+    // Few items: split the result channels, then the tiles.
+    while (blocks * c.groups * splits < 3 * executor.workers && splits < passes) ++splits;
+    if (blocks * c.groups * splits < 2 * executor.workers) {
+      const int64_t wanted = ceil_div(2 * executor.workers, c.groups * splits);
+      blocks = larger(blocks, smaller(wanted, plan.tiles / (2 * block_rows)));
+    }
+    const int64_t tiles = ceil_div(plan.tiles, blocks);
+    const int64_t panels = ceil_div(plan.panels, splits);
+    const Real* weights = reinterpret_cast<Real*>(scratch + plan.weights_offset);
+    for_each_tile(executor, blocks * c.groups * splits, [&](int64_t index, int worker) {
+      const int64_t first_panel = index % splits * panels;
+      const int64_t last_panel = smaller(plan.panels, first_panel + panels);
+      index /= splits;
+      const int64_t group = index % c.groups;
+      const int64_t first_tile = index / c.groups * tiles;
+      const Block block{group, first_tile, smaller(tiles, plan.tiles - first_tile)};
+      if (block.tiles <= 0 || first_panel >= last_panel) return;
+      char* own = scratch + plan.workers_offset + worker * plan.worker_bytes;
+      Real* transformed = reinterpret_cast<Real*>(own + plan.inputs_offset);
+      Real* sums = reinterpret_cast<Real*>(own + plan.sums_offset);
+      transform_source(block, transformed, own);
+      for (int64_t first = first_panel; first < last_panel; first += plan.panels_of_pass) {
+        const int64_t count = smaller(plan.panels_of_pass, last_panel - first);
+        // A panel's weights of one product, or 256 channels of them, stay in the L1 cache.
+        multiply(block, first, count, 0, c.source_channels, 4 * chain_terms, transformed,
+                 weights + (group * plan.panels + first) * plan.weights_of_panel, sums);
+        transform_result(block, first, count, sums, own);
+      }
+    });
+  }
+
+  void run_tiles_first(const Executor& executor) {
+    constexpr int64_t tiles_of_item = Plan<Tile, Real>::tiles_of_transform;
+    Real* transformed = reinterpret_cast<Real*>(scratch + plan.inputs_offset);
+    for_each_tile(executor, c.groups * ceil_div(plan.tiles, tiles_of_item), [&](int64_t index, int worker) {
+      const int64_t group = index % c.groups;
+      const int64_t first = index / c.groups * tiles_of_item;
+      const Block block{group, first, smaller(tiles_of_item, plan.tiles - first)};
+      transform_source(block, transformed + group * products * plan.inputs_plane + first * plan.inputs_stride,
+                       scratch + plan.workers_offset + worker * plan.worker_bytes);
+    });
+    // At least as many items as workers, if there are as many panels.
+    const int64_t panels =
+        larger(1, smaller(plan.panels_of_pass, c.groups * plan.panels / (2 * executor.workers)));
+    const int64_t passes = ceil_div(plan.panels, panels);
+    for_each_tile(executor, c.groups * passes, [&](int64_t index, int worker) {
+      const Block block{index / passes, 0, plan.tiles};
+      const int64_t first = index % passes * panels;
+      const int64_t count = smaller(panels, plan.panels - first);
+      char* own = scratch + plan.workers_offset + worker * plan.worker_bytes;
+      Real* packed = reinterpret_cast<Real*>(own + plan.weights_offset);
+      Real* sums = reinterpret_cast<Real*>(own + plan.sums_offset);
+      TapSizes<Real> sizes[max_panels_of_pass];
+      for (int64_t k = 0; k < c.source_channels; k += chain_terms) {
+        const int64_t terms = smaller(chain_terms, c.source_channels - k);
+        for (int64_t p = 0; p < count; ++p) {
+          pack_weights<Tile, T>(c, weight, block.group, first + p, k, terms,
+                                packed + p * products * terms * panel<Real>, terms * panel<Real>, sizes[p]);
+        }
+        multiply(block, first, count, k, terms, chain_terms,
+                 transformed + block.group * products * plan.inputs_plane, packed, sums);
+      }
+      for (int64_t p = 0; p < count; ++p) check(sizes[p], first + p);
+      transform_result(block, first, count, sums, own);
+    });
+  }
+
+  void transform_source(const Block& block, Real* transformed, char* own) {
+    Real* lines = reinterpret_cast<Real*>(own + plan.lines_offset);
+    Real* spread = reinterpret_cast<Real*>(own + plan.spread_offset);
+    const T* first_channel = source + block.group * c.source_channels * c.source_strides.channel;
     for (int64_t channel = 0; channel < c.source_channels; channel += lanes) {
       const int64_t channels = smaller(lanes, c.source_channels - channel);
-      plan.for_each_segment(item.first_tile, item.tiles, [&](const Segment& segment) {
+      plan.for_each_segment(block.first_tile, block.tiles, [&](const Segment& segment) {
         const T* image =
             first_channel + segment.image * c.source_strides.batch + channel * c.source_strides.channel;
         for (int row = 0; row < inputs; ++row) {
@@ -146,7 +190,7 @@ class WinogradRun {
                           spread + 2 * segment.begin * lanes, channel == 0);
       });
     }
-    plan.for_each_segment(item.first_tile, item.tiles, [&](const Segment& segment) {
+    plan.for_each_segment(block.first_tile, block.tiles, [&](const Segment& segment) {
       for (int64_t tile = 0; tile < segment.tiles; ++tile) {
         if (is_even(spread + 2 * (segment.begin + tile) * lanes)) continue;
         if (!has_even_windows(first_channel, segment, tile)) {
@@ -245,42 +289,42 @@ class WinogradRun {
     return true;
   }
 
-  void multiply(const Item& item, int64_t first_panel, int64_t panels, const Real* transformed, Real* sums) {
-    constexpr int64_t terms_of_block = 256;  // of a panel of weights, to stay in the L1 cache
-    const int64_t row_blocks = ceil_div(item.tiles, block_rows);
-    const int64_t terms = c.source_channels;
-    const Real* weights = packed_weights + (item.group * plan.panels + first_panel) * weights_of_panel();
+  // Adds source channels [begin, begin + count), whose weights are packed[panel][product][count][lane].
+  void multiply(const Block& block, int64_t first_panel, int64_t panels, int64_t begin, int64_t count,
+                int64_t terms_at_a_time, const Real* transformed, const Real* packed, Real* sums) {
+    const int64_t row_blocks = ceil_div(block.tiles, block_rows);
     for (int64_t p = 0; p < panels; ++p) {
       const int64_t channels = c.result_channels - (first_panel + p) * panel<Real>;
-      for (int64_t product = 0; product < products; ++product, weights += terms * panel<Real>) {
-        for (int64_t k = 0; k < terms; k += terms_of_block) {
-          const int64_t length = smaller(terms_of_block, terms - k);
+      for (int64_t product = 0; product < products; ++product, packed += count * panel<Real>) {
+        for (int64_t k = 0; k < count; k += terms_at_a_time) {
+          const int64_t length = smaller(terms_at_a_time, count - k);
           // Blocks of equal height, give or take one.
           for (int64_t b = 0; b < row_blocks; ++b) {
-            const int64_t begin = b * item.tiles / row_blocks;
-            const int64_t end = (b + 1) * item.tiles / row_blocks;
-            product_of<Real>(end - begin, channels)(
-                transformed + product * plan.inputs_plane + begin * plan.inputs_stride + k,
-                plan.inputs_stride, weights + k * panel<Real>, length,
-                sums + product * plan.sums_plane + begin * plan.sums_stride + p * panel<Real>,
-                plan.sums_stride, k > 0);
+            const int64_t first = b * block.tiles / row_blocks;
+            const int64_t last = (b + 1) * block.tiles / row_blocks;
+            product_of<Real>(last - first, channels)(
+                transformed + product * plan.inputs_plane + first * plan.inputs_stride + begin + k,
+                plan.inputs_stride, packed + k * panel<Real>, length,
+                sums + product * plan.sums_plane + first * plan.sums_stride + p * panel<Real>,
+                plan.sums_stride, begin + k > 0);
           }
         }
       }
     }
   }
 
-  void transform_result(const Item& item, int64_t first_panel, int64_t panels, const Real* sums,
-                        Real* lines) {
+  void transform_result(const Block& block, int64_t first_panel, int64_t panels, const Real* sums,
+                        char* own) {
+    Real* lines = reinterpret_cast<Real*>(own + plan.lines_offset);
     const int64_t end = smaller((first_panel + panels) * panel<Real>, c.result_channels);
     for (int64_t channel = first_panel * panel<Real>; channel < end; channel += lanes) {
       const int64_t channels = smaller(lanes, end - channel);
-      const int64_t channel_of_all = item.group * c.result_channels + channel;
+      const int64_t channel_of_all = block.group * c.result_channels + channel;
       const Vector<Real> shift = bias == nullptr     ? zero<Real>()
                                  : channels == lanes ? load_widened(bias + channel_of_all)
                                                      : load_widened(bias + channel_of_all, channels);
       const Real* from = sums + channel - first_panel * panel<Real>;
-      plan.for_each_segment(item.first_tile, item.tiles, [&](const Segment& segment) {
+      plan.for_each_segment(block.first_tile, block.tiles, [&](const Segment& segment) {
         if (!transform_back(segment, from + segment.begin * plan.sums_stride, shift, lines)) {
           flag(segment.image);
         }

@@ -108,7 +108,16 @@ constexpr int64_t block_vectors = 2;
 template <class Real>
 constexpr int64_t panel = block_vectors * Vector<Real>::lanes;  // result channels of a block
 
+// Terms of a sum that are added up in one register before the next chain starts from zero. Rounding errors
+// grow with the length of the chains.
+constexpr int64_t chain_terms = 64;
+
 // Sizes that decide which data is in which cache, and the workspace. None of them changes a result.
+//
+// There are two orders. With many tiles, all weights are transformed first, and a work item transforms a
+// block of tiles and multiplies it with all of them. With few tiles, all of those are transformed first, and
+// a work item transforms the weights of some result channels, a chain's worth of source channels at a time:
+// the transformed weights, 16/9 times as many as the weights themselves, are never in memory as a whole.
 template <class Tile, class Real>
 struct Plan {
   static constexpr int64_t lanes = Vector<Real>::lanes;
@@ -116,23 +125,27 @@ struct Plan {
   static constexpr int64_t columns_of_segment = 64;
   static constexpr int64_t tiles_of_segment = columns_of_segment / Tile::outputs;
   static constexpr int64_t line = (columns_of_segment + 2 + lanes) * lanes;  // numbers of one line of pixels
+  static constexpr int64_t few_tiles = 192;
+  static constexpr int64_t tiles_of_transform = 16;  // of a work item that only transforms tiles
 
   int64_t tile_rows;
   int64_t tile_columns;
   int64_t tiles;           // of all images
-  int64_t tiles_of_block;  // at most
   int64_t panels;          // of result channels, of one group
-  int64_t panels_of_pass;  // whose products are in the cache at a time
+  bool tiles_first;        // the second of the two orders
+  int64_t tiles_of_block;  // at most
+  int64_t panels_of_pass;  // whose sums are in the cache at a time
   int64_t inputs_stride;   // numbers from one tile to the next
   int64_t inputs_plane;    // from one of the products to the next
   int64_t sums_stride;
   int64_t sums_plane;
+  int64_t weights_of_panel;
 
-  int64_t flags_offset = 0;
-  int64_t weights_offset;
+  int64_t flags_offset;
+  int64_t inputs_offset;   // shared if tiles_first, else in a worker's part
+  int64_t weights_offset;  // the other way round
   int64_t workers_offset;
-  int64_t inputs_offset;  // in a worker's part
-  int64_t sums_offset;
+  int64_t sums_offset;  // in a worker's part
   int64_t lines_offset;
   int64_t spread_offset;
   int64_t worker_bytes;
@@ -141,15 +154,17 @@ struct Plan {
       : tile_rows(ceil_div(c.rows.results, Tile::outputs)),
         tile_columns(ceil_div(c.columns.results, Tile::outputs)),
         tiles(c.batch * tile_rows * tile_columns),
-        panels(ceil_div(c.result_channels, panel<Real>)) {
+        panels(ceil_div(c.result_channels, panel<Real>)),
+        tiles_first(tiles <= few_tiles && tiles < c.result_channels),
+        panels_of_pass(smaller(panels, larger(1, 64 / panel<Real>))),
+        inputs_stride(odd_lines(round_up(c.source_channels, lanes))) {
     const int64_t size = static_cast<int64_t>(sizeof(Real));
-    inputs_stride = odd_lines(round_up(c.source_channels, lanes));
     const int64_t wanted = cache_bytes / (products * inputs_stride * size) / block_rows * block_rows;
-    tiles_of_block = smaller(tiles, larger(48, smaller(wanted, 192)));
-    panels_of_pass = smaller(panels, larger(1, 64 / panel<Real>));
+    tiles_of_block = tiles_first ? tiles : smaller(tiles, larger(48, smaller(wanted, few_tiles)));
     inputs_plane = odd_lines(tiles_of_block * inputs_stride);
     sums_stride = panels_of_pass * panel<Real>;
     sums_plane = odd_lines(tiles_of_block * sums_stride);
+    weights_of_panel = products * panel<Real> * (tiles_first ? chain_terms : c.source_channels);
 
     int64_t bytes = 0;
     const auto take = [&bytes, size](int64_t numbers) {
@@ -157,14 +172,22 @@ struct Plan {
       bytes += round_up(numbers * size, 64);
       return offset;
     };
-    take(c.batch);
-    weights_offset = take(c.groups * panels * products * c.source_channels * panel<Real>);
+    flags_offset = take(c.batch);
+    if (tiles_first) {
+      inputs_offset = take(c.groups * products * inputs_plane);
+    } else {
+      weights_offset = take(c.groups * panels * weights_of_panel);
+    }
     workers_offset = bytes;
     bytes = 0;
-    inputs_offset = take(products * inputs_plane);
+    if (tiles_first) {
+      weights_offset = take(panels_of_pass * weights_of_panel);
+    } else {
+      inputs_offset = take(products * inputs_plane);
+    }
     sums_offset = take(products * sums_plane);
     lines_offset = take(Tile::inputs * line);
-    spread_offset = take(2 * tiles_of_block * lanes);
+    spread_offset = take(2 * larger(tiles_of_block, tiles_of_transform) * lanes);
     worker_bytes = bytes;
   }
 

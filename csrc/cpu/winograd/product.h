@@ -9,8 +9,6 @@ namespace convext {
 namespace CONVEXT_ISA_NAMESPACE {
 namespace {
 
-constexpr int64_t chain_terms = 64;
-
 template <class Real>
 using Product = void (*)(const Real* inputs, int64_t inputs_stride, const Real* weights, int64_t terms,
                          Real* sums, int64_t sums_stride, bool accumulate);

@@ -40,33 +40,54 @@ CONVEXT_INLINE void transpose_rows(const T* source, int64_t row_stride, int64_t 
   }
 }
 
-// Packs one panel. False if a weight is not finite, or if the taps differ too much in size.
+// The sums of absolute values of each tap, over source channels, for the result channels of a panel.
+template <class Real>
+struct TapSizes {
+  alignas(64) Real sums[9][panel<Real>] = {};
+
+  // False for channels with a weight that is not finite, or with taps that differ too much in size.
+  bool are_even(int64_t channels) const {
+    bool even = true;
+    for (int64_t channel = 0; channel < smaller(channels, panel<Real>); ++channel) {
+      Real least = sums[0][channel];
+      Real most = sums[0][channel];
+      Real product_with_zero = 0;
+      for (int t = 0; t < 9; ++t) {
+        const Real size = sums[t][channel];
+        least = size < least ? size : least;
+        most = size > most ? size : most;
+        product_with_zero += size * 0;
+      }
+      even = even && product_with_zero == 0 && most <= tap_ratio * least;
+    }
+    return even;
+  }
+};
+
+// Packs source channels [begin, begin + count) of one panel, to packed[product][source channel][lane] with
+// `product_stride` numbers from one product to the next.
 template <class Tile, class T, class Real = Compute<T>>
-bool pack_weights(const Correlation& c, const T* weight, int64_t group, int64_t index, Real* packed) {
+void pack_weights(const Correlation& c, const T* weight, int64_t group, int64_t index, int64_t begin,
+                  int64_t count, Real* packed, int64_t product_stride, TapSizes<Real>& sizes) {
   constexpr int64_t lanes = Vector<Real>::lanes;
   constexpr int64_t chunk = 16;
   alignas(64) Real taps[chunk * 9 * lanes];
-  bool usable = true;
-  for (int64_t lane = 0; lane < panel<Real>; lane += lanes) {
-    const int64_t first = index * panel<Real> + lane;
-    const int64_t channels = smaller(lanes, larger(0, c.result_channels - first));
-    const T* from = weight + group * c.weight_group_stride + first * c.weight_result_stride + c.first_tap;
-    // In memory, taps [0, 9) of a pair of channels are neighbours, or source channels are.
-    const bool taps_are_neighbours = c.is_forward ? c.tap_column_stride == 1 && c.tap_row_stride == 3
-                                                  : c.tap_column_stride == -1 && c.tap_row_stride == -3;
-    const bool runs_over_taps = taps_are_neighbours && c.weight_source_stride == 9;
-    const bool runs_over_channels = c.weight_source_stride == 1;
-    // Where the buffer has tap t of source channel k: at k * channel_step + t * tap_step.
-    const int64_t channel_step = lanes * (runs_over_channels ? 1 : 9);
-    const int64_t tap_step = lanes * (runs_over_channels ? chunk : 1);
-    const bool flipped = taps_are_neighbours && !c.is_forward && !runs_over_channels;
-    Vector<Real> size[9];
-    CONVEXT_UNROLL
-    for (int t = 0; t < 9; ++t) size[t] = zero<Real>();
-
-    for (int64_t k = 0; k < c.source_channels; k += chunk) {
-      const int64_t length = smaller(chunk, c.source_channels - k);
-      const T* source = from + k * c.weight_source_stride;
+  // In memory, the taps of a pair of channels are neighbours, or source channels are.
+  const bool taps_are_neighbours = c.is_forward ? c.tap_column_stride == 1 && c.tap_row_stride == 3
+                                                : c.tap_column_stride == -1 && c.tap_row_stride == -3;
+  const bool runs_over_taps = taps_are_neighbours && c.weight_source_stride == 9;
+  const bool runs_over_channels = c.weight_source_stride == 1;
+  // Where the buffer has tap t of source channel k: at k * channel_step + t * tap_step.
+  const int64_t channel_step = lanes * (runs_over_channels ? 1 : 9);
+  const int64_t tap_step = lanes * (runs_over_channels ? chunk : 1);
+  const bool flipped = taps_are_neighbours && !c.is_forward && !runs_over_channels;
+  for (int64_t k = 0; k < count; k += chunk) {
+    const int64_t length = smaller(chunk, count - k);
+    for (int64_t lane = 0; lane < panel<Real>; lane += lanes) {
+      const int64_t first = index * panel<Real> + lane;
+      const int64_t channels = smaller(lanes, larger(0, c.result_channels - first));
+      const T* source = weight + group * c.weight_group_stride + first * c.weight_result_stride +
+                        (begin + k) * c.weight_source_stride + c.first_tap;
       const T* first_in_memory = flipped ? source - c.first_tap : source;
       if (runs_over_taps) {
         transpose_rows(first_in_memory, c.weight_result_stride, channels, 9 * length, taps, lanes);
@@ -87,7 +108,7 @@ bool pack_weights(const Correlation& c, const T* weight, int64_t group, int64_t 
                 source + i * c.weight_source_stride + t / 3 * c.tap_row_stride + t % 3 * c.tap_column_stride;
             Real* to = taps + i * channel_step + t * tap_step;
             if (c.weight_result_stride == 1) {
-              store(to, load_widened(element, channels));
+              store(to, channels == lanes ? load_widened(element) : load_widened(element, channels));
             } else {
               for (int64_t l = 0; l < lanes; ++l) {
                 to[l] = l < channels ? widen(element[l * c.weight_result_stride]) : Real{0};
@@ -96,6 +117,9 @@ bool pack_weights(const Correlation& c, const T* weight, int64_t group, int64_t 
           }
         }
       }
+      Vector<Real> size[9];
+      CONVEXT_UNROLL
+      for (int t = 0; t < 9; ++t) size[t] = load(sizes.sums[t] + lane);
       for (int64_t i = 0; i < length; ++i) {
         Vector<Real> g[3][3];
         CONVEXT_UNROLL
@@ -110,27 +134,14 @@ bool pack_weights(const Correlation& c, const T* weight, int64_t group, int64_t 
         for (int row = 0; row < Tile::inputs; ++row) {
           CONVEXT_UNROLL
           for (int column = 0; column < Tile::inputs; ++column) {
-            store(to + (row * Tile::inputs + column) * c.source_channels * panel<Real>, u[row][column]);
+            store(to + (row * Tile::inputs + column) * product_stride, u[row][column]);
           }
         }
       }
-    }
-
-    Real sizes[9][lanes];
-    for (int t = 0; t < 9; ++t) store(sizes[t], size[t]);
-    for (int64_t l = 0; l < channels; ++l) {
-      Real least = sizes[0][l];
-      Real most = sizes[0][l];
-      bool finite = true;
-      for (int t = 0; t < 9; ++t) {
-        least = sizes[t][l] < least ? sizes[t][l] : least;
-        most = sizes[t][l] > most ? sizes[t][l] : most;
-        finite = finite && sizes[t][l] * 0 == 0;
-      }
-      usable = usable && finite && (most <= tap_ratio * least);
+      CONVEXT_UNROLL
+      for (int t = 0; t < 9; ++t) store(sizes.sums[t] + lane, size[t]);
     }
   }
-  return usable;
 }
 
 }  // namespace
