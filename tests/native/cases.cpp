@@ -266,6 +266,18 @@ void add_tiles(Collector& cases) {
   }
   cases.add_everywhere({2, 64, 6, 7, 66, 3, 3, 2}, [](Case& c) { pad(c, 1, 1, 1, 1); });
   cases.add_everywhere({40, 32, 3, 3, 34, 3, 3});
+  for (int64_t size : {5, 6, 7, 8, 9, 16, 17, 65, 66}) {
+    for (Layout layout : {Layout::contiguous, Layout::channels_last}) {
+      for (Pass pass : {Pass::forward, Pass::grad_input}) {
+        Case c = cases.start({2, 34, size, size % 9 + 3, 40, 3, 3}, pass, DType::float32);
+        c.problem.precision = Float32Precision::high;
+        c.input_layout = c.weight_layout = c.output_layout = layout;
+        c.fill = Fill::normal;
+        pad(c, 1, 1, 1, 1);
+        cases.add(c);
+      }
+    }
+  }
   cases.add_everywhere({1, 32, 20, 21, 34, 3, 3}, [](Case& c) { pad(c, 1, 1, 1, 1); });
   for (Layout input : layouts) {
     for (Layout weight : layouts) {

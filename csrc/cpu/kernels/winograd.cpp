@@ -32,10 +32,17 @@ ConvProblem one_sample(const ConvProblem& problem) {
   return single;
 }
 
-template <class T>
-int64_t own_bytes(const ConvProblem& problem, int workers) {
-  const Correlation correlation(problem);
-  return Plan<TileOfTwo, Compute<T>>(correlation).workspace_bytes(workers);
+// Multiplications for one pair of channels of one image.
+template <class Tile>
+int64_t multiplications(const ConvProblem& problem) {
+  const Size2 size = problem.pass == Pass::forward ? problem.output : problem.input;
+  return ceil_div(size.height, Tile::outputs) * ceil_div(size.width, Tile::outputs) * Tile::inputs *
+         Tile::inputs;
+}
+
+bool takes_large_tiles(const ConvProblem& problem) {
+  return problem.precision == Float32Precision::high && problem.dtype == DType::float32 &&
+         multiplications<TileOfFour>(problem) < multiplications<TileOfTwo>(problem);
 }
 
 // The other kernel's scratch lies over this one's, but for the flags at the beginning.
@@ -43,26 +50,21 @@ int64_t flags_bytes(const ConvProblem& problem) {
   return round_up(problem.batch * static_cast<int64_t>(sizeof(double)), 64);
 }
 
-int64_t workspace_bytes(const ConvProblem& problem, int workers) {
+template <class Tile, class T>
+int64_t workspace_bytes_as(const ConvProblem& problem, int workers) {
+  const Correlation correlation(problem);
   const int64_t whole = implicit_gemm.workspace_bytes(problem, workers);
   const int64_t single = implicit_gemm.workspace_bytes(one_sample(problem), workers);
-  int64_t own = 0;
-  switch (problem.dtype) {
-    case DType::float64:
-      own = own_bytes<double>(problem, workers);
-      break;
-    default:
-      own = own_bytes<float>(problem, workers);
-  }
-  return larger(own, flags_bytes(problem) + larger(whole, single));
+  return larger(Plan<Tile, Compute<T>>(correlation).workspace_bytes(workers),
+                flags_bytes(problem) + larger(whole, single));
 }
 
-template <class T>
+template <class Tile, class T>
 void run_as(const ConvProblem& problem, const ConvData& data, void* workspace, const Executor& executor) {
   const Correlation correlation(problem);
-  const Plan<TileOfTwo, Compute<T>> plan(correlation);
+  const Plan<Tile, Compute<T>> plan(correlation);
   void* other_workspace = static_cast<char*>(workspace) + flags_bytes(problem);
-  WinogradRun<TileOfTwo, T> winograd(correlation, plan, problem, data, workspace);
+  WinogradRun<Tile, T> winograd(correlation, plan, problem, data, workspace);
   if (!winograd.run(executor)) return implicit_gemm.run(problem, data, other_workspace, executor);
   for (int64_t sample = 0; sample < problem.batch; ++sample) {
     if (!winograd.is_flagged(sample)) continue;
@@ -73,16 +75,27 @@ void run_as(const ConvProblem& problem, const ConvData& data, void* workspace, c
   }
 }
 
-void run(const ConvProblem& problem, const ConvData& data, void* workspace, const Executor& executor) {
+int64_t workspace_bytes(const ConvProblem& problem, int workers) {
+  if (takes_large_tiles(problem)) return workspace_bytes_as<TileOfFour, float>(problem, workers);
   switch (problem.dtype) {
     case DType::float64:
-      return run_as<double>(problem, data, workspace, executor);
-    case DType::bfloat16:
-      return run_as<BFloat16>(problem, data, workspace, executor);
-    case DType::float16:
-      return run_as<Float16>(problem, data, workspace, executor);
+      return workspace_bytes_as<TileOfTwo, double>(problem, workers);
     default:
-      return run_as<float>(problem, data, workspace, executor);
+      return workspace_bytes_as<TileOfTwo, float>(problem, workers);
+  }
+}
+
+void run(const ConvProblem& problem, const ConvData& data, void* workspace, const Executor& executor) {
+  if (takes_large_tiles(problem)) return run_as<TileOfFour, float>(problem, data, workspace, executor);
+  switch (problem.dtype) {
+    case DType::float64:
+      return run_as<TileOfTwo, double>(problem, data, workspace, executor);
+    case DType::bfloat16:
+      return run_as<TileOfTwo, BFloat16>(problem, data, workspace, executor);
+    case DType::float16:
+      return run_as<TileOfTwo, Float16>(problem, data, workspace, executor);
+    default:
+      return run_as<TileOfTwo, float>(problem, data, workspace, executor);
   }
 }
 
@@ -91,7 +104,8 @@ void run(const ConvProblem& problem, const ConvData& data, void* workspace, cons
 extern const Kernel winograd{
     "winograd",
     CONVEXT_ISA_ENUMERATOR,
-    "fewer multiplications for 3 x 3 kernels, stride 1 and many channels: F(2 x 2, 3 x 3)",
+    "fewer multiplications for 3 x 3 kernels, stride 1 and many channels: F(2 x 2, 3 x 3), or F(4 x 4, 3 x "
+    "3) for precision \"high\"",
     why_not,
     workspace_bytes,
     run,

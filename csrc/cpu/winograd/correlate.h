@@ -74,8 +74,6 @@ class WinogradRun {
   static constexpr int64_t products = Plan<Tile, Real>::products;
   static constexpr int64_t line_size = Plan<Tile, Real>::line;
 
-  static constexpr int64_t max_panels_of_pass = 64 / panel<Real> > 1 ? 64 / panel<Real> : 1;
-
   struct Block {
     int64_t group;
     int64_t first_tile;
@@ -95,7 +93,7 @@ class WinogradRun {
   void flag(int64_t sample) { __atomic_store_n(flags + sample, 1, __ATOMIC_RELAXED); }
 
   void check(const TapSizes<Real>& sizes, int64_t index) {
-    if (!sizes.are_even(c.result_channels - index * panel<Real>)) {
+    if (!sizes.are_even(c.result_channels - index * panel<Real>, Tile::windows_are_separate)) {
       weights_are_usable.store(false, std::memory_order_relaxed);
     }
   }
@@ -156,7 +154,7 @@ class WinogradRun {
       char* own = scratch + plan.workers_offset + worker * plan.worker_bytes;
       Real* packed = reinterpret_cast<Real*>(own + plan.weights_offset);
       Real* sums = reinterpret_cast<Real*>(own + plan.sums_offset);
-      TapSizes<Real> sizes[max_panels_of_pass];
+      TapSizes<Real> sizes[Plan<Tile, Real>::most_panels_of_pass];
       for (int64_t k = 0; k < c.source_channels; k += chain_terms) {
         const int64_t terms = smaller(chain_terms, c.source_channels - k);
         for (int64_t p = 0; p < count; ++p) {
@@ -190,6 +188,7 @@ class WinogradRun {
                           spread + 2 * segment.begin * lanes, channel == 0);
       });
     }
+    if (!Tile::windows_are_separate) return;
     plan.for_each_segment(block.first_tile, block.tiles, [&](const Segment& segment) {
       for (int64_t tile = 0; tile < segment.tiles; ++tile) {
         if (is_even(spread + 2 * (segment.begin + tile) * lanes)) continue;
@@ -201,8 +200,6 @@ class WinogradRun {
     });
   }
 
-  // `spread`, for each tile, takes in the largest absolute value and the sum of the absolute values of the
-  // pixels that all of its outputs read.
   void transform_segment(const Segment& segment, const Real* lines, Real* transformed, Real* spread,
                          bool is_first) {
     for (int64_t tile = 0; tile < segment.tiles; ++tile) {
@@ -214,22 +211,9 @@ class WinogradRun {
           d[row][column] = load(lines + row * line_size + (tile * outputs + column) * lanes);
         }
       }
-      Vector<Real> largest = is_first ? zero<Real>() : load(spread);
-      Vector<Real> total = is_first ? zero<Real>() : load(spread + lanes);
-      CONVEXT_UNROLL
-      for (int row = 0; row < inputs; ++row) {
-        CONVEXT_UNROLL
-        for (int column = 0; column < inputs; ++column) {
-          const Vector<Real> size = absolute(d[row][column]);
-          largest = maximum(largest, size);
-          const bool in_all = row >= outputs - 1 && row <= 2 && column >= outputs - 1 && column <= 2;
-          if (in_all) total = add(total, size);
-        }
+      if constexpr (Tile::windows_are_separate) {
+        measure_spread(d, spread + 2 * tile * lanes, is_first);
       }
-      store(spread, largest);
-      store(spread + lanes, total);
-      spread += 2 * lanes;
-
       Vector<Real> v[inputs][inputs];
       transform_inputs<Tile>(d, v);
       CONVEXT_UNROLL
@@ -241,6 +225,26 @@ class WinogradRun {
       }
       transformed += plan.inputs_stride;
     }
+  }
+
+  // `spread` takes in the largest absolute value of a tile, and the sum of the absolute values of the pixels
+  // that all of its outputs read.
+  CONVEXT_INLINE static void measure_spread(const Vector<Real> (&d)[inputs][inputs], Real* spread,
+                                            bool is_first) {
+    Vector<Real> largest = is_first ? zero<Real>() : load(spread);
+    Vector<Real> total = is_first ? zero<Real>() : load(spread + lanes);
+    CONVEXT_UNROLL
+    for (int row = 0; row < inputs; ++row) {
+      CONVEXT_UNROLL
+      for (int column = 0; column < inputs; ++column) {
+        const Vector<Real> size = absolute(d[row][column]);
+        largest = maximum(largest, size);
+        const bool in_all = row >= outputs - 1 && row <= 2 && column >= outputs - 1 && column <= 2;
+        if (in_all) total = add(total, size);
+      }
+    }
+    store(spread, largest);
+    store(spread + lanes, total);
   }
 
   static bool is_even(const Real* spread) {

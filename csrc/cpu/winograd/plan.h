@@ -126,6 +126,9 @@ struct Plan {
   static constexpr int64_t tiles_of_segment = columns_of_segment / Tile::outputs;
   static constexpr int64_t line = (columns_of_segment + 2 + lanes) * lanes;  // numbers of one line of pixels
   static constexpr int64_t few_tiles = 192;
+  static constexpr int64_t channels_of_pass = products > 16 ? 32 : 64;
+  static constexpr int64_t most_panels_of_pass =
+      channels_of_pass > panel<Real> ? channels_of_pass / panel<Real> : 1;
   static constexpr int64_t tiles_of_transform = 16;  // of a work item that only transforms tiles
 
   int64_t tile_rows;
@@ -156,7 +159,7 @@ struct Plan {
         tiles(c.batch * tile_rows * tile_columns),
         panels(ceil_div(c.result_channels, panel<Real>)),
         tiles_first(tiles <= few_tiles && tiles < c.result_channels),
-        panels_of_pass(smaller(panels, larger(1, 64 / panel<Real>))),
+        panels_of_pass(smaller(panels, most_panels_of_pass)),
         inputs_stride(odd_lines(round_up(c.source_channels, lanes))) {
     const int64_t size = static_cast<int64_t>(sizeof(Real));
     const int64_t wanted = cache_bytes / (products * inputs_stride * size) / block_rows * block_rows;

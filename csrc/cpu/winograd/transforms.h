@@ -13,6 +13,16 @@ namespace convext {
 namespace CONVEXT_ISA_NAMESPACE {
 namespace {
 
+template <class T>
+CONVEXT_INLINE Vector<T> times(double factor, Vector<T> v) {
+  return mul(broadcast(static_cast<T>(factor)), v);
+}
+// factor * v + w
+template <class T>
+CONVEXT_INLINE Vector<T> fmadd_by(double factor, Vector<T> v, Vector<T> w) {
+  return fmadd(broadcast(static_cast<T>(factor)), v, w);
+}
+
 // Points 0, 1, -1 and infinity. G is twice the usual one, all integers, so that nothing is rounded but sums,
 // subnormal weights included; the outputs are four times too large, and exactly so.
 //
@@ -22,6 +32,7 @@ struct TileOfTwo {
   static constexpr int outputs = 2;
   static constexpr int inputs = 4;
   static constexpr double scale = 0.25;
+  static constexpr bool windows_are_separate = true;
 
   template <class V>
   CONVEXT_INLINE static void transform_input(const V (&d)[4], V (&v)[4]) {
@@ -42,6 +53,46 @@ struct TileOfTwo {
   CONVEXT_INLINE static void transform_output(const V (&m)[4], V (&y)[2]) {
     y[0] = add(add(m[0], m[1]), m[2]);
     y[1] = sub(sub(m[1], m[2]), m[3]);
+  }
+};
+
+// Points 0, 1, -1, 1/2, -2 and infinity. Every output depends on every input of its tile, and rounding errors
+// are two to three times those of direct summation.
+struct TileOfFour {
+  static constexpr int outputs = 4;
+  static constexpr int inputs = 6;
+  static constexpr double scale = 1;
+  static constexpr bool windows_are_separate = false;
+
+  template <class V>
+  CONVEXT_INLINE static void transform_input(const V (&d)[6], V (&v)[6]) {
+    const V difference = sub(d[3], d[1]);
+    const V even = sub(d[4], d[2]);
+    v[0] = add(fmadd_by(-2, d[2], add(d[0], d[4])), times(1.5, difference));
+    v[1] = add(sub(d[4], d[1]), fmadd_by(2.5, d[3], times(0.5, d[2])));
+    v[2] = add(add(d[4], d[1]), fmadd_by(-2.5, d[2], times(0.5, d[3])));
+    v[3] = fmadd_by(2, difference, even);
+    v[4] = fmadd_by(-0.5, difference, even);
+    v[5] = add(fmadd_by(-2, d[3], add(d[1], d[5])), times(1.5, even));
+  }
+  template <class V>
+  CONVEXT_INLINE static void transform_weight(const V (&g)[3], V (&u)[6]) {
+    const V ends = add(g[0], g[2]);
+    u[0] = g[0];
+    u[1] = times(1.0 / 3, add(ends, g[1]));
+    u[2] = times(-1.0 / 3, sub(ends, g[1]));
+    u[3] = times(-16.0 / 15, fmadd_by(0.25, g[2], fmadd_by(0.5, g[1], g[0])));
+    u[4] = times(1.0 / 15, fmadd_by(4, g[2], fmadd_by(-2, g[1], g[0])));
+    u[5] = g[2];
+  }
+  template <class V>
+  CONVEXT_INLINE static void transform_output(const V (&m)[6], V (&y)[4]) {
+    const V plus = add(m[1], m[2]);
+    const V minus = sub(m[1], m[2]);
+    y[0] = add(add(m[0], plus), add(m[3], m[4]));
+    y[1] = add(minus, fmadd_by(-2, m[4], times(0.5, m[3])));
+    y[2] = add(plus, fmadd_by(4, m[4], times(0.25, m[3])));
+    y[3] = add(add(minus, m[5]), fmadd_by(-8, m[4], times(0.125, m[3])));
   }
 };
 

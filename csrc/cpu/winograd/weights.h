@@ -13,6 +13,8 @@ namespace {
 // drown in the rounding errors of the large ones. Masked and one-hot kernels are of this kind.
 constexpr int64_t tap_ratio = 32;
 
+constexpr int64_t prefetch_distance = 16;
+
 // Moves `count` neighbouring elements of each of `lanes` rows, whose first `channels` exist, to
 // target[element][lane].
 template <class T, class Real = Compute<T>>
@@ -28,6 +30,8 @@ CONVEXT_INLINE void transpose_rows(const T* source, int64_t row_stride, int64_t 
         square[lane] = zero<Real>();
       } else if (length == lanes) {
         square[lane] = load_widened(source + lane * row_stride + i);
+        // The rows are too many, and read too little at a time, for the hardware to fetch ahead.
+        __builtin_prefetch(source + lane * row_stride + i + prefetch_distance);
       } else {
         square[lane] = load_widened(source + lane * row_stride + i, length);
       }
@@ -45,8 +49,9 @@ template <class Real>
 struct TapSizes {
   alignas(64) Real sums[9][panel<Real>] = {};
 
-  // False for channels with a weight that is not finite, or with taps that differ too much in size.
-  bool are_even(int64_t channels) const {
+  // False if one of the channels has a weight that is not finite, or, where that matters, taps that differ
+  // too much in size.
+  bool are_even(int64_t channels, bool size_matters) const {
     bool even = true;
     for (int64_t channel = 0; channel < smaller(channels, panel<Real>); ++channel) {
       Real least = sums[0][channel];
@@ -58,7 +63,7 @@ struct TapSizes {
         most = size > most ? size : most;
         product_with_zero += size * 0;
       }
-      even = even && product_with_zero == 0 && most <= tap_ratio * least;
+      even = even && product_with_zero == 0 && (!size_matters || most <= tap_ratio * least);
     }
     return even;
   }
