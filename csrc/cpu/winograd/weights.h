@@ -8,9 +8,10 @@ namespace convext {
 namespace CONVEXT_ISA_NAMESPACE {
 namespace {
 
-// A result channel whose taps differ more than this in size (the sum of absolute values over the source
-// channels) is not for Winograd's products, which add and subtract taps: what a small tap contributes would
-// drown in the rounding errors of the large ones. Masked and one-hot kernels are of this kind.
+// Winograd's products add and subtract taps, so what a small tap contributes could drown in the rounding
+// errors of large ones. The size of a tap is the sum of its absolute values over the source channels; that of
+// each must be at least the largest one's divided by this, and at least any single weight of the result
+// channel. Masked and one-hot kernels are not of this kind.
 constexpr int64_t tap_ratio = 32;
 
 constexpr int64_t prefetch_distance = 16;
@@ -44,10 +45,11 @@ CONVEXT_INLINE void transpose_rows(const T* source, int64_t row_stride, int64_t 
   }
 }
 
-// The sums of absolute values of each tap, over source channels, for the result channels of a panel.
+// Of the result channels of a panel: the size of each tap, and the largest absolute value of all.
 template <class Real>
 struct TapSizes {
   alignas(64) Real sums[9][panel<Real>] = {};
+  alignas(64) Real largest[panel<Real>] = {};
 
   // False if one of the channels has a weight that is not finite, or, where that matters, taps that differ
   // too much in size.
@@ -63,7 +65,8 @@ struct TapSizes {
         most = size > most ? size : most;
         product_with_zero += size * 0;
       }
-      even = even && product_with_zero == 0 && (!size_matters || most <= tap_ratio * least);
+      even = even && product_with_zero == 0 &&
+             (!size_matters || (most <= tap_ratio * least && largest[channel] <= least));
     }
     return even;
   }
@@ -125,12 +128,14 @@ void pack_weights(const Correlation& c, const T* weight, int64_t group, int64_t 
       Vector<Real> size[9];
       CONVEXT_UNROLL
       for (int t = 0; t < 9; ++t) size[t] = load(sizes.sums[t] + lane);
+      Vector<Real> largest = load(sizes.largest + lane);
       for (int64_t i = 0; i < length; ++i) {
         Vector<Real> g[3][3];
         CONVEXT_UNROLL
         for (int t = 0; t < 9; ++t) {
           g[t / 3][t % 3] = load(taps + i * channel_step + (flipped ? 8 - t : t) * tap_step);
           size[t] = add(size[t], absolute(g[t / 3][t % 3]));
+          largest = maximum(largest, absolute(g[t / 3][t % 3]));
         }
         Vector<Real> u[Tile::inputs][Tile::inputs];
         transform_weights<Tile>(g, u);
@@ -145,6 +150,7 @@ void pack_weights(const Correlation& c, const T* weight, int64_t group, int64_t 
       }
       CONVEXT_UNROLL
       for (int t = 0; t < 9; ++t) store(sizes.sums[t] + lane, size[t]);
+      store(sizes.largest + lane, largest);
     }
   }
 }
