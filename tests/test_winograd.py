@@ -62,7 +62,7 @@ def unlike(shape: tuple[int, ...], decades: float) -> Tensor:
     return torch.randn(shape).sign() * 10 ** (decades * (torch.rand(shape) - 0.5))
 
 
-@pytest.mark.parametrize("value", [1e3, 1e5, 1e8, 1e30])
+@pytest.mark.parametrize("value", [200, 400, 1e3, 1e5, 1e8, 1e30])
 @pytest.mark.parametrize("position", [(0, 0), (3, 2), (4, 5), (6, 6)])
 def test_one_huge_pixel(value: float, position: tuple[int, int], winograd: KernelUnderTest) -> None:
     x, w = torch.randn(2, C, 7, 7), torch.randn(O, C, 3, 3)
@@ -70,7 +70,7 @@ def test_one_huge_pixel(value: float, position: tuple[int, int], winograd: Kerne
     assert_within_bound(winograd, x, w)
 
 
-@pytest.mark.parametrize("decades", [4, 8, 16])
+@pytest.mark.parametrize("decades", [4, 8, 11, 16])
 @pytest.mark.parametrize("what", ["pixels", "weights", "both", "planes", "channels"])
 def test_large_next_to_small(decades: float, what: str, winograd: KernelUnderTest) -> None:
     x, w = torch.randn(2, C, 10, 11), torch.randn(O, C, 3, 3)
@@ -179,7 +179,7 @@ def test_an_outlier_changes_no_other_sample(precision: str, winograd: KernelUnde
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 @pytest.mark.parametrize("size", [(32, 5, 5, 33), (64, 14, 13, 64), (48, 30, 31, 40), (128, 9, 9, 256)])
 def test_error_of_high_precision(size: tuple[int, int, int, int], layout: str, winograd: KernelUnderTest) -> None:
-    """At most four times direct summation's; and the same bits for any batch and number of threads."""
+    """At most six times direct summation's; and the same bits for any batch and number of threads."""
     channels, height, width, out_channels = size
     ratios = []
     for pass_name in ("forward", "grad_input"):
@@ -197,7 +197,7 @@ def test_error_of_high_precision(size: tuple[int, int, int, int], layout: str, w
         w_of_pass = w if pass_name == "forward" else w.flip(2, 3)
         direct = F.conv2d(x, w_of_pass, padding=1).double() - F.conv2d(x.double(), w_of_pass.double(), padding=1)
         ratios.append((error.square().mean() / direct.square().mean()).sqrt().item())
-    assert max(ratios) <= 4, ratios
+    assert max(ratios) <= 6, ratios
 
 
 @pytest.mark.parametrize("channels", [32, 64, 256, 512])
