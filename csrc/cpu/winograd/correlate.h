@@ -28,7 +28,7 @@ namespace convext {
 namespace CONVEXT_ISA_NAMESPACE {
 namespace {
 
-constexpr int64_t spread_limit = 2;
+constexpr int64_t spread_limit = 4;
 
 template <class Tile, class T>
 class WinogradRun {
