@@ -6,7 +6,9 @@
 //   store(p, v), store(p, v, n)     nothing past element n is touched
 //   zero<T>(), broadcast(x)
 //   even_lanes(a, b)               lanes 0, 2, 4, ... of a, then those of b
-//   add(a, b), mul(a, b)
+//   add(a, b), sub(a, b), mul(a, b)
+//   absolute(v), maximum(a, b)      where an operand of the maximum is NaN, the result is either
+//   transpose(rows)                 of `lanes` vectors: lane j of row i becomes lane i of row j
 //   fmadd(a, b, c)                  a * b + c, rounded once where the instruction set has it (all but SSE2)
 //   sum(v)                          lanes i and i + half are added, then the same with half as many, down to
 //                                   one: a fixed order

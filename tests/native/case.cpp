@@ -172,7 +172,8 @@ std::string describe(const Case& test_case) {
        << p.kernel.width << " groups " << p.groups << " stride " << p.stride.height << ',' << p.stride.width
        << " dilation " << p.dilation.height << ',' << p.dilation.width << " padding " << p.padding.top << ','
        << p.padding.bottom << ',' << p.padding.left << ',' << p.padding.right << ' '
-       << mode_name(p.padding_mode) << (p.epilogue.bias ? " bias" : "") << " layouts "
+       << mode_name(p.padding_mode) << (p.epilogue.bias ? " bias" : "")
+       << (p.precision == Float32Precision::high ? " high" : "") << " layouts "
        << layout_name(test_case.input_layout) << ',' << layout_name(test_case.weight_layout) << ','
        << layout_name(test_case.output_layout) << " fill " << fill_name(test_case.fill) << " seed "
        << test_case.seed;

@@ -239,6 +239,72 @@ void add_groups(Collector& cases) {
   }
 }
 
+// Enough channels for kernels that transform tiles of pixels: maps of every size around a few tiles, channels
+// around vectors and chains of additions.
+void add_tiles(Collector& cases) {
+  for (int64_t height = 1; height <= 6; ++height) {
+    for (int64_t width = 1; width <= 6; ++width) {
+      cases.add_drawn({2, 32, height, width, 33, 3, 3}, [](Case& c) { pad(c, 1, 1, 1, 1); });
+      cases.add_drawn({1, 33, height, width, 32, 3, 3}, [](Case& c) { pad(c, 2, 1, 0, 3); });
+    }
+  }
+  for (int64_t width : {7, 8, 9, 15, 16, 17, 31, 32, 33, 62, 63, 64, 65, 66, 67, 129, 130}) {
+    cases.add_drawn({1, 32, 3, width, 32, 3, 3}, [](Case& c) { pad(c, 1, 0, 1, 1); });
+    cases.add_drawn({1, 32, width, 3, 32, 3, 3}, [](Case& c) { pad(c, 1, 1, 0, 1); });
+  }
+  for (int64_t channels : {39, 40, 47, 48, 49, 63, 64, 65, 80, 97, 128, 129, 256, 257, 320, 520}) {
+    cases.add_drawn({2, channels, 4, 5, 32, 3, 3}, [](Case& c) { pad(c, 1, 1, 1, 1); });
+    cases.add_drawn({2, 32, 4, 5, channels, 3, 3}, [](Case& c) { pad(c, 1, 1, 1, 1); });
+  }
+  for (PaddingMode mode : modes) {
+    for (Padding padding : {Padding{1, 1, 1, 1}, Padding{0, 2, 3, 0}, Padding{4, 0, 3, 4}}) {
+      cases.add_everywhere({1, 32, 5, 6, 32, 3, 3}, [&](Case& c) {
+        c.problem.padding_mode = mode;
+        c.problem.padding = padding;
+      });
+    }
+  }
+  cases.add_everywhere({2, 64, 6, 7, 66, 3, 3, 2}, [](Case& c) { pad(c, 1, 1, 1, 1); });
+  cases.add_everywhere({40, 32, 3, 3, 34, 3, 3});
+  for (int64_t size : {5, 6, 7, 8, 9, 16, 17, 65, 66}) {
+    for (Layout layout : {Layout::contiguous, Layout::channels_last}) {
+      for (Pass pass : {Pass::forward, Pass::grad_input}) {
+        Case c = cases.start({2, 34, size, size % 9 + 3, 40, 3, 3}, pass, DType::float32);
+        c.problem.precision = Float32Precision::high;
+        c.input_layout = c.weight_layout = c.output_layout = layout;
+        c.fill = Fill::normal;
+        pad(c, 1, 1, 1, 1);
+        cases.add(c);
+      }
+    }
+  }
+  cases.add_everywhere({1, 32, 20, 21, 34, 3, 3}, [](Case& c) { pad(c, 1, 1, 1, 1); });
+  for (Layout input : layouts) {
+    for (Layout weight : layouts) {
+      for (Layout output : layouts) {
+        cases.add_drawn({3, 37, 3, 9, 35, 3, 3}, [&](Case& c) {
+          c.input_layout = input;
+          c.weight_layout = weight;
+          c.output_layout = output;
+          pad(c, 1, 0, 1, 1);
+        });
+      }
+    }
+  }
+  for (Pass pass : passes) {
+    for (DType dtype : floating_dtypes) {
+      for (Fill fill : {Fill::non_finite, Fill::large_integers, Fill::positive}) {
+        Case c = cases.start({2, 36, 5, 5, 40, 3, 3}, pass, dtype);
+        c.fill = fill;
+        pad(c, 1, 1, 1, 1);
+        cases.add(c);
+        c.input_layout = c.weight_layout = c.output_layout = Layout::channels_last;
+        cases.add(c);
+      }
+    }
+  }
+}
+
 void add_layouts(Collector& cases) {
   for (Layout input : layouts) {
     for (Layout weight : layouts) {
@@ -353,6 +419,7 @@ std::vector<Case> kernel_cases(bool quick) {
   add_strides_and_dilations(collector);
   add_padding_modes(collector);
   add_groups(collector);
+  add_tiles(collector);
   add_layouts(collector);
   add_empty(collector);
   add_extreme_values(collector);

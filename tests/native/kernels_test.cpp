@@ -127,6 +127,7 @@ double longest_sum(const ConvProblem& p) {
 // the kernels proper, which must keep their partial sums short. The reference adds term by term, in double:
 // for float64 its rounding errors walk at random over the whole sum.
 double error_factor(const Kernel& kernel, const Case& c) {
+  if (c.problem.precision == Float32Precision::high) return 32;
   if (c.fill == Fill::normal) return 4;
   if (&kernel != &reference_kernel || c.problem.dtype != DType::float64) return 16;
   return std::max(16.0, std::sqrt(longest_sum(c.problem)));

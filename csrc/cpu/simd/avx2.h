@@ -90,6 +90,24 @@ CONVEXT_INLINE Vector<float> mul(Vector<float> a, Vector<float> b) {
 CONVEXT_INLINE Vector<double> mul(Vector<double> a, Vector<double> b) {
   return {_mm256_mul_pd(a.native, b.native)};
 }
+CONVEXT_INLINE Vector<float> sub(Vector<float> a, Vector<float> b) {
+  return {_mm256_sub_ps(a.native, b.native)};
+}
+CONVEXT_INLINE Vector<double> sub(Vector<double> a, Vector<double> b) {
+  return {_mm256_sub_pd(a.native, b.native)};
+}
+CONVEXT_INLINE Vector<float> absolute(Vector<float> v) {
+  return {_mm256_andnot_ps(_mm256_set1_ps(-0.0f), v.native)};
+}
+CONVEXT_INLINE Vector<double> absolute(Vector<double> v) {
+  return {_mm256_andnot_pd(_mm256_set1_pd(-0.0), v.native)};
+}
+CONVEXT_INLINE Vector<float> maximum(Vector<float> a, Vector<float> b) {
+  return {_mm256_max_ps(a.native, b.native)};
+}
+CONVEXT_INLINE Vector<double> maximum(Vector<double> a, Vector<double> b) {
+  return {_mm256_max_pd(a.native, b.native)};
+}
 CONVEXT_INLINE Vector<float> fmadd(Vector<float> a, Vector<float> b, Vector<float> c) {
   return {_mm256_fmadd_ps(a.native, b.native, c.native)};
 }
@@ -131,6 +149,36 @@ CONVEXT_INLINE void store_from_float(BFloat16* target, Vector<float> value) {
 CONVEXT_INLINE void store_from_float(Float16* target, Vector<float> value) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(target),
                    _mm256_cvtps_ph(value.native, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+
+CONVEXT_INLINE void transpose(Vector<float> (&rows)[8]) {
+  __m256 t[8];
+  CONVEXT_UNROLL
+  for (int i = 0; i < 8; i += 4) {
+    const __m256 a = _mm256_unpacklo_ps(rows[i].native, rows[i + 1].native);
+    const __m256 b = _mm256_unpackhi_ps(rows[i].native, rows[i + 1].native);
+    const __m256 c = _mm256_unpacklo_ps(rows[i + 2].native, rows[i + 3].native);
+    const __m256 d = _mm256_unpackhi_ps(rows[i + 2].native, rows[i + 3].native);
+    t[i] = _mm256_shuffle_ps(a, c, 0x44);
+    t[i + 1] = _mm256_shuffle_ps(a, c, 0xee);
+    t[i + 2] = _mm256_shuffle_ps(b, d, 0x44);
+    t[i + 3] = _mm256_shuffle_ps(b, d, 0xee);
+  }
+  CONVEXT_UNROLL
+  for (int i = 0; i < 4; ++i) {
+    rows[i].native = _mm256_permute2f128_ps(t[i], t[i + 4], 0x20);
+    rows[i + 4].native = _mm256_permute2f128_ps(t[i], t[i + 4], 0x31);
+  }
+}
+CONVEXT_INLINE void transpose(Vector<double> (&rows)[4]) {
+  const __m256d a = _mm256_unpacklo_pd(rows[0].native, rows[1].native);
+  const __m256d b = _mm256_unpackhi_pd(rows[0].native, rows[1].native);
+  const __m256d c = _mm256_unpacklo_pd(rows[2].native, rows[3].native);
+  const __m256d d = _mm256_unpackhi_pd(rows[2].native, rows[3].native);
+  rows[0].native = _mm256_permute2f128_pd(a, c, 0x20);
+  rows[1].native = _mm256_permute2f128_pd(b, d, 0x20);
+  rows[2].native = _mm256_permute2f128_pd(a, c, 0x31);
+  rows[3].native = _mm256_permute2f128_pd(b, d, 0x31);
 }
 
 }  // namespace

@@ -106,6 +106,26 @@ CONVEXT_INLINE Vector<float> mul(Vector<float> a, Vector<float> b) {
 CONVEXT_INLINE Vector<double> mul(Vector<double> a, Vector<double> b) {
   return {a.native * b.native};
 }
+CONVEXT_INLINE Vector<float> sub(Vector<float> a, Vector<float> b) {
+  return {a.native - b.native};
+}
+CONVEXT_INLINE Vector<double> sub(Vector<double> a, Vector<double> b) {
+  return {a.native - b.native};
+}
+CONVEXT_INLINE Vector<float> absolute(Vector<float> v) {
+  return {copy_bits<Float4>(copy_bits<Bits4>(v.native) & 0x7fffffffu)};
+}
+CONVEXT_INLINE Vector<double> absolute(Vector<double> v) {
+  return {Double2{__builtin_fabs(v.native[0]), __builtin_fabs(v.native[1])}};
+}
+CONVEXT_INLINE Vector<float> maximum(Vector<float> a, Vector<float> b) {
+  const Bits4 mask = copy_bits<Bits4>(a.native > b.native);
+  return {copy_bits<Float4>((mask & copy_bits<Bits4>(a.native)) | (~mask & copy_bits<Bits4>(b.native)))};
+}
+CONVEXT_INLINE Vector<double> maximum(Vector<double> a, Vector<double> b) {
+  return {Double2{a.native[0] > b.native[0] ? a.native[0] : b.native[0],
+                  a.native[1] > b.native[1] ? a.native[1] : b.native[1]}};
+}
 CONVEXT_INLINE Vector<float> fmadd(Vector<float> a, Vector<float> b, Vector<float> c) {
   return {a.native * b.native + c.native};
 }
@@ -177,6 +197,17 @@ CONVEXT_INLINE void store_from_float(Float16* target, Vector<float> value) {
   result = select(at_least(magnitude, 0x477ff000u), Bits4{} + 0x7c00u, result);
   result = select(at_least(magnitude, 0x7f800001u), nan, result);
   store_halves(target, result | sign);
+}
+
+CONVEXT_INLINE void transpose(Vector<float> (&rows)[4]) {
+  const Float4 a = rows[0].native, b = rows[1].native, c = rows[2].native, d = rows[3].native;
+  CONVEXT_UNROLL
+  for (int i = 0; i < 4; ++i) rows[i].native = Float4{a[i], b[i], c[i], d[i]};
+}
+CONVEXT_INLINE void transpose(Vector<double> (&rows)[2]) {
+  const Double2 a = rows[0].native, b = rows[1].native;
+  rows[0].native = Double2{a[0], b[0]};
+  rows[1].native = Double2{a[1], b[1]};
 }
 
 }  // namespace

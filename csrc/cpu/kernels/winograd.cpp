@@ -1,0 +1,127 @@
+// Winograd's convolution for 3 x 3 kernels: forward and the gradient of the input. See winograd/correlate.h.
+#include "cpu/winograd/correlate.h"
+
+namespace convext {
+namespace CONVEXT_ISA_NAMESPACE {
+namespace {
+
+Size2 result_size(const ConvProblem& problem) {
+  return problem.pass == Pass::forward ? problem.output : problem.input;
+}
+
+// Multiplications for one pair of channels of one image.
+template <class Tile>
+int64_t multiplications(const ConvProblem& problem) {
+  const Size2 size = result_size(problem);
+  return ceil_div(size.height, Tile::outputs) * ceil_div(size.width, Tile::outputs) * Tile::inputs *
+         Tile::inputs;
+}
+
+bool takes_large_tiles(const ConvProblem& problem) {
+  return problem.precision == Float32Precision::high && problem.dtype == DType::float32 &&
+         multiplications<TileOfFour>(problem) < multiplications<TileOfTwo>(problem);
+}
+
+Reason why_not(const ConvProblem& problem) {
+  if (element_size(problem.dtype) < 2 || problem.dtype == DType::int16 || problem.dtype == DType::int32 ||
+      problem.dtype == DType::int64) {
+    return "integers have no SIMD kernel";
+  }
+  if (problem.pass == Pass::grad_weight) return "it does not compute the gradient of the weight";
+  if (problem.kernel.height != 3 || problem.kernel.width != 3) return "the kernel is not 3 x 3";
+  if (problem.stride.height != 1 || problem.stride.width != 1) return "the stride is not 1";
+  if (problem.dilation.height != 1 || problem.dilation.width != 1) return "the dilation is not 1";
+  // Fewer are left to rounding, not to speed: outputs with few terms, at the corners, would come too close to
+  // the error bound, which counts their own terms only. With 32 channels the transforms already pay (1.2 to 2
+  // times implicit_gemm for all maps from 2 x 2 on, whatever the batch, AVX2 and AVX-512).
+  if (in_channels_per_group(problem) < 32 || out_channels_per_group(problem) < 32) {
+    return "there are fewer than 32 channels to transform";
+  }
+  const Padding& padding = problem.padding;
+  if (problem.pass == Pass::grad_input && problem.padding_mode != PaddingMode::zeros &&
+      (padding.top != 0 || padding.bottom != 0 || padding.left != 0 || padding.right != 0)) {
+    return "the padding is filled from the input";
+  }
+  // 16 against 36 for a pair of channels on a 2 x 2 map, but 8 against 9 on one row of pixels.
+  const Size2 size = result_size(problem);
+  if (8 * multiplications<TileOfTwo>(problem) > 7 * 9 * size.height * size.width) {
+    return "the map is too small to save multiplications";
+  }
+  return nullptr;
+}
+
+// The whole call, or single samples, may be left to this kernel.
+ConvProblem one_sample(const ConvProblem& problem) {
+  ConvProblem single = problem;
+  single.batch = 1;
+  return single;
+}
+
+// The other kernel's scratch lies over this one's, but for the flags at the beginning.
+int64_t flags_bytes(const ConvProblem& problem) {
+  return round_up(problem.batch * static_cast<int64_t>(sizeof(double)), 64);
+}
+
+template <class Tile, class T>
+int64_t workspace_bytes_as(const ConvProblem& problem, int workers) {
+  const Correlation correlation(problem);
+  const int64_t whole = implicit_gemm.workspace_bytes(problem, workers);
+  const int64_t single = implicit_gemm.workspace_bytes(one_sample(problem), workers);
+  return larger(Plan<Tile, Compute<T>>(correlation).workspace_bytes(workers),
+                flags_bytes(problem) + larger(whole, single));
+}
+
+template <class Tile, class T>
+void run_as(const ConvProblem& problem, const ConvData& data, void* workspace, const Executor& executor) {
+  const Correlation correlation(problem);
+  const Plan<Tile, Compute<T>> plan(correlation);
+  void* other_workspace = static_cast<char*>(workspace) + flags_bytes(problem);
+  WinogradRun<Tile, T> winograd(correlation, plan, problem, data, workspace);
+  if (!winograd.run(executor)) return implicit_gemm.run(problem, data, other_workspace, executor);
+  for (int64_t sample = 0; sample < problem.batch; ++sample) {
+    if (!winograd.is_flagged(sample)) continue;
+    ConvData of_sample = data;
+    of_sample.input = static_cast<T*>(data.input) + sample * problem.input_strides.batch;
+    of_sample.output = static_cast<T*>(data.output) + sample * problem.output_strides.batch;
+    implicit_gemm.run(one_sample(problem), of_sample, other_workspace, executor);
+  }
+}
+
+int64_t workspace_bytes(const ConvProblem& problem, int workers) {
+  if (takes_large_tiles(problem)) return workspace_bytes_as<TileOfFour, float>(problem, workers);
+  switch (problem.dtype) {
+    case DType::float64:
+      return workspace_bytes_as<TileOfTwo, double>(problem, workers);
+    default:
+      return workspace_bytes_as<TileOfTwo, float>(problem, workers);
+  }
+}
+
+void run(const ConvProblem& problem, const ConvData& data, void* workspace, const Executor& executor) {
+  if (takes_large_tiles(problem)) return run_as<TileOfFour, float>(problem, data, workspace, executor);
+  switch (problem.dtype) {
+    case DType::float64:
+      return run_as<TileOfTwo, double>(problem, data, workspace, executor);
+    case DType::bfloat16:
+      return run_as<TileOfTwo, BFloat16>(problem, data, workspace, executor);
+    case DType::float16:
+      return run_as<TileOfTwo, Float16>(problem, data, workspace, executor);
+    default:
+      return run_as<TileOfTwo, float>(problem, data, workspace, executor);
+  }
+}
+
+}  // namespace
+
+extern const Kernel winograd{
+    "winograd",
+    CONVEXT_ISA_ENUMERATOR,
+    "fewer multiplications for 3 x 3 kernels, stride 1 and many channels: F(2 x 2, 3 x 3), or F(4 x 4, 3 x "
+    "3) for precision \"high\"",
+    why_not,
+    workspace_bytes,
+    run,
+};
+
+}  // namespace CONVEXT_ISA_NAMESPACE
+}  // namespace convext

@@ -1,0 +1,381 @@
+// Winograd's convolution, fused: a work item transforms a block of tiles into scratch that stays in the L2
+// cache, multiplies it with the transformed weights (one small matrix product for each place of a tile), and
+// transforms the sums back into the result. The transforms have channels in their lanes, whatever the layout;
+// lines.h moves pixels between that form and the tensors.
+//
+// Each element of the result is the same sequence of operations wherever its tile falls into a block, so it
+// depends neither on the batch nor on the number of workers.
+//
+// What Winograd's products cannot do as well as direct summation is left to the implicit_gemm kernel:
+//   - all of the call, if the weights are not finite or not even in size (see weights.h);
+//   - a sample in which a result is not finite: one of the transforms may have overflowed, and infinities
+//   that
+//     meet there give NaN where their sum would not;
+//   - a sample in which one value makes up more than 1 / spread_limit of the absolute values that an output
+//     reads. Winograd's rounding errors are relative to the largest value of a window, not to what it is
+//     multiplied with.
+// A sample's own values decide, so that the rest of the batch changes nothing.
+#pragma once
+
+#include <atomic>
+
+#include "cpu/kernel_list.h"
+#include "cpu/winograd/lines.h"
+#include "cpu/winograd/product.h"
+#include "cpu/winograd/weights.h"
+
+namespace convext {
+namespace CONVEXT_ISA_NAMESPACE {
+namespace {
+
+constexpr int64_t spread_limit = 4;
+
+template <class Tile, class T>
+class WinogradRun {
+ public:
+  using Real = Compute<T>;
+
+  WinogradRun(const Correlation& correlation, const Plan<Tile, Real>& cut, const ConvProblem& problem,
+              const ConvData& data, void* workspace)
+      : c(correlation),
+        plan(cut),
+        source(static_cast<const T*>(c.is_forward ? data.input : data.output)),
+        result(static_cast<T*>(c.is_forward ? data.output : data.input)),
+        weight(static_cast<const T*>(data.weight)),
+        bias(problem.epilogue.bias ? static_cast<const T*>(data.bias) : nullptr),
+        scratch(static_cast<char*>(workspace)),
+        flags(reinterpret_cast<int32_t*>(scratch + plan.flags_offset)) {}
+
+  // False, with nothing usable written, where the weights are not for this algorithm.
+  bool run(const Executor& executor) {
+    for (int64_t n = 0; n < c.batch; ++n) flags[n] = 0;
+    if (plan.tiles_first) {
+      run_tiles_first(executor);
+      return weights_are_usable.load(std::memory_order_relaxed);
+    }
+    for_each_tile(executor, c.groups * plan.panels, [&](int64_t index, int) {
+      Real* packed = reinterpret_cast<Real*>(scratch + plan.weights_offset) + index * plan.weights_of_panel;
+      TapSizes<Real> sizes;
+      pack_weights<Tile, T>(c, weight, index / plan.panels, index % plan.panels, 0, c.source_channels, packed,
+                            c.source_channels * panel<Real>, sizes);
+      check(sizes, index % plan.panels);
+    });
+    if (!weights_are_usable.load(std::memory_order_relaxed)) return false;
+    run_weights_first(executor);
+    return true;
+  }
+
+  bool is_flagged(int64_t sample) const { return flags[sample] != 0; }
+
+ private:
+  static constexpr int64_t lanes = Vector<Real>::lanes;
+  static constexpr int inputs = Tile::inputs;
+  static constexpr int outputs = Tile::outputs;
+  static constexpr int64_t products = Plan<Tile, Real>::products;
+  static constexpr int64_t line_size = Plan<Tile, Real>::line;
+
+  struct Block {
+    int64_t group;
+    int64_t first_tile;
+    int64_t tiles;
+  };
+
+  const Correlation& c;
+  const Plan<Tile, Real>& plan;
+  const T* source;
+  T* result;
+  const T* weight;
+  const T* bias;
+  char* scratch;
+  int32_t* flags;  // of each sample: must be computed in another way
+  std::atomic<bool> weights_are_usable{true};
+
+  void flag(int64_t sample) { __atomic_store_n(flags + sample, 1, __ATOMIC_RELAXED); }
+
+  void check(const TapSizes<Real>& sizes, int64_t index) {
+    if (!sizes.are_even(c.result_channels - index * panel<Real>, Tile::windows_are_separate)) {
+      weights_are_usable.store(false, std::memory_order_relaxed);
+    }
+  }
+
+  void run_weights_first(const Executor& executor) {
+    int64_t blocks = ceil_div(plan.tiles, plan.tiles_of_block);
+    const int64_t passes = ceil_div(plan.panels, plan.panels_of_pass);
+    int64_t splits = 1;
+    // Few items: split the result channels, then the tiles.
+    while (blocks * c.groups * splits < 3 * executor.workers && splits < passes) ++splits;
+    if (blocks * c.groups * splits < 2 * executor.workers) {
+      const int64_t wanted = ceil_div(2 * executor.workers, c.groups * splits);
+      blocks = larger(blocks, smaller(wanted, plan.tiles / (2 * block_rows)));
+    }
+    const int64_t tiles = ceil_div(plan.tiles, blocks);
+    const int64_t panels = ceil_div(plan.panels, splits);
+    const Real* weights = reinterpret_cast<Real*>(scratch + plan.weights_offset);
+    for_each_tile(executor, blocks * c.groups * splits, [&](int64_t index, int worker) {
+      const int64_t first_panel = index % splits * panels;
+      const int64_t last_panel = smaller(plan.panels, first_panel + panels);
+      index /= splits;
+      const int64_t group = index % c.groups;
+      const int64_t first_tile = index / c.groups * tiles;
+      const Block block{group, first_tile, smaller(tiles, plan.tiles - first_tile)};
+      if (block.tiles <= 0 || first_panel >= last_panel) return;
+      char* own = scratch + plan.workers_offset + worker * plan.worker_bytes;
+      Real* transformed = reinterpret_cast<Real*>(own + plan.inputs_offset);
+      Real* sums = reinterpret_cast<Real*>(own + plan.sums_offset);
+      transform_source(block, transformed, own);
+      for (int64_t first = first_panel; first < last_panel; first += plan.panels_of_pass) {
+        const int64_t count = smaller(plan.panels_of_pass, last_panel - first);
+        // A panel's weights of one product, or 256 channels of them, stay in the L1 cache.
+        multiply(block, first, count, 0, c.source_channels, 4 * chain_terms, transformed,
+                 weights + (group * plan.panels + first) * plan.weights_of_panel, sums);
+        transform_result(block, first, count, sums, own);
+      }
+    });
+  }
+
+  void run_tiles_first(const Executor& executor) {
+    constexpr int64_t tiles_of_item = Plan<Tile, Real>::tiles_of_transform;
+    Real* transformed = reinterpret_cast<Real*>(scratch + plan.inputs_offset);
+    for_each_tile(executor, c.groups * ceil_div(plan.tiles, tiles_of_item), [&](int64_t index, int worker) {
+      const int64_t group = index % c.groups;
+      const int64_t first = index / c.groups * tiles_of_item;
+      const Block block{group, first, smaller(tiles_of_item, plan.tiles - first)};
+      transform_source(block, transformed + group * products * plan.inputs_plane + first * plan.inputs_stride,
+                       scratch + plan.workers_offset + worker * plan.worker_bytes);
+    });
+    // At least as many items as workers, if there are as many panels.
+    const int64_t panels =
+        larger(1, smaller(plan.panels_of_pass, c.groups * plan.panels / (2 * executor.workers)));
+    const int64_t passes = ceil_div(plan.panels, panels);
+    for_each_tile(executor, c.groups * passes, [&](int64_t index, int worker) {
+      const Block block{index / passes, 0, plan.tiles};
+      const int64_t first = index % passes * panels;
+      const int64_t count = smaller(panels, plan.panels - first);
+      char* own = scratch + plan.workers_offset + worker * plan.worker_bytes;
+      Real* packed = reinterpret_cast<Real*>(own + plan.weights_offset);
+      Real* sums = reinterpret_cast<Real*>(own + plan.sums_offset);
+      TapSizes<Real> sizes[Plan<Tile, Real>::most_panels_of_pass];
+      for (int64_t k = 0; k < c.source_channels; k += chain_terms) {
+        const int64_t terms = smaller(chain_terms, c.source_channels - k);
+        for (int64_t p = 0; p < count; ++p) {
+          pack_weights<Tile, T>(c, weight, block.group, first + p, k, terms,
+                                packed + p * products * terms * panel<Real>, terms * panel<Real>, sizes[p]);
+        }
+        multiply(block, first, count, k, terms, chain_terms,
+                 transformed + block.group * products * plan.inputs_plane, packed, sums);
+      }
+      for (int64_t p = 0; p < count; ++p) check(sizes[p], first + p);
+      transform_result(block, first, count, sums, own);
+    });
+  }
+
+  void transform_source(const Block& block, Real* transformed, char* own) {
+    Real* lines = reinterpret_cast<Real*>(own + plan.lines_offset);
+    Real* spread = reinterpret_cast<Real*>(own + plan.spread_offset);
+    const T* first_channel = source + block.group * c.source_channels * c.source_strides.channel;
+    for (int64_t channel = 0; channel < c.source_channels; channel += lanes) {
+      const int64_t channels = smaller(lanes, c.source_channels - channel);
+      plan.for_each_segment(block.first_tile, block.tiles, [&](const Segment& segment) {
+        const T* image =
+            first_channel + segment.image * c.source_strides.batch + channel * c.source_strides.channel;
+        for (int row = 0; row < inputs; ++row) {
+          const int64_t at = c.rows.source(segment.tile_row * outputs + row);
+          read_line(at < 0 ? nullptr : image + at * c.source_strides.row, c.source_strides, c.columns,
+                    segment.tile_column * outputs, segment.tiles * outputs + 2, channels,
+                    lines + row * line_size);
+        }
+        transform_segment(segment, lines, transformed + segment.begin * plan.inputs_stride + channel,
+                          spread + 2 * segment.begin * lanes, channel == 0);
+      });
+    }
+    if (!Tile::windows_are_separate) return;
+    plan.for_each_segment(block.first_tile, block.tiles, [&](const Segment& segment) {
+      for (int64_t tile = 0; tile < segment.tiles; ++tile) {
+        if (is_even(spread + 2 * (segment.begin + tile) * lanes)) continue;
+        if (!has_even_windows(first_channel, segment, tile)) {
+          flag(segment.image);
+          return;
+        }
+      }
+    });
+  }
+
+  void transform_segment(const Segment& segment, const Real* lines, Real* transformed, Real* spread,
+                         bool is_first) {
+    for (int64_t tile = 0; tile < segment.tiles; ++tile) {
+      Vector<Real> d[inputs][inputs];
+      CONVEXT_UNROLL
+      for (int row = 0; row < inputs; ++row) {
+        CONVEXT_UNROLL
+        for (int column = 0; column < inputs; ++column) {
+          d[row][column] = load(lines + row * line_size + (tile * outputs + column) * lanes);
+        }
+      }
+      if constexpr (Tile::windows_are_separate) {
+        measure_spread(d, spread + 2 * tile * lanes, is_first);
+      }
+      Vector<Real> v[inputs][inputs];
+      transform_inputs<Tile>(d, v);
+      CONVEXT_UNROLL
+      for (int row = 0; row < inputs; ++row) {
+        CONVEXT_UNROLL
+        for (int column = 0; column < inputs; ++column) {
+          store(transformed + (row * inputs + column) * plan.inputs_plane, v[row][column]);
+        }
+      }
+      transformed += plan.inputs_stride;
+    }
+  }
+
+  // `spread` takes in the largest absolute value of a tile, and the sum of the absolute values of the pixels
+  // that all of its outputs read.
+  CONVEXT_INLINE static void measure_spread(const Vector<Real> (&d)[inputs][inputs], Real* spread,
+                                            bool is_first) {
+    Vector<Real> largest = is_first ? zero<Real>() : load(spread);
+    Vector<Real> total = is_first ? zero<Real>() : load(spread + lanes);
+    CONVEXT_UNROLL
+    for (int row = 0; row < inputs; ++row) {
+      CONVEXT_UNROLL
+      for (int column = 0; column < inputs; ++column) {
+        const Vector<Real> size = absolute(d[row][column]);
+        largest = maximum(largest, size);
+        const bool in_all = row >= outputs - 1 && row <= 2 && column >= outputs - 1 && column <= 2;
+        if (in_all) total = add(total, size);
+      }
+    }
+    store(spread, largest);
+    store(spread + lanes, total);
+  }
+
+  static bool is_even(const Real* spread) {
+    Real largest[lanes];
+    store(largest, load(spread));
+    for (int64_t half = lanes / 2; half > 0; half /= 2) {
+      for (int64_t i = 0; i < half; ++i) {
+        largest[i] = largest[i] > largest[i + half] ? largest[i] : largest[i + half];
+      }
+    }
+    return spread_limit * largest[0] <= sum(load(spread + lanes));
+  }
+
+  // The same for each output's own window.
+  bool has_even_windows(const T* first_channel, const Segment& segment, int64_t tile) const {
+    Real largest[inputs][inputs] = {};
+    Real total[inputs][inputs] = {};
+    const T* image = first_channel + segment.image * c.source_strides.batch;
+    const int64_t first_row = segment.tile_row * outputs;
+    const int64_t first_column = (segment.tile_column + tile) * outputs;
+    for (int row = 0; row < inputs; ++row) {
+      const int64_t y = c.rows.source(first_row + row);
+      for (int column = 0; y >= 0 && column < inputs; ++column) {
+        const int64_t x = c.columns.source(first_column + column);
+        const T* pixel = image + y * c.source_strides.row + x * c.source_strides.column;
+        for (int64_t channel = 0; x >= 0 && channel < c.source_channels; ++channel) {
+          const Real value = widen(pixel[channel * c.source_strides.channel]);
+          const Real size = value < 0 ? -value : value;
+          largest[row][column] = size > largest[row][column] ? size : largest[row][column];
+          total[row][column] += size;
+        }
+      }
+    }
+    for (int row = 0; row < outputs && first_row + row < c.rows.results; ++row) {
+      for (int column = 0; column < outputs && first_column + column < c.columns.results; ++column) {
+        Real most = 0;
+        Real all = 0;
+        for (int i = 0; i < 9; ++i) {
+          const Real size = largest[row + i / 3][column + i % 3];
+          most = size > most ? size : most;
+          all += total[row + i / 3][column + i % 3];
+        }
+        if (!(spread_limit * most <= all)) return false;
+      }
+    }
+    return true;
+  }
+
+  // Adds source channels [begin, begin + count), whose weights are packed[panel][product][count][lane].
+  void multiply(const Block& block, int64_t first_panel, int64_t panels, int64_t begin, int64_t count,
+                int64_t terms_at_a_time, const Real* transformed, const Real* packed, Real* sums) {
+    const int64_t row_blocks = ceil_div(block.tiles, block_rows);
+    for (int64_t p = 0; p < panels; ++p) {
+      const int64_t channels = c.result_channels - (first_panel + p) * panel<Real>;
+      for (int64_t product = 0; product < products; ++product, packed += count * panel<Real>) {
+        for (int64_t k = 0; k < count; k += terms_at_a_time) {
+          const int64_t length = smaller(terms_at_a_time, count - k);
+          // Blocks of equal height, give or take one.
+          for (int64_t b = 0; b < row_blocks; ++b) {
+            const int64_t first = b * block.tiles / row_blocks;
+            const int64_t last = (b + 1) * block.tiles / row_blocks;
+            product_of<Real>(last - first, channels)(
+                transformed + product * plan.inputs_plane + first * plan.inputs_stride + begin + k,
+                plan.inputs_stride, packed + k * panel<Real>, length,
+                sums + product * plan.sums_plane + first * plan.sums_stride + p * panel<Real>,
+                plan.sums_stride, begin + k > 0);
+          }
+        }
+      }
+    }
+  }
+
+  void transform_result(const Block& block, int64_t first_panel, int64_t panels, const Real* sums,
+                        char* own) {
+    Real* lines = reinterpret_cast<Real*>(own + plan.lines_offset);
+    const int64_t end = smaller((first_panel + panels) * panel<Real>, c.result_channels);
+    for (int64_t channel = first_panel * panel<Real>; channel < end; channel += lanes) {
+      const int64_t channels = smaller(lanes, end - channel);
+      const int64_t channel_of_all = block.group * c.result_channels + channel;
+      const Vector<Real> shift = bias == nullptr     ? zero<Real>()
+                                 : channels == lanes ? load_widened(bias + channel_of_all)
+                                                     : load_widened(bias + channel_of_all, channels);
+      const Real* from = sums + channel - first_panel * panel<Real>;
+      plan.for_each_segment(block.first_tile, block.tiles, [&](const Segment& segment) {
+        if (!transform_back(segment, from + segment.begin * plan.sums_stride, shift, lines)) {
+          flag(segment.image);
+        }
+        const int64_t first_column = segment.tile_column * outputs;
+        const int64_t columns = smaller(segment.tiles * outputs, c.columns.results - first_column);
+        T* image = result + segment.image * c.result_strides.batch +
+                   channel_of_all * c.result_strides.channel + first_column * c.result_strides.column;
+        for (int row = 0; row < outputs; ++row) {
+          const int64_t at = segment.tile_row * outputs + row;
+          if (at == c.rows.results) break;
+          write_line(lines + row * line_size, columns, channels, c.result_strides,
+                     image + at * c.result_strides.row);
+        }
+      });
+    }
+  }
+
+  // False if a result is not finite.
+  bool transform_back(const Segment& segment, const Real* sums, Vector<Real> shift, Real* lines) const {
+    const Vector<Real> scale = broadcast(static_cast<Real>(Tile::scale));
+    Vector<Real> product_with_zero = zero<Real>();  // 0 times a finite number is 0, anything else is NaN
+    for (int64_t tile = 0; tile < segment.tiles; ++tile) {
+      Vector<Real> m[inputs][inputs];
+      CONVEXT_UNROLL
+      for (int row = 0; row < inputs; ++row) {
+        CONVEXT_UNROLL
+        for (int column = 0; column < inputs; ++column) {
+          m[row][column] = load(sums + (row * inputs + column) * plan.sums_plane);
+        }
+      }
+      sums += plan.sums_stride;
+      Vector<Real> y[outputs][outputs];
+      transform_outputs<Tile>(m, y);
+      CONVEXT_UNROLL
+      for (int row = 0; row < outputs; ++row) {
+        CONVEXT_UNROLL
+        for (int column = 0; column < outputs; ++column) {
+          const Vector<Real> value = fmadd(y[row][column], scale, shift);
+          product_with_zero = fmadd(value, zero<Real>(), product_with_zero);
+          store(lines + row * line_size + (tile * outputs + column) * lanes, value);
+        }
+      }
+    }
+    return sum(product_with_zero) == 0;
+  }
+};
+
+}  // namespace
+}  // namespace CONVEXT_ISA_NAMESPACE
+}  // namespace convext

@@ -1,0 +1,112 @@
+// Lines of pixels with `lanes` channels side by side, line[column][lane]: what the transforms read and write,
+// whatever the layout and the element type of the tensors.
+#pragma once
+
+#include "cpu/winograd/plan.h"
+
+namespace convext {
+namespace CONVEXT_ISA_NAMESPACE {
+namespace {
+
+// Reads positions [first, first + count) of a row that starts at `row` (null: a row of zeros). The line has
+// room for a vector of columns behind the last one.
+template <class T, class Real = Compute<T>>
+CONVEXT_INLINE void read_line(const T* row, const ImageStrides& strides, const Side& side, int64_t first,
+                              int64_t count, int64_t channels, Real* line) {
+  constexpr int64_t lanes = Vector<Real>::lanes;
+  if (row == nullptr) {
+    for (int64_t x = 0; x < count; ++x) store(line + x * lanes, zero<Real>());
+    return;
+  }
+  const int64_t shift = first + side.offset;  // source of the first position
+  const int64_t begin = smaller(count, larger(0, -shift));
+  const int64_t end = larger(begin, smaller(count, side.sources - shift));
+  const T* source = row + (shift + begin) * strides.column;
+  if (strides.channel == 1) {
+    for (int64_t x = begin; x < end; ++x, source += strides.column) {
+      store(line + x * lanes, channels == lanes ? load_widened(source) : load_widened(source, channels));
+    }
+  } else if (strides.column == 1) {
+    for (int64_t x = begin; x < end; x += lanes, source += lanes) {
+      const int64_t length = smaller(lanes, end - x);
+      Vector<Real> square[lanes];
+      if (channels == lanes && length == lanes) {
+        CONVEXT_UNROLL
+        for (int64_t lane = 0; lane < lanes; ++lane) {
+          square[lane] = load_widened(source + lane * strides.channel);
+        }
+      } else {
+        CONVEXT_UNROLL
+        for (int64_t lane = 0; lane < lanes; ++lane) {
+          square[lane] =
+              lane < channels ? load_widened(source + lane * strides.channel, length) : zero<Real>();
+        }
+      }
+      transpose(square);
+      CONVEXT_UNROLL
+      for (int64_t i = 0; i < lanes; ++i) store(line + (x + i) * lanes, square[i]);
+    }
+  } else {
+    for (int64_t x = begin; x < end; ++x, source += strides.column) {
+      for (int64_t lane = 0; lane < lanes; ++lane) {
+        line[x * lanes + lane] = lane < channels ? widen(source[lane * strides.channel]) : Real{0};
+      }
+    }
+  }
+  const auto read_padding = [&](int64_t x) {
+    const int64_t column = side.source(first + x);
+    if (column < 0) return store(line + x * lanes, zero<Real>());
+    for (int64_t lane = 0; lane < lanes; ++lane) {
+      line[x * lanes + lane] =
+          lane < channels ? widen(row[column * strides.column + lane * strides.channel]) : Real{0};
+    }
+  };
+  for (int64_t x = 0; x < begin; ++x) read_padding(x);
+  for (int64_t x = end; x < count; ++x) read_padding(x);
+}
+
+// Writes `count` pixels of a row of the result. The line may be read a vector of columns past the last one.
+template <class T, class Real = Compute<T>>
+CONVEXT_INLINE void write_line(const Real* line, int64_t count, int64_t channels, const ImageStrides& strides,
+                               T* target) {
+  constexpr int64_t lanes = Vector<Real>::lanes;
+  if (strides.channel == 1) {
+    for (int64_t x = 0; x < count; ++x, target += strides.column) {
+      const Vector<Real> value = load(line + x * lanes);
+      if (channels == lanes) {
+        store_narrowed(target, value);
+      } else {
+        store_narrowed(target, value, channels);
+      }
+    }
+  } else if (strides.column == 1) {
+    for (int64_t x = 0; x < count; x += lanes, target += lanes) {
+      const int64_t length = smaller(lanes, count - x);
+      Vector<Real> square[lanes];
+      CONVEXT_UNROLL
+      for (int64_t i = 0; i < lanes; ++i) square[i] = load(line + (x + i) * lanes);
+      transpose(square);
+      if (channels == lanes && length == lanes) {
+        CONVEXT_UNROLL
+        for (int64_t lane = 0; lane < lanes; ++lane) {
+          store_narrowed(target + lane * strides.channel, square[lane]);
+        }
+      } else {
+        CONVEXT_UNROLL
+        for (int64_t lane = 0; lane < lanes; ++lane) {
+          if (lane < channels) store_narrowed(target + lane * strides.channel, square[lane], length);
+        }
+      }
+    }
+  } else {
+    for (int64_t x = 0; x < count; ++x, target += strides.column) {
+      for (int64_t lane = 0; lane < channels; ++lane) {
+        target[lane * strides.channel] = narrow<T>(line[x * lanes + lane]);
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace CONVEXT_ISA_NAMESPACE
+}  // namespace convext

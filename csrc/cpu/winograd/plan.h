@@ -1,0 +1,230 @@
+// The problem by the roles that its tensors play here, and how it is cut. Forward and the gradient of the
+// input are the same correlation of a source with 3 x 3 weights; for the gradient the taps are flipped and
+// channels change roles.
+#pragma once
+
+#include "core/padding.h"
+#include "cpu/simd.h"
+
+namespace convext {
+namespace CONVEXT_ISA_NAMESPACE {
+namespace {
+
+inline int64_t smaller(int64_t a, int64_t b) {
+  return a < b ? a : b;
+}
+inline int64_t larger(int64_t a, int64_t b) {
+  return a > b ? a : b;
+}
+inline int64_t ceil_div(int64_t a, int64_t b) {
+  return (a + b - 1) / b;
+}
+inline int64_t round_up(int64_t a, int64_t multiple) {
+  return ceil_div(a, multiple) * multiple;
+}
+
+// One axis: result position q and tap t read source position q + t + offset.
+struct Side {
+  int64_t results;
+  int64_t sources;
+  int64_t offset;
+  PaddingMode mode;
+
+  // Where position q + t is read from; -1: a zero. Positions that only outputs past the last one would read
+  // are zeros, too.
+  int64_t source(int64_t position) const {
+    return position < results + 2 ? padded_source(position + offset, sources, mode) : -1;
+  }
+};
+
+struct Correlation {
+  bool is_forward;
+  int64_t batch;
+  int64_t groups;
+  int64_t source_channels;  // of one group
+  int64_t result_channels;
+  ImageStrides source_strides;
+  ImageStrides result_strides;
+  Side rows;
+  Side columns;
+
+  // Of the weights, in elements. Tap (0, 0) is `first_tap` away from the first element.
+  int64_t weight_group_stride;
+  int64_t weight_source_stride;
+  int64_t weight_result_stride;
+  int64_t first_tap;
+  int64_t tap_row_stride;
+  int64_t tap_column_stride;
+
+  explicit Correlation(const ConvProblem& p)
+      : is_forward(p.pass == Pass::forward),
+        batch(p.batch),
+        groups(p.groups),
+        source_channels(is_forward ? in_channels_per_group(p) : out_channels_per_group(p)),
+        result_channels(is_forward ? out_channels_per_group(p) : in_channels_per_group(p)),
+        source_strides(is_forward ? p.input_strides : p.output_strides),
+        result_strides(is_forward ? p.output_strides : p.input_strides),
+        weight_group_stride(out_channels_per_group(p) * p.weight_strides.out_channel),
+        weight_source_stride(is_forward ? p.weight_strides.in_channel : p.weight_strides.out_channel),
+        weight_result_stride(is_forward ? p.weight_strides.out_channel : p.weight_strides.in_channel),
+        first_tap(is_forward ? 0 : 2 * (p.weight_strides.row + p.weight_strides.column)),
+        tap_row_stride(is_forward ? p.weight_strides.row : -p.weight_strides.row),
+        tap_column_stride(is_forward ? p.weight_strides.column : -p.weight_strides.column) {
+    if (is_forward) {
+      rows = {p.output.height, p.input.height, -p.padding.top, p.padding_mode};
+      columns = {p.output.width, p.input.width, -p.padding.left, p.padding_mode};
+    } else {
+      rows = {p.input.height, p.output.height, p.padding.top - 2, PaddingMode::zeros};
+      columns = {p.input.width, p.output.width, p.padding.left - 2, PaddingMode::zeros};
+    }
+  }
+};
+
+// Tiles that lie side by side in one image.
+struct Segment {
+  int64_t image;
+  int64_t tile_row;
+  int64_t tile_column;  // of the first
+  int64_t tiles;
+  int64_t begin;  // counted from the first tile of the block
+};
+
+// The block of a product that stays in registers: tiles x result channels.
+#if defined(__AVX512F__)
+constexpr int64_t block_rows = 12;
+constexpr int64_t cache_bytes = 400 << 10;  // of L2, for the transformed inputs of a block of tiles
+#elif defined(__aarch64__)
+constexpr int64_t block_rows = 8;
+constexpr int64_t cache_bytes = 200 << 10;
+#elif defined(__AVX2__)
+constexpr int64_t block_rows = 6;
+constexpr int64_t cache_bytes = 200 << 10;
+#else
+constexpr int64_t block_rows = 4;
+constexpr int64_t cache_bytes = 200 << 10;
+#endif
+constexpr int64_t block_vectors = 2;
+
+template <class Real>
+constexpr int64_t panel = block_vectors * Vector<Real>::lanes;  // result channels of a block
+
+// Terms of a sum that are added up in one register before the next chain starts from zero. Rounding errors
+// grow with the length of the chains.
+constexpr int64_t chain_terms = 64;
+
+// Sizes that decide which data is in which cache, and the workspace. None of them changes a result.
+//
+// There are two orders. With many tiles, all weights are transformed first, and a work item transforms a
+// block of tiles and multiplies it with all of them. With few tiles, all of those are transformed first, and
+// a work item transforms the weights of some result channels, a chain's worth of source channels at a time:
+// the transformed weights, 16/9 times as many as the weights themselves, are never in memory as a whole.
+template <class Tile, class Real>
+struct Plan {
+  static constexpr int64_t lanes = Vector<Real>::lanes;
+  static constexpr int64_t products = Tile::inputs * Tile::inputs;
+  static constexpr int64_t columns_of_segment = 64;
+  static constexpr int64_t tiles_of_segment = columns_of_segment / Tile::outputs;
+  static constexpr int64_t line = (columns_of_segment + 2 + lanes) * lanes;  // numbers of one line of pixels
+  static constexpr int64_t few_tiles = 192;
+  static constexpr int64_t channels_of_pass = products > 16 ? 32 : 64;
+  static constexpr int64_t most_panels_of_pass =
+      channels_of_pass > panel<Real> ? channels_of_pass / panel<Real> : 1;
+  static constexpr int64_t tiles_of_transform = 16;  // of a work item that only transforms tiles
+
+  int64_t tile_rows;
+  int64_t tile_columns;
+  int64_t tiles;           // of all images
+  int64_t panels;          // of result channels, of one group
+  bool tiles_first;        // the second of the two orders
+  int64_t tiles_of_block;  // at most
+  int64_t panels_of_pass;  // whose sums are in the cache at a time
+  int64_t inputs_stride;   // numbers from one tile to the next
+  int64_t inputs_plane;    // from one of the products to the next
+  int64_t sums_stride;
+  int64_t sums_plane;
+  int64_t weights_of_panel;
+
+  int64_t flags_offset;
+  int64_t inputs_offset;   // shared if tiles_first, else in a worker's part
+  int64_t weights_offset;  // the other way round
+  int64_t workers_offset;
+  int64_t sums_offset;  // in a worker's part
+  int64_t lines_offset;
+  int64_t spread_offset;
+  int64_t worker_bytes;
+
+  explicit Plan(const Correlation& c)
+      : tile_rows(ceil_div(c.rows.results, Tile::outputs)),
+        tile_columns(ceil_div(c.columns.results, Tile::outputs)),
+        tiles(c.batch * tile_rows * tile_columns),
+        panels(ceil_div(c.result_channels, panel<Real>)),
+        tiles_first(tiles <= few_tiles && tiles < c.result_channels),
+        panels_of_pass(smaller(panels, most_panels_of_pass)),
+        inputs_stride(odd_lines(round_up(c.source_channels, lanes))) {
+    const int64_t size = static_cast<int64_t>(sizeof(Real));
+    const int64_t wanted = cache_bytes / (products * inputs_stride * size) / block_rows * block_rows;
+    tiles_of_block = tiles_first ? tiles : smaller(tiles, larger(48, smaller(wanted, few_tiles)));
+    inputs_plane = odd_lines(tiles_of_block * inputs_stride);
+    sums_stride = panels_of_pass * panel<Real>;
+    sums_plane = odd_lines(tiles_of_block * sums_stride);
+    weights_of_panel = products * panel<Real> * (tiles_first ? chain_terms : c.source_channels);
+
+    int64_t bytes = 0;
+    const auto take = [&bytes, size](int64_t numbers) {
+      const int64_t offset = bytes;
+      bytes += round_up(numbers * size, 64);
+      return offset;
+    };
+    flags_offset = take(c.batch);
+    if (tiles_first) {
+      inputs_offset = take(c.groups * products * inputs_plane);
+    } else {
+      weights_offset = take(c.groups * panels * weights_of_panel);
+    }
+    workers_offset = bytes;
+    bytes = 0;
+    if (tiles_first) {
+      weights_offset = take(panels_of_pass * weights_of_panel);
+    } else {
+      inputs_offset = take(products * inputs_plane);
+    }
+    sums_offset = take(products * sums_plane);
+    lines_offset = take(Tile::inputs * line);
+    spread_offset = take(2 * larger(tiles_of_block, tiles_of_transform) * lanes);
+    worker_bytes = bytes;
+  }
+
+  int64_t workspace_bytes(int64_t workers) const { return workers_offset + workers * worker_bytes; }
+
+  // Rounded up to an odd number of cache lines, so that the same place of all planes, or of all rows, is not
+  // in the same few sets of the cache.
+  static int64_t odd_lines(int64_t numbers) {
+    constexpr int64_t numbers_of_line = 64 / static_cast<int64_t>(sizeof(Real));
+    return (ceil_div(numbers, numbers_of_line) | 1) * numbers_of_line;
+  }
+
+  // Calls visit(segment) for the tiles [first, first + count).
+  template <class Visit>
+  CONVEXT_INLINE void for_each_segment(int64_t first, int64_t count, const Visit& visit) const {
+    Segment segment{first / tile_columns / tile_rows, first / tile_columns % tile_rows, first % tile_columns,
+                    0, 0};
+    while (segment.begin < count) {
+      segment.tiles =
+          smaller(smaller(tile_columns - segment.tile_column, tiles_of_segment), count - segment.begin);
+      visit(segment);
+      segment.begin += segment.tiles;
+      segment.tile_column += segment.tiles;
+      if (segment.tile_column == tile_columns) {
+        segment.tile_column = 0;
+        if (++segment.tile_row == tile_rows) {
+          segment.tile_row = 0;
+          ++segment.image;
+        }
+      }
+    }
+  }
+};
+
+}  // namespace
+}  // namespace CONVEXT_ISA_NAMESPACE
+}  // namespace convext

@@ -1,0 +1,157 @@
+// The transforms of Winograd's convolution F(m x m, 3 x 3): m outputs and 3 taps along an axis with m + 2
+// multiplications instead of 3 m,
+//
+//     y = A^T [(G g) * (B^T d)],     d: m + 2 inputs, g: 3 taps, y: m outputs,
+//
+// along the rows and along the columns. They are polynomial products evaluated at points (Toom, Cook), where
+// every factor of a row of B^T and the row of G that it meets may be exchanged.
+#pragma once
+
+#include "cpu/simd.h"
+
+namespace convext {
+namespace CONVEXT_ISA_NAMESPACE {
+namespace {
+
+template <class T>
+CONVEXT_INLINE Vector<T> times(double factor, Vector<T> v) {
+  return mul(broadcast(static_cast<T>(factor)), v);
+}
+// factor * v + w
+template <class T>
+CONVEXT_INLINE Vector<T> fmadd_by(double factor, Vector<T> v, Vector<T> w) {
+  return fmadd(broadcast(static_cast<T>(factor)), v, w);
+}
+
+// Points 0, 1, -1 and infinity. G is twice the usual one, all integers, so that nothing is rounded but sums,
+// subnormal weights included; the outputs are four times too large, and exactly so.
+//
+// No output depends on an input outside its own window: y0 is made of products 0 to 2, which read d0 to d2,
+// and y1 of products 1 to 3, which read d1 to d3.
+struct TileOfTwo {
+  static constexpr int outputs = 2;
+  static constexpr int inputs = 4;
+  static constexpr double scale = 0.25;
+  static constexpr bool windows_are_separate = true;
+
+  template <class V>
+  CONVEXT_INLINE static void transform_input(const V (&d)[4], V (&v)[4]) {
+    v[0] = sub(d[0], d[2]);
+    v[1] = add(d[1], d[2]);
+    v[2] = sub(d[2], d[1]);
+    v[3] = sub(d[1], d[3]);
+  }
+  template <class V>
+  CONVEXT_INLINE static void transform_weight(const V (&g)[3], V (&u)[4]) {
+    const V ends = add(g[0], g[2]);
+    u[0] = add(g[0], g[0]);
+    u[1] = add(ends, g[1]);
+    u[2] = sub(ends, g[1]);
+    u[3] = add(g[2], g[2]);
+  }
+  template <class V>
+  CONVEXT_INLINE static void transform_output(const V (&m)[4], V (&y)[2]) {
+    y[0] = add(add(m[0], m[1]), m[2]);
+    y[1] = sub(sub(m[1], m[2]), m[3]);
+  }
+};
+
+// Points 0, 1, -1, 1/2, -2 and infinity. Every output depends on every input of its tile, and rounding errors
+// are two to three times those of direct summation.
+struct TileOfFour {
+  static constexpr int outputs = 4;
+  static constexpr int inputs = 6;
+  static constexpr double scale = 1;
+  static constexpr bool windows_are_separate = false;
+
+  template <class V>
+  CONVEXT_INLINE static void transform_input(const V (&d)[6], V (&v)[6]) {
+    const V difference = sub(d[3], d[1]);
+    const V even = sub(d[4], d[2]);
+    v[0] = add(fmadd_by(-2, d[2], add(d[0], d[4])), times(1.5, difference));
+    v[1] = add(sub(d[4], d[1]), fmadd_by(2.5, d[3], times(0.5, d[2])));
+    v[2] = add(add(d[4], d[1]), fmadd_by(-2.5, d[2], times(0.5, d[3])));
+    v[3] = fmadd_by(2, difference, even);
+    v[4] = fmadd_by(-0.5, difference, even);
+    v[5] = add(fmadd_by(-2, d[3], add(d[1], d[5])), times(1.5, even));
+  }
+  template <class V>
+  CONVEXT_INLINE static void transform_weight(const V (&g)[3], V (&u)[6]) {
+    const V ends = add(g[0], g[2]);
+    u[0] = g[0];
+    u[1] = times(1.0 / 3, add(ends, g[1]));
+    u[2] = times(-1.0 / 3, sub(ends, g[1]));
+    u[3] = times(-16.0 / 15, fmadd_by(0.25, g[2], fmadd_by(0.5, g[1], g[0])));
+    u[4] = times(1.0 / 15, fmadd_by(4, g[2], fmadd_by(-2, g[1], g[0])));
+    u[5] = g[2];
+  }
+  template <class V>
+  CONVEXT_INLINE static void transform_output(const V (&m)[6], V (&y)[4]) {
+    const V plus = add(m[1], m[2]);
+    const V minus = sub(m[1], m[2]);
+    y[0] = add(add(m[0], plus), add(m[3], m[4]));
+    y[1] = add(minus, fmadd_by(-2, m[4], times(0.5, m[3])));
+    y[2] = add(plus, fmadd_by(4, m[4], times(0.25, m[3])));
+    y[3] = add(add(minus, m[5]), fmadd_by(-8, m[4], times(0.125, m[3])));
+  }
+};
+
+// Along both axes: the first index is the row.
+template <class Tile, class V>
+CONVEXT_INLINE void transform_inputs(const V (&d)[Tile::inputs][Tile::inputs],
+                                     V (&v)[Tile::inputs][Tile::inputs]) {
+  V half[Tile::inputs][Tile::inputs];  // transposed
+  CONVEXT_UNROLL
+  for (int column = 0; column < Tile::inputs; ++column) {
+    V in[Tile::inputs];
+    CONVEXT_UNROLL
+    for (int row = 0; row < Tile::inputs; ++row) in[row] = d[row][column];
+    Tile::transform_input(in, half[column]);
+  }
+  CONVEXT_UNROLL
+  for (int row = 0; row < Tile::inputs; ++row) {
+    V in[Tile::inputs];
+    CONVEXT_UNROLL
+    for (int column = 0; column < Tile::inputs; ++column) in[column] = half[column][row];
+    Tile::transform_input(in, v[row]);
+  }
+}
+
+template <class Tile, class V>
+CONVEXT_INLINE void transform_weights(const V (&g)[3][3], V (&u)[Tile::inputs][Tile::inputs]) {
+  V half[3][Tile::inputs];  // transposed
+  CONVEXT_UNROLL
+  for (int column = 0; column < 3; ++column) {
+    const V in[3] = {g[0][column], g[1][column], g[2][column]};
+    Tile::transform_weight(in, half[column]);
+  }
+  CONVEXT_UNROLL
+  for (int row = 0; row < Tile::inputs; ++row) {
+    const V in[3] = {half[0][row], half[1][row], half[2][row]};
+    Tile::transform_weight(in, u[row]);
+  }
+}
+
+template <class Tile, class V>
+CONVEXT_INLINE void transform_outputs(const V (&m)[Tile::inputs][Tile::inputs],
+                                      V (&y)[Tile::outputs][Tile::outputs]) {
+  V half[Tile::inputs][Tile::outputs];  // transposed
+  CONVEXT_UNROLL
+  for (int column = 0; column < Tile::inputs; ++column) {
+    V in[Tile::inputs];
+    CONVEXT_UNROLL
+    for (int row = 0; row < Tile::inputs; ++row) in[row] = m[row][column];
+    Tile::transform_output(in, half[column]);
+  }
+  CONVEXT_UNROLL
+  for (int row = 0; row < Tile::outputs; ++row) {
+    V in[Tile::inputs];
+    CONVEXT_UNROLL
+    for (int column = 0; column < Tile::inputs; ++column) in[column] = half[column][row];
+    Tile::transform_output(in, y[row]);
+  }
+}
+
+}  // namespace
+}  // namespace CONVEXT_ISA_NAMESPACE
+}  // namespace convext
