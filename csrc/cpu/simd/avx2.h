@@ -189,36 +189,6 @@ CONVEXT_INLINE void store_from_float(Float16* target, Vector<float> value) {
                    _mm256_cvtps_ph(value.native, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }
 
-CONVEXT_INLINE void transpose(Vector<float> (&rows)[8]) {
-  __m256 t[8];
-  CONVEXT_UNROLL
-  for (int i = 0; i < 8; i += 4) {
-    const __m256 a = _mm256_unpacklo_ps(rows[i].native, rows[i + 1].native);
-    const __m256 b = _mm256_unpackhi_ps(rows[i].native, rows[i + 1].native);
-    const __m256 c = _mm256_unpacklo_ps(rows[i + 2].native, rows[i + 3].native);
-    const __m256 d = _mm256_unpackhi_ps(rows[i + 2].native, rows[i + 3].native);
-    t[i] = _mm256_shuffle_ps(a, c, 0x44);
-    t[i + 1] = _mm256_shuffle_ps(a, c, 0xee);
-    t[i + 2] = _mm256_shuffle_ps(b, d, 0x44);
-    t[i + 3] = _mm256_shuffle_ps(b, d, 0xee);
-  }
-  CONVEXT_UNROLL
-  for (int i = 0; i < 4; ++i) {
-    rows[i].native = _mm256_permute2f128_ps(t[i], t[i + 4], 0x20);
-    rows[i + 4].native = _mm256_permute2f128_ps(t[i], t[i + 4], 0x31);
-  }
-}
-CONVEXT_INLINE void transpose(Vector<double> (&rows)[4]) {
-  const __m256d a = _mm256_unpacklo_pd(rows[0].native, rows[1].native);
-  const __m256d b = _mm256_unpackhi_pd(rows[0].native, rows[1].native);
-  const __m256d c = _mm256_unpacklo_pd(rows[2].native, rows[3].native);
-  const __m256d d = _mm256_unpackhi_pd(rows[2].native, rows[3].native);
-  rows[0].native = _mm256_permute2f128_pd(a, c, 0x20);
-  rows[1].native = _mm256_permute2f128_pd(b, d, 0x20);
-  rows[2].native = _mm256_permute2f128_pd(a, c, 0x31);
-  rows[3].native = _mm256_permute2f128_pd(b, d, 0x31);
-}
-
 }  // namespace
 }  // namespace CONVEXT_ISA_NAMESPACE
 }  // namespace convext

@@ -217,50 +217,6 @@ CONVEXT_INLINE void store_from_float(Float16* target, Vector<float> value) {
 }
 
 // Rows and columns of 4 x 4 blocks first, then the blocks.
-CONVEXT_INLINE void transpose(Vector<float> (&rows)[16]) {
-  __m512 t[16];
-  CONVEXT_UNROLL
-  for (int i = 0; i < 16; i += 4) {
-    const __m512 a = _mm512_unpacklo_ps(rows[i].native, rows[i + 1].native);
-    const __m512 b = _mm512_unpackhi_ps(rows[i].native, rows[i + 1].native);
-    const __m512 c = _mm512_unpacklo_ps(rows[i + 2].native, rows[i + 3].native);
-    const __m512 d = _mm512_unpackhi_ps(rows[i + 2].native, rows[i + 3].native);
-    t[i] = _mm512_shuffle_ps(a, c, 0x44);
-    t[i + 1] = _mm512_shuffle_ps(a, c, 0xee);
-    t[i + 2] = _mm512_shuffle_ps(b, d, 0x44);
-    t[i + 3] = _mm512_shuffle_ps(b, d, 0xee);
-  }
-  CONVEXT_UNROLL
-  for (int i = 0; i < 4; ++i) {
-    const __m512 a = _mm512_shuffle_f32x4(t[i], t[i + 4], 0x88);
-    const __m512 b = _mm512_shuffle_f32x4(t[i], t[i + 4], 0xdd);
-    const __m512 c = _mm512_shuffle_f32x4(t[i + 8], t[i + 12], 0x88);
-    const __m512 d = _mm512_shuffle_f32x4(t[i + 8], t[i + 12], 0xdd);
-    rows[i].native = _mm512_shuffle_f32x4(a, c, 0x88);
-    rows[i + 4].native = _mm512_shuffle_f32x4(b, d, 0x88);
-    rows[i + 8].native = _mm512_shuffle_f32x4(a, c, 0xdd);
-    rows[i + 12].native = _mm512_shuffle_f32x4(b, d, 0xdd);
-  }
-}
-CONVEXT_INLINE void transpose(Vector<double> (&rows)[8]) {
-  __m512d t[8];
-  CONVEXT_UNROLL
-  for (int i = 0; i < 8; i += 2) {
-    t[i] = _mm512_unpacklo_pd(rows[i].native, rows[i + 1].native);
-    t[i + 1] = _mm512_unpackhi_pd(rows[i].native, rows[i + 1].native);
-  }
-  CONVEXT_UNROLL
-  for (int i = 0; i < 2; ++i) {
-    const __m512d a = _mm512_shuffle_f64x2(t[i], t[i + 2], 0x88);
-    const __m512d b = _mm512_shuffle_f64x2(t[i], t[i + 2], 0xdd);
-    const __m512d c = _mm512_shuffle_f64x2(t[i + 4], t[i + 6], 0x88);
-    const __m512d d = _mm512_shuffle_f64x2(t[i + 4], t[i + 6], 0xdd);
-    rows[i].native = _mm512_shuffle_f64x2(a, c, 0x88);
-    rows[i + 2].native = _mm512_shuffle_f64x2(b, d, 0x88);
-    rows[i + 4].native = _mm512_shuffle_f64x2(a, c, 0xdd);
-    rows[i + 6].native = _mm512_shuffle_f64x2(b, d, 0xdd);
-  }
-}
 
 }  // namespace
 }  // namespace CONVEXT_ISA_NAMESPACE

@@ -157,22 +157,6 @@ CONVEXT_INLINE void store_from_float(Float16* target, Vector<float> value) {
   vst1_u16(&target->bits, vreinterpret_u16_f16(vcvt_f16_f32(value.native)));
 }
 
-CONVEXT_INLINE void transpose(Vector<float> (&rows)[4]) {
-  const float64x2_t a = vreinterpretq_f64_f32(vtrn1q_f32(rows[0].native, rows[1].native));
-  const float64x2_t b = vreinterpretq_f64_f32(vtrn2q_f32(rows[0].native, rows[1].native));
-  const float64x2_t c = vreinterpretq_f64_f32(vtrn1q_f32(rows[2].native, rows[3].native));
-  const float64x2_t d = vreinterpretq_f64_f32(vtrn2q_f32(rows[2].native, rows[3].native));
-  rows[0].native = vreinterpretq_f32_f64(vtrn1q_f64(a, c));
-  rows[1].native = vreinterpretq_f32_f64(vtrn1q_f64(b, d));
-  rows[2].native = vreinterpretq_f32_f64(vtrn2q_f64(a, c));
-  rows[3].native = vreinterpretq_f32_f64(vtrn2q_f64(b, d));
-}
-CONVEXT_INLINE void transpose(Vector<double> (&rows)[2]) {
-  const float64x2_t a = vtrn1q_f64(rows[0].native, rows[1].native);
-  rows[1].native = vtrn2q_f64(rows[0].native, rows[1].native);
-  rows[0].native = a;
-}
-
 }  // namespace
 }  // namespace CONVEXT_ISA_NAMESPACE
 }  // namespace convext

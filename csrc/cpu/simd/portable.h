@@ -212,17 +212,6 @@ CONVEXT_INLINE void store_from_float(Float16* target, Vector<float> value) {
   store_halves(target, result | sign);
 }
 
-CONVEXT_INLINE void transpose(Vector<float> (&rows)[4]) {
-  const Float4 a = rows[0].native, b = rows[1].native, c = rows[2].native, d = rows[3].native;
-  CONVEXT_UNROLL
-  for (int i = 0; i < 4; ++i) rows[i].native = Float4{a[i], b[i], c[i], d[i]};
-}
-CONVEXT_INLINE void transpose(Vector<double> (&rows)[2]) {
-  const Double2 a = rows[0].native, b = rows[1].native;
-  rows[0].native = Double2{a[0], b[0]};
-  rows[1].native = Double2{a[1], b[1]};
-}
-
 }  // namespace
 }  // namespace CONVEXT_ISA_NAMESPACE
 }  // namespace convext
