@@ -72,7 +72,6 @@ def draw_roofline(results: Sequence[Result], machine: Machine, file: Path) -> Pa
             )
         axes.set(xscale="log", yscale="log", xlabel="operations per byte, each tensor moved once", ylabel="GF/s")
         axes.set_title(f"float32 and 16-bit floats, {count} thread{'s' if count > 1 else ''}")
-        axes.set_ylim(bottom=0.05)
         axes.grid(alpha=0.25, which="both", linewidth=0.5)
         axes.legend(fontsize=8, loc="lower right")
     return _save(figure, file)
@@ -99,7 +98,7 @@ def draw_heat_map(cells: Sequence[Result], title: str, file: Path) -> Path:
         for row, values in enumerate(grid):
             for column, value in enumerate(values):
                 if not math.isnan(value):
-                    text = f"{value:.1f}" if value < 10 else f"{value:.0f}"
+                    text = format(value, ".2f" if value < 1 else ".1f" if value < 10 else ".0f")
                     color = "white" if abs(math.log2(value)) > 2 else "black"
                     axes.text(column, row, text, ha="center", va="center", fontsize=8, color=color)
         axes.set_xticks(range(len(channels)), map(str, channels))
