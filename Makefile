@@ -7,6 +7,7 @@ TORCH ?= torch==2.13.0
 VENV := $(or $(VIRTUAL_ENV),$(CURDIR)/.venv)
 PY := $(VENV)/bin/python
 READY := $(VENV)/.convext-requirements
+PEERS := $(VENV)/.convext-peers
 PHOTO ?=
 BENCH_ARGS ?=
 PYTEST_ARGS ?=
@@ -26,7 +27,7 @@ demo: build  ## the textbook chapter, then a real photograph; PHOTO=file takes y
 test: build  ## run the tests; PYTEST_ARGS="-k conv2d" narrows them
 	$(PY) -m pytest tests -n 2 $(PYTEST_ARGS)
 
-bench: build  ## the speed table; BENCH_ARGS is passed on
+bench: build $(PEERS)  ## time the layers of networks beside torch and others, 15 minutes; BENCH_ARGS="--network vgg16" narrows
 	$(PY) -m convext bench $(BENCH_ARGS)
 
 build: $(READY)  ## compile the native part in place (only what has changed)
@@ -80,3 +81,7 @@ $(READY): requirements-dev.txt | $(PY)
 	$(PY) -c 'import torch' 2>/dev/null || $(PY) -m pip install '$(TORCH)'
 	$(PY) -m pip install -r requirements-dev.txt
 	@touch $@
+
+# The benchmark compares with what there is, so it also runs where these cannot be had.
+$(PEERS): benchmarks/requirements.txt | $(READY)
+	@$(PY) -m pip install -r $< && touch $@ || echo "convext: some libraries to compare with are missing" >&2

@@ -6,6 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from convext.cli.bench import add_arguments as add_bench_arguments
+
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
@@ -18,10 +20,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--output", type=Path, default=Path("convext-demo"), help="folder for the pictures")
     check = commands.add_parser("check", help="gradcheck of every kernel on this machine")
     check.add_argument("--kernel", help="only kernels of this name")
-    bench = commands.add_parser("bench", help="speed against torch.nn.functional.conv2d")
-    bench.add_argument("--filter", default="", help="only cases whose name contains this")
-    bench.add_argument("--seconds", type=float, default=0.3, help="time spent on each of a case's measurements")
-    bench.add_argument("--json", type=Path, help="also write the results to this file")
+    add_bench_arguments(commands.add_parser("bench", help="speed beside other libraries on the layers of networks"))
     return parser
 
 
@@ -40,9 +39,9 @@ def main(arguments: list[str] | None = None) -> int:
         from convext.cli.check import run_checks
 
         return run_checks(options.kernel)
-    from convext.cli.bench import run_benchmark
+    from convext.cli.bench import run
 
-    return run_benchmark(options.filter, options.seconds, options.json)
+    return run(options)
 
 
 if __name__ == "__main__":

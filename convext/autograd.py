@@ -23,7 +23,7 @@ import torch
 from torch.autograd import forward_ad
 from torch.autograd.function import Function
 
-from convext import ops
+from convext import _direct, ops
 from convext._forward_mode import Tensors, is_innermost_transform, product_rule, split_and_call
 from convext._geometry import DEFAULT_GEOMETRY, Geometry, operator_arguments
 
@@ -101,11 +101,11 @@ def corr2d(
         and (weight.requires_grad or input.requires_grad or (bias is not None and bias.requires_grad))
     ) or forward_ad._current_level >= 0:
         return CrossCorrelation2d.short_apply(input, weight, bias, *settings)
-    guard = _BelowAutograd()
-    try:
-        return ops.corr2d._op(input, weight, bias, *settings)
-    finally:
-        del guard
+    if _direct.is_possible():
+        output = _direct.corr2d(input, weight, bias, settings)
+        if output is not None:
+            return output
+    return _run(ops.corr2d, input, weight, bias, *settings)
 
 
 def corr2d_grad_input(
@@ -211,14 +211,17 @@ class CrossCorrelation2d(_Shortcut):
     """
 
     @staticmethod
-    def forward(*arguments: Any) -> torch.Tensor:
-        if any(isinstance(setting, int) for setting in arguments[3:6]):
-            arguments = (*arguments[:3], *_as_geometry(*arguments[3:8]), *arguments[8:])
-        guard = _BelowAutograd()
-        try:
-            return ops.corr2d._op(*arguments)
-        finally:
-            del guard
+    def forward(  # type: ignore[override]
+        input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None, *settings: Any
+    ) -> torch.Tensor:
+        if settings:
+            if any(isinstance(setting, int) for setting in settings[:3]):
+                settings = (*_as_geometry(*settings[:5]), *settings[5:])
+        if _direct.is_possible():
+            output = _direct.corr2d(input, weight, bias, settings)
+            if output is not None:
+                return output
+        return _run(ops.corr2d, input, weight, bias, *settings)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
@@ -230,9 +233,13 @@ class CrossCorrelation2d(_Shortcut):
     @staticmethod
     def backward(ctx: Any, grad_output: torch.Tensor) -> tuple[Any, ...]:  # type: ignore[override]
         input, weight = ctx.saved_tensors
+        needs = ctx.needs_input_grad
+        if _direct.is_possible() and not _is_grad_enabled() and _transform_is_active() is None and not _is_compiling():
+            gradients = _direct.gradients(grad_output, input, weight, ctx.settings, *needs[:3])
+            if gradients is not None:
+                return gradients if len(needs) == 3 else (*gradients, *[None] * (len(needs) - 3))
         geometry = _as_geometry(*ctx.settings) if ctx.settings else DEFAULT_GEOMETRY
         channels_last = ops.is_channels_last(input) or ops.is_channels_last(weight)
-        needs = ctx.needs_input_grad
         grads: list[Any] = [None] * len(needs)
         if needs[0]:
             grads[0] = corr2d_grad_input(grad_output, weight, input.shape[-2:], geometry, channels_last)

@@ -67,7 +67,8 @@ def test_kernels_of_different_instruction_sets_share_nothing():
             match = re.fullmatch(rf"convext::{isa}_isa::(\w+)", name)
             assert match, f"{isa}/{path.name} defines {name}, which is not a kernel in namespace convext::{isa}_isa"
             defined.setdefault(isa, set()).add(match[1])
-    assert all(kernels == listed_kernels() for kernels in defined.values()), defined
+    expected = listed_kernels() | {"fma_probe"}  # the probe is compiled like a kernel, and is none
+    assert all(kernels == expected for kernels in defined.values()), defined
 
 
 @pytest.mark.skipif(os.uname().machine != "x86_64", reason="looks for x86-64's vector registers")

@@ -45,9 +45,6 @@ CASES = [
     Case("many-pixels", (4, 3, 40, 41), 4, (3, 3), {"padding": 1}),
 ]
 
-#: Where some kernel's rms error still exceeds 1.25 times torch's. To be emptied.
-RMS_DEFECTS = {"width-33", "frame-5-reflect", "frame-dilated-grouped-circular"}
-
 PASSES = ["forward", "grad_input", "grad_weight"]
 
 
@@ -154,16 +151,11 @@ def rms(error: torch.Tensor) -> float:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_rms_error_is_no_worse_than_torchs(
-    case: Case, dtype: torch.dtype, kernels: list[KernelUnderTest], request: pytest.FixtureRequest
-) -> None:
+def test_rms_error_is_no_worse_than_torchs(case: Case, dtype: torch.dtype, kernels: list[KernelUnderTest]) -> None:
     """Over several inputs, so that a few lucky roundings of torch's decide nothing.
 
     Where torch runs code with fused multiply-adds, builds without them are left out: they round each product too.
     """
-    if dtype == torch.float32 and case.name in RMS_DEFECTS:
-        reason = "open defect: torch sums these few terms in several chains, some of our kernels in one"
-        request.applymarker(pytest.mark.xfail(strict=False, reason=reason))
     torch_fuses = torch.backends.cpu.get_cpu_capability() != "DEFAULT"
     tested = [
         kernel

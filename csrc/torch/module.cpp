@@ -1,5 +1,5 @@
-// convext._C: what Python may ask about kernels, plans and the build. Importing it also registers the
-// operators of ops.cpp. No tensor passes through here.
+// convext._C: what Python may ask about kernels, plans and the build, and the direct calls of direct.cpp.
+// Importing it also registers the operators of ops.cpp.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -8,6 +8,8 @@
 
 #include "core/planner.h"
 #include "core/request.h"
+#include "cpu/fma_probe.h"
+#include "torch/direct.h"
 #include "torch/threads.h"
 
 namespace py = pybind11;
@@ -149,4 +151,14 @@ PYBIND11_MODULE(_C, module) {
       },
       py::arg("high"));
   module.def("build_info", &convext::build_info);
+  convext::add_direct_calls(module);
+  module.def(
+      "run_fma_probe",
+      [](const std::string& dtype, int64_t steps) {
+        const py::gil_scoped_release release;
+        return convext::run_fma_probe(convext::parse_dtype(dtype), steps,
+                                      convext::torch_executor(convext::torch_threads()));
+      },
+      py::arg("dtype"), py::arg("steps"),
+      "Multiply-adds in registers, on every thread; returns the operations done, two for each.");
 }

@@ -299,6 +299,7 @@ class PlaneCorrelation {
     block.long_runs = rows.kernel - (plan.long_taps - 1) * rows.period;
     block.offsets = t.offsets;
     block.columns = columns.kernel;
+    block.chain_terms = most_chain_terms(plan.source_channels, plan.kernel_area);
     block.valid_rows = height;
     block.valid_columns = width;
     for (int64_t r = 0; r < plan.result_channels; ++r) {
@@ -372,6 +373,7 @@ class PlaneCorrelation {
       if (wanted.begin >= wanted.end) continue;
       for (int64_t m = 0; m < residue.taps; ++m) t.offsets[m] = m * columns.spread;
       block.columns = residue.taps;
+      block.chain_terms = most_chain_terms(plan.source_channels, block.long_taps * block.columns);
       block.lines = t.lines + (wanted.begin - residue.delay - first_line_column);
       block.valid_columns = wanted.end - wanted.begin;
       for (int64_t r = 0; r < plan.result_channels; ++r) {

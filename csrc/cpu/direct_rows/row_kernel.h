@@ -4,7 +4,7 @@
 //     sum[q][x] += weight[m][j] * line[q + m][x + offset[j]]
 //
 // Each result is the sum over channels, runs of taps, taps down, taps across, in that order wherever it lies
-// in a block. After `block_terms` of them at most, the sum starts anew and the parts are added up.
+// in a block. After `most_chain_terms` of them at most, the sum starts anew and the parts are added up.
 #pragma once
 
 #include "cpu/direct_rows/lines.h"
@@ -23,6 +23,16 @@ constexpr int row_kernel_vectors = 2;
 #endif
 constexpr int row_kernel_rows = 4;
 
+// A sum of n terms that is cut into chains of L has a squared error of about (L + n / L) / 2 final roundings,
+// least for L = sqrt(n). Chains end where a channel does, so that a single channel's sum, which F.conv2d adds
+// up in one chain as well, stays in registers.
+inline int64_t most_chain_terms(int64_t channels, int64_t terms_of_channel) {
+  if (channels <= 1 || terms_of_channel == 0) return block_terms;
+  int64_t of_chain = 1;
+  while ((of_chain + 1) * (of_chain + 1) * terms_of_channel <= channels) ++of_chain;
+  return smaller(block_terms, of_chain * terms_of_channel);
+}
+
 template <class Real>
 struct RowBlock {
   const Real* lines;  // the first line that the block's first row reads, at its first column
@@ -34,6 +44,7 @@ struct RowBlock {
   int64_t long_taps;
   const int64_t* offsets;
   int64_t columns;      // taps across
+  int64_t chain_terms;  // see most_chain_terms
   const Real* weights;  // [channel][run][tap down][tap across]
   Real bias;
   Real* target;
@@ -123,7 +134,7 @@ void row_kernel(const RowBlock<Real>& block) {
   }
   // In memory on purpose: only long sums use it.
   Real parts[rows * vectors * lanes];
-  const bool has_parts = block.channels * block.runs * block.long_taps * block.columns > block_terms;
+  const bool has_parts = block.channels * block.runs * block.long_taps * block.columns > block.chain_terms;
   if (has_parts) fill_zeros(parts, 0, rows * vectors * lanes);
   int64_t terms = 0;
   const int64_t most_taps = larger(1, block_terms / larger(1, block.columns));
@@ -134,7 +145,7 @@ void row_kernel(const RowBlock<Real>& block) {
       const int64_t all_taps = block.long_taps - (u < block.long_runs ? 0 : 1);
       for (int64_t done = 0; done < all_taps; done += most_taps) {
         const int64_t taps = smaller(most_taps, all_taps - done);
-        if (has_parts && terms + taps * block.columns > block_terms) {
+        if (has_parts && terms + taps * block.columns > block.chain_terms) {
           CONVEXT_UNROLL
           for (int q = 0; q < rows; ++q) {
             CONVEXT_UNROLL
@@ -205,7 +216,7 @@ void narrow_kernel(const RowBlock<Real>& block) {
   CONVEXT_UNROLL
   for (int q = 0; q < narrow_rows; ++q) sum[q][0] = zero<Real>();
   Real parts[narrow_rows * lanes];
-  const bool has_parts = block.channels * block.runs * block.long_taps * block.columns > block_terms;
+  const bool has_parts = block.channels * block.runs * block.long_taps * block.columns > block.chain_terms;
   if (has_parts) fill_zeros(parts, 0, narrow_rows * lanes);
   int64_t terms = 0;
   const int64_t stride = block.line_stride;
@@ -216,7 +227,7 @@ void narrow_kernel(const RowBlock<Real>& block) {
       const int64_t taps = block.long_taps - (u < block.long_runs ? 0 : 1);
       const Real* line = lines;
       for (int64_t m = 0; m < taps; ++m, line += stride, weights += block.columns) {
-        if (has_parts && terms + block.columns > block_terms) {
+        if (has_parts && terms + block.columns > block.chain_terms) {
           CONVEXT_UNROLL
           for (int q = 0; q < narrow_rows; ++q) {
             store(parts + q * lanes, add(load(parts + q * lanes), sum[q][0]));

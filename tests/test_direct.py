@@ -1,0 +1,128 @@
+"""The way past torch's dispatcher: the same bits as the operators, and taken only where nobody would miss the call."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from typing import Any
+
+import cases
+import pytest
+import torch
+from cases import Case
+from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import convext
+from convext import _direct, autograd
+
+ops = torch.ops.convext
+
+
+class Recorder(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.seen.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+def settings_of(case: Case) -> tuple[Any, ...]:
+    return autograd._as_geometry(*cases.op_arguments(case))
+
+
+def test_it_is_switched_on_here() -> None:
+    assert _direct.corr2d(torch.rand(1, 1, 3, 3), torch.rand(1, 1, 2, 2), None, ()) is not None
+
+
+@pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels_last"])
+@pytest.mark.parametrize("case", cases.SHAPES, ids=str)
+def test_same_bits_and_layout_as_the_operators(case: Case, channels_last: bool) -> None:
+    input, weight = cases.normal(case.input_size, torch.float32, 0), cases.normal(case.weight_size, torch.float32, 1)
+    if channels_last and input.dim() == 4:
+        input = input.contiguous(memory_format=torch.channels_last)
+    bias = cases.normal((case.out_channels,), torch.float32, 2)
+    settings = settings_of(case)
+    expected = ops.corr2d(input, weight, bias, *settings)
+    actual = _direct.corr2d(input, weight, bias, settings)
+    assert actual is not None
+    assert torch.equal(actual, expected) and actual.stride() == expected.stride()
+
+    grad = torch.randn_like(expected)
+    last = autograd.ops.is_channels_last(input) or autograd.ops.is_channels_last(weight)
+    wanted = (
+        ops.corr2d_grad_input(grad, weight, input.shape[-2:], *settings, last),
+        ops.corr2d_grad_weight(grad, input, weight.shape[-2:], *settings, last),
+        ops.corr2d_grad_bias(grad),
+    )
+    gradients = _direct.gradients(grad, input, weight, settings, True, True, True)
+    assert gradients is not None
+    for gradient, expected in zip(gradients, wanted, strict=True):
+        assert torch.equal(gradient, expected) and gradient.stride() == expected.stride()
+    assert _direct.gradients(grad, input, weight, settings, False, False, False) == (None, None, None)
+
+
+def test_modes_and_profilers_see_every_call() -> None:
+    x, w = torch.rand(1, 1, 5, 5), torch.rand(1, 1, 2, 2, requires_grad=True)
+    with Recorder() as recorder:
+        convext.conv2d(x, w).sum().backward()
+        convext.conv2d(x, w.detach())
+    assert recorder.seen.count("convext.corr2d.default") == 2
+    assert recorder.seen.count("convext.corr2d_grad_weight.default") == 1
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        convext.conv2d(x, w.detach())
+    assert "convext::corr2d" in {event.key for event in profiler.key_averages()}
+
+
+def test_only_plain_tensors_are_taken() -> None:
+    class Subclass(torch.Tensor):
+        pass
+
+    x, w = torch.rand(1, 1, 5, 5), torch.rand(1, 1, 2, 2)
+    negative = torch.complex(x, x).conj().imag
+    assert negative.is_neg()
+    for other in (x.as_subclass(Subclass), x.to("meta"), x.to_sparse(), negative, x.bool(), None, 3):
+        assert _direct.corr2d(other, w, None, ()) is None  # type: ignore[arg-type]
+    assert torch.equal(convext.conv2d(negative, w), -convext.conv2d(x, w))
+    assert type(convext.conv2d(x.as_subclass(Subclass), w)) is Subclass
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [None, (1,), ((1, 1), (0, 0)), ((1, 1.0),), ((True, 1),), ((2**70, 1),), ((1, 1),) * 7, ((0, 1),)],
+    ids=repr,
+)
+def test_what_it_cannot_read_is_left_to_the_operators(settings: Any) -> None:
+    assert _direct.corr2d(torch.rand(1, 1, 5, 5), torch.rand(1, 1, 2, 2), None, settings) is None
+    assert _direct.corr2d(torch.rand(1, 1, 5, 5), torch.rand(1, 1, 2, 2)) is None  # type: ignore[call-arg]
+
+
+def test_results_are_ordinary_tensors() -> None:
+    x, w = torch.rand(1, 1, 5, 5), torch.rand(1, 1, 2, 2)
+    y = convext.conv2d(x, w)
+    y.resize_(100)  # its storage belongs to torch
+    with torch.inference_mode():
+        assert convext.conv2d(x, w).is_inference()
+    parameter = torch.nn.Parameter(w)
+    assert convext.conv2d(x, parameter).requires_grad
+
+
+def test_nothing_leaks() -> None:
+    x, w, grad = torch.rand(1, 1, 5, 5), torch.rand(1, 1, 2, 2), torch.rand(1, 1, 4, 4)
+    references = sys.getrefcount(x), sys.getrefcount(w), sys.getrefcount(grad)
+    for call in (
+        lambda: _direct.corr2d(x, w, None, ()),
+        lambda: _direct.gradients(grad, x, w, (), True, True, True),
+        lambda: _direct.corr2d(x, w, None, (3,)),
+        lambda: _direct.corr2d(x, w, None, ((0, 1),)),
+    ):
+        call()
+        gc.collect()
+        objects = len(gc.get_objects())
+        for _ in range(1000):
+            call()
+        gc.collect()
+        assert len(gc.get_objects()) - objects < 100
+    assert references == (sys.getrefcount(x), sys.getrefcount(w), sys.getrefcount(grad))
