@@ -1,153 +1,21 @@
 // Correlations whose source is contiguous along rows: neighbouring results of a row lie in the lanes of a
 // vector, and a tile is some result channels times some vectors of results, with k = (c, i, j).
 //
-// A work item is a strip of results for a block of result channels; a strip's source is, whichever is
-// cheaper,
+// A work item is a strip of results for a block of result channels, whose source is whichever costs less:
 // - a band of lines (see band.h);
-// - a matrix of patches (see patches.h), which fits any positions: borders, and strips that run across rows
-// and
-//   images of small maps.
+// - a matrix of patches (see patches.h), which fits any positions: borders, and strips of small maps that run
+//   across rows and images.
 // Weights are read where they lie, too, but for 16-bit types, which are widened once.
 #pragma once
 
 #include <atomic>
 
-#include "cpu/implicit_gemm/band.h"
-#include "cpu/implicit_gemm/clear.h"
-#include "cpu/implicit_gemm/correlation.h"
 #include "cpu/implicit_gemm/micro_kernel.h"
+#include "cpu/implicit_gemm/pixels_plan.h"
 
 namespace convext {
 namespace CONVEXT_ISA_NAMESPACE {
 namespace {
-
-// How the results of one class are cut into strips.
-struct Strips {
-  bool is_band;     // or patches
-  int64_t size;     // rows of a band; pixels of patches
-  int64_t columns;  // for a band
-  int64_t across;   // for a band: strips beside each other
-  int64_t count;    // of an image; for patches, of the batch
-  int64_t total;
-};
-
-template <class T>
-struct PixelsInLanesPlan {
-  using Real = Compute<T>;
-  static constexpr int64_t lanes = Vector<Real>::lanes;
-  // What is to stay in the L2 cache, in numbers.
-  static constexpr int64_t most_band = 160 * 1024 / sizeof(Real);
-  static constexpr int64_t most_sums = 128 * 1024 / sizeof(Real);
-  static constexpr int64_t channels_of_item = 128;
-  static constexpr int64_t most_places = 2048 / sizeof(Real);
-  static constexpr int64_t slack = most_tile_vectors * lanes;
-
-  const Correlation& c;
-  int64_t width;          // result channels of a tile
-  int64_t tiles;          // of one group
-  int64_t tiles_of_item;  // at most
-  int64_t places;         // of a strip, at most
-  int64_t patches_stride;
-  int64_t sums_stride;
-  bool packs_weights;
-
-  int64_t workers_offset;
-  int64_t source_offset;  // in a worker's part
-  int64_t sums_offset;
-  int64_t terms_offset;
-  int64_t worker_bytes;
-
-  explicit PixelsInLanesPlan(const Correlation& correlation) : c(correlation) {
-    const int64_t channels = larger(1, c.result_channels);
-    width = rows_of_tile(channels);
-    tiles = ceil_div(channels, width);
-    tiles_of_item = smaller(tiles, ceil_div(channels_of_item, width));
-    places = larger(2 * slack, smaller(most_places, most_sums / (tiles_of_item * width))) / lanes * lanes;
-    patches_stride = sums_stride = spread_stride<Real>(places);
-    packs_weights =
-        !std::is_same_v<T, Real> || is_far(c.weight_source_stride) || is_far(c.weight_result_stride);
-
-    Carver shared;
-    if (packs_weights) shared.take(c.groups * channels * c.terms_before(c.rows.tap_sets(), 0), sizeof(Real));
-    workers_offset = shared.bytes;
-    Carver own;
-    const int64_t terms = smaller(block_terms, c.most_terms());
-    source_offset = own.take(larger(most_band, terms * patches_stride) + lanes, sizeof(Real));
-    sums_offset = own.take(tiles_of_item * width * sums_stride, sizeof(Real));
-    terms_offset = own.take(2 * block_terms, sizeof(int32_t));
-    worker_bytes = own.bytes;
-  }
-
-  int64_t workspace_bytes(int workers) const { return workers_offset + workers * worker_bytes; }
-
-  // Tables of positions hold 32 bits.
-  static bool is_far(int64_t stride) {
-    constexpr int64_t most = (int64_t{1} << 30) / block_terms;
-    return stride > most || stride < -most;
-  }
-
-  // Channels that a block of terms touches, at most.
-  int64_t channels_of_block(int64_t taps) const {
-    return smaller(c.source_channels, (block_terms + taps - 2) / taps + 1);
-  }
-
-  // Chooses by a rough count of cycles for each result; any choice gives the same bits.
-  Strips cut(const Axis& rows, const Axis& columns) const {
-    const int64_t pixels = rows.count * columns.count;
-    const int64_t taps = rows.taps * columns.taps;
-    const double terms = static_cast<double>(taps * c.source_channels);
-    const double channel_tiles = static_cast<double>(smaller(tiles, tiles_of_item));
-    // A strip of that many vectors: the products, in tiles of which small ones wait for the latency; its
-    // weights, which come from the L2 cache or from further away; and the copying, done again for each block
-    // of channels.
-    const auto cost_of = [&](int64_t vectors, double copying, double results) {
-      const int64_t most = tile_vectors(width);
-      const int64_t pixel_tiles = ceil_div(vectors, most);
-      const double products = static_cast<double>(larger(8 * pixel_tiles, vectors * width)) / 2;
-      return (terms * channel_tiles * (products + static_cast<double>(width) / 4) + copying) / results;
-    };
-
-    const int64_t all_pixels = c.batch * pixels;
-    const int64_t patch_strips = larger(1, ceil_div(all_pixels, places));
-    const int64_t size = larger(lanes, round_up(ceil_div(all_pixels, patch_strips), lanes));
-    const int64_t count = ceil_div(all_pixels, size);
-    Strips best{false, size, 0, 1, count, count};
-    if (rows.is_border || columns.is_border || pixels == 0) return best;
-    const double segments = static_cast<double>(size) / static_cast<double>(columns.count) + 1.5;
-    double least = cost_of(size / lanes, terms * (segments * 20 + 2.0 * static_cast<double>(size / lanes)),
-                           static_cast<double>(smaller(size, all_pixels)));
-
-    const int64_t channels = channels_of_block(taps);
-    const auto fits = [&](const Band& band) {
-      return band.places() <= places && channels * band.channel_stride + slack <= most_band;
-    };
-    int64_t across = ceil_div(columns.count, places);
-    int64_t piece = columns.count;
-    while (true) {
-      if (across > 1) piece = round_up(ceil_div(columns.count, across), lanes);
-      if (fits(Band(rows, columns, 0, 1, 0, piece))) break;
-      if (piece <= lanes) return best;
-      ++across;
-    }
-    across = ceil_div(columns.count, piece);
-    for (int64_t height = 1; height <= smaller(rows.count, places); ++height) {
-      const int64_t down = ceil_div(rows.count, height);
-      if (height != ceil_div(rows.count, down)) continue;  // as many strips as with fewer rows
-      const Band band(rows, columns, 0, height, 0, piece);
-      if (!fits(band)) break;
-      const double gather = columns.stride * c.source_strides.column <= 2 ? 2.0 / lanes : 1.0;
-      const double copying = static_cast<double>(c.source_channels * band.lines()) *
-                             (18 + gather * static_cast<double>(band.pitch));
-      const double cost =
-          cost_of(ceil_div(band.places(), lanes), copying, static_cast<double>(height * piece));
-      if (cost < least) {
-        least = cost;
-        best = {true, height, piece, across, down * across, c.batch * down * across};
-      }
-    }
-    return best;
-  }
-};
 
 template <class T>
 class PixelsInLanes {
