@@ -160,9 +160,9 @@ struct Plan {
     weights_of_panel = products * panel<Real> * (tiles_first ? packed_terms : c.source_channels);
 
     int64_t bytes = 0;
-    const auto take = [&bytes, size](int64_t numbers) {
+    const auto take = [&bytes](int64_t numbers) {
       const int64_t offset = bytes;
-      bytes += round_up(numbers * size, 64);
+      bytes += round_up(numbers * static_cast<int64_t>(sizeof(Real)), 64);
       return offset;
     };
     flags_offset = take(c.batch);
