@@ -43,6 +43,8 @@ CASES = [
 ] + [
     Case("long-sums", (2, 96, 9, 10), 16, (3, 3), {"padding": 1}),
     Case("many-pixels", (4, 3, 40, 41), 4, (3, 3), {"padding": 1}),
+    Case("many-channels", (2, 64, 10, 11), 48, (3, 3), {"padding": 1}),
+    Case("many-channels-reflect", (1, 130, 7, 8), 34, (3, 3), {"padding": 1, "padding_mode": "reflect"}),
 ]
 
 PASSES = ["forward", "grad_input", "grad_weight"]

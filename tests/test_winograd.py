@@ -15,7 +15,7 @@ import convext
 ops = torch.ops.convext
 PADDED = ([1, 1], [1, 1, 1, 1], [1, 1], 1, "zeros")
 INF, NAN = float("inf"), float("nan")
-C, O = 64, 64
+C, OUT = 64, 64
 
 
 @pytest.fixture(
@@ -65,7 +65,7 @@ def unlike(shape: tuple[int, ...], decades: float) -> Tensor:
 @pytest.mark.parametrize("value", [100, 150, 200, 400, 1e3, 1e8, 1e30])
 @pytest.mark.parametrize("position", [(0, 0), (3, 2), (4, 5), (6, 6)])
 def test_one_huge_pixel(value: float, position: tuple[int, int], winograd: KernelUnderTest) -> None:
-    x, w = torch.randn(2, C, 7, 7), torch.randn(O, C, 3, 3)
+    x, w = torch.randn(2, C, 7, 7), torch.randn(OUT, C, 3, 3)
     x[0, 5][position] = value
     assert_within_bound(winograd, x, w)
 
@@ -73,7 +73,7 @@ def test_one_huge_pixel(value: float, position: tuple[int, int], winograd: Kerne
 @pytest.mark.parametrize("decades", [4, 8, 11, 16])
 @pytest.mark.parametrize("what", ["pixels", "weights", "both", "planes", "channels"])
 def test_large_next_to_small(decades: float, what: str, winograd: KernelUnderTest) -> None:
-    x, w = torch.randn(2, C, 10, 11), torch.randn(O, C, 3, 3)
+    x, w = torch.randn(2, C, 10, 11), torch.randn(OUT, C, 3, 3)
     if what in ("pixels", "both"):
         x = unlike(tuple(x.shape), decades)
     if what in ("weights", "both"):
@@ -87,7 +87,7 @@ def test_large_next_to_small(decades: float, what: str, winograd: KernelUnderTes
 
 def test_a_huge_pixel_beside_windows_without_it(winograd: KernelUnderTest) -> None:
     """Rows and columns of a tile that an output does not read contribute nothing to its rounding errors."""
-    x, w = torch.randn(1, C, 8, 8), torch.randn(O, C, 3, 3)
+    x, w = torch.randn(1, C, 8, 8), torch.randn(OUT, C, 3, 3)
     x[:, :, 3] *= 1e10
     x[:, :, :, 6] *= 1e20
     assert_within_bound(winograd, x, w)
@@ -96,7 +96,7 @@ def test_a_huge_pixel_beside_windows_without_it(winograd: KernelUnderTest) -> No
 @pytest.mark.parametrize("kind", ["dirac", "masked", "cross", "one-large-tap", "tiny-columns", "zero-channels"])
 def test_uneven_kernels(kind: str, winograd: KernelUnderTest) -> None:
     """Of a mask, nothing must come through; a kernel that copies the image must copy it."""
-    x, w = torch.randn(1, C, 9, 9) * unlike((1, 1, 9, 9), 6), torch.randn(O, C, 3, 3)
+    x, w = torch.randn(1, C, 9, 9) * unlike((1, 1, 9, 9), 6), torch.randn(OUT, C, 3, 3)
     if kind == "dirac":
         torch.nn.init.dirac_(w)
         assert torch.equal(forward(winograd, x, w), x)
@@ -116,7 +116,7 @@ def test_uneven_kernels(kind: str, winograd: KernelUnderTest) -> None:
 
 
 def test_sparse_images(winograd: KernelUnderTest) -> None:
-    x, w = torch.randn(1, C, 12, 12), torch.randn(O, C, 3, 3)
+    x, w = torch.randn(1, C, 12, 12), torch.randn(OUT, C, 3, 3)
     x[torch.rand_like(x) < 0.995] = 0
     assert_within_bound(winograd, x, w)
     impulse = torch.zeros(1, C, 12, 12)
@@ -159,13 +159,13 @@ def test_what_overflows_in_a_transform_need_not_overflow(precision: str, winogra
 
 def test_subnormal_weights(winograd: KernelUnderTest) -> None:
     """Sums and differences of subnormal numbers are exact; quarters of them would not be."""
-    x, w = torch.randn(1, C, 6, 6) * 1e20, torch.randint(-9, 10, (O, C, 3, 3)) * 2.0**-149
+    x, w = torch.randn(1, C, 6, 6) * 1e20, torch.randint(-9, 10, (OUT, C, 3, 3)) * 2.0**-149
     assert_within_bound(winograd, x, w)
 
 
 @pytest.mark.parametrize("precision", ["highest", "high"])
 def test_an_outlier_changes_no_other_sample(precision: str, winograd: KernelUnderTest) -> None:
-    x, w = torch.randn(3, C, 9, 10), torch.randn(O, C, 3, 3)
+    x, w = torch.randn(3, C, 9, 10), torch.randn(OUT, C, 3, 3)
     with convext.float32_precision(precision):
         clean = forward(winograd, x, w)
         for value in (1e8, NAN):

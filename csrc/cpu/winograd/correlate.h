@@ -126,7 +126,7 @@ class WinogradRun {
       for (int64_t first = first_panel; first < last_panel; first += plan.panels_of_pass) {
         const int64_t count = smaller(plan.panels_of_pass, last_panel - first);
         // A panel's weights of one product, or 256 channels of them, stay in the L1 cache.
-        multiply(block, first, count, 0, c.source_channels, 4 * chain_terms, transformed,
+        multiply(block, first, count, 0, c.source_channels, 4 * packed_terms, transformed,
                  weights + (group * plan.panels + first) * plan.weights_of_panel, sums);
         transform_result(block, first, count, sums, own);
       }
@@ -155,13 +155,13 @@ class WinogradRun {
       Real* packed = reinterpret_cast<Real*>(own + plan.weights_offset);
       Real* sums = reinterpret_cast<Real*>(own + plan.sums_offset);
       TapSizes<Real> sizes[Plan<Tile, Real>::most_panels_of_pass];
-      for (int64_t k = 0; k < c.source_channels; k += chain_terms) {
-        const int64_t terms = smaller(chain_terms, c.source_channels - k);
+      for (int64_t k = 0; k < c.source_channels; k += packed_terms) {
+        const int64_t terms = smaller(packed_terms, c.source_channels - k);
         for (int64_t p = 0; p < count; ++p) {
           pack_weights<Tile, T>(c, weight, block.group, first + p, k, terms,
                                 packed + p * products * terms * panel<Real>, terms * panel<Real>, sizes[p]);
         }
-        multiply(block, first, count, k, terms, chain_terms,
+        multiply(block, first, count, k, terms, packed_terms,
                  transformed + block.group * products * plan.inputs_plane, packed, sums);
       }
       for (int64_t p = 0; p < count; ++p) check(sizes[p], first + p);
