@@ -1,9 +1,11 @@
-// Forward and the gradient of the input of channels_last depthwise problems (one input and one output channel
-// a group): each worker copies a block of channels of a band of pixels into scratch, padding resolved and
-// widened, and correlates it with a block of the weights, transposed to [tap][channel].
+// Forward and the gradient of the input of depthwise problems (one input and one output channel a group) with
+// enough channels to fill vectors: each worker copies a block of channels of a band of pixels into scratch,
+// padding resolved, widened and with the channels side by side, and correlates it with a block of the
+// weights, transposed to [tap][channel].
 #pragma once
 
 #include <atomic>
+#include <type_traits>
 
 #include "cpu/direct_rows/axis.h"
 #include "cpu/direct_rows/pixel_kernel.h"
@@ -12,74 +14,81 @@ namespace convext {
 namespace CONVEXT_ISA_NAMESPACE {
 namespace {
 
-// Pixels of a row that one tile computes, at most.
-constexpr int64_t pixels_of_tile = 64;
-
 template <class T>
 struct PixelCorrelationPlan {
   using Real = Compute<T>;
   static constexpr int64_t block = channel_block<T>;
 
   bool is_forward;
+  bool writes_in_place;  // else by way of scratch
+  bool packs_in_tile;    // the weights, where no two tiles share them
   RowsAxis rows;
   RowsAxis columns;
   int64_t channels;
   int64_t blocks;
   int64_t kernel_area;
 
-  int64_t row_runs;
-  int64_t row_classes;
   int64_t band;
   int64_t bands;
   int64_t tile_columns;
   int64_t column_tiles;
   int64_t line_pixels;
-  int64_t run_stride;
 
-  int64_t workers_offset;  // the packed weights and bias come first
-  int64_t bias_offset;
-  int64_t offsets_offset;  // in a worker's part, behind the lines
+  int64_t workers_offset;  // the packed weights come first
+  int64_t result_offset;   // in a worker's part, behind the lines
+  int64_t packed_offset;
   int64_t worker_bytes;
 
   explicit PixelCorrelationPlan(const ConvProblem& p)
       : is_forward(p.pass == Pass::forward),
+        writes_in_place(std::is_same_v<T, Real> &&
+                        has_channels_innermost(is_forward ? p.output_strides : p.input_strides)),
         rows(vertical_axis(p)),
         columns(horizontal_axis(p)),
         channels(p.in_channels),
         blocks(ceil_div(channels, block)),
         kernel_area(p.kernel.height * p.kernel.width) {
-    row_runs = is_forward ? rows.runs() : 1;
     const int64_t result_rows = is_forward ? rows.output : rows.input;
     const int64_t result_columns = is_forward ? columns.output : columns.input;
-    const int64_t residues = is_forward ? 1 : rows.stride;
-    row_classes = residues * smaller(rows.spread, ceil_div(result_rows, residues));
-    const int64_t most_rows = ceil_div(result_rows, residues * rows.spread);
-    column_tiles = ceil_div(result_columns, pixels_of_tile);
-    tile_columns = round_up(ceil_div(result_columns, column_tiles), pixels_of_kernel);
-    if (is_forward) {
-      line_pixels = (tile_columns - 1) * columns.stride + (columns.kernel - 1) * columns.dilation + 1;
-    } else {
-      const int64_t longest_delay = (columns.kernel - 1) * columns.dilation / columns.stride;
-      line_pixels =
-          longest_delay + 1 + round_up(ceil_div(tile_columns, columns.stride) + 1, pixels_of_kernel);
-    }
-    const int64_t line_bytes = line_pixels * block * static_cast<int64_t>(sizeof(Real)) * row_runs;
-    constexpr int64_t scratch_bytes = 128 * 1024;
-    band = larger(4, smaller(64, scratch_bytes / line_bytes - rows.run_taps(0) + 1));
-    band = smaller(band, most_rows);
-    bands = ceil_div(most_rows, band);
-    run_stride = (band + rows.run_taps(0) - 1) * line_pixels * block;
+    constexpr int64_t widest = 64;
+    column_tiles = ceil_div(result_columns, widest);
+    tile_columns = ceil_div(result_columns, column_tiles);
+    if (column_tiles > 1) tile_columns = round_up(tile_columns, pixels_of_kernel);
+    column_tiles = ceil_div(result_columns, tile_columns);
+    line_pixels = extent(columns, tile_columns, pixels_of_kernel);
+    constexpr int64_t scratch_bytes = 96 * 1024;
+    constexpr int64_t highest = 64;
+    band = smaller(result_rows, highest);
+    while (band > 2 && lines_bytes() + result_bytes() > scratch_bytes) --band;
+    bands = ceil_div(result_rows, band);
+    band = smaller(result_rows, round_up(ceil_div(result_rows, bands), rows_of_kernel));
+    bands = ceil_div(result_rows, band);
+    packs_in_tile = p.batch * bands * column_tiles == 1;
 
     Carver shared;
-    shared.take(blocks * kernel_area * block, sizeof(Real));
-    bias_offset = shared.take(blocks * block, sizeof(Real));
+    shared.take(packs_in_tile ? 0 : blocks * packed_size(), sizeof(Real));
     workers_offset = shared.bytes;
     Carver own;
-    own.take(row_runs * run_stride, sizeof(Real));
-    offsets_offset = own.take(columns.kernel, sizeof(int64_t));
+    own.take(larger(lines_bytes(), kernel_area * block * static_cast<int64_t>(sizeof(Real))), 1);
+    result_offset = own.take(result_bytes(), 1);
+    packed_offset = own.take(packs_in_tile ? packed_size() : 0, sizeof(Real));
     worker_bytes = own.bytes;
   }
 
+  // Source positions along an axis that `count` results read, when they are computed `together` at a time.
+  int64_t extent(const RowsAxis& axis, int64_t count, int64_t together) const {
+    const int64_t reach = (axis.kernel - 1) * axis.dilation;
+    if (is_forward) return (round_up(count, together) - 1) * axis.stride + reach + 1;
+    return round_up(ceil_div(count - 1, axis.stride) + 1, together) + reach / axis.stride;
+  }
+  int64_t lines_bytes() const {
+    return extent(rows, band, 1) * line_pixels * block * static_cast<int64_t>(sizeof(Real));
+  }
+  int64_t result_bytes() const {
+    return writes_in_place ? 0 : band * tile_columns * block * static_cast<int64_t>(sizeof(Real));
+  }
+  // The taps, the bias, and a vector that is not zero if a weight is infinite or NaN.
+  int64_t packed_size() const { return (kernel_area + 2) * block; }
   int64_t workspace_bytes(int workers) const { return workers_offset + workers * worker_bytes; }
 };
 
@@ -106,192 +115,270 @@ class PixelCorrelation {
                        plan.is_forward ? p.padding.right : 0, source_rows.mode},
         row_residues(plan.rows),
         column_residues(plan.columns),
-        packed(static_cast<Real*>(workspace)),
-        packed_bias(reinterpret_cast<Real*>(static_cast<char*>(workspace) + plan.bias_offset)),
+        shared_packed(static_cast<Real*>(workspace)),
         scratch(static_cast<char*>(workspace) + plan.workers_offset) {}
 
-  // False, with nothing written, if a weight is not finite and the gradient of the input is wanted: the zeros
-  // that stand for outputs that do not exist would turn into NaN.
+  // False if a weight is not finite and the gradient of the input is wanted, which is then to be computed in
+  // another way: the zeros that stand for outputs that do not exist would turn into NaN.
   bool run(const Executor& executor) {
-    constexpr int64_t worth_sharing = 1 << 15;
-    std::atomic<bool> all_finite{true};
-    const bool share = plan.channels * plan.kernel_area > worth_sharing;
-    for_each_tile(share ? executor : Executor{}, plan.blocks, [&](int64_t index, int) {
-      if (!pack_block(index)) all_finite.store(false, std::memory_order_relaxed);
-    });
-    if (!plan.is_forward && !all_finite.load(std::memory_order_relaxed)) return false;
-    const int64_t tiles = plan.row_classes * plan.bands * plan.column_tiles;
-    // Neighbouring blocks of channels come from the same memory pages: they are the innermost index.
+    if (!plan.packs_in_tile) {
+      constexpr int64_t worth_sharing = 1 << 15;
+      const bool share = plan.channels * plan.kernel_area > worth_sharing;
+      for_each_tile(share ? executor : Executor{}, plan.blocks, [&](int64_t index, int worker) {
+        pack(shared_packed + index * plan.packed_size(), index,
+             reinterpret_cast<Real*>(scratch + worker * plan.worker_bytes));
+      });
+    }
+    std::atomic<bool> is_right{true};
+    const int64_t tiles = plan.bands * plan.column_tiles;
+    // What lies side by side in memory is the innermost index: blocks of channels or pieces of planes.
+    const bool blocks_innermost = has_channels_innermost(source_strides);
     for_each_tile(executor, p.batch * tiles * plan.blocks, [&](int64_t index, int worker) {
-      tile(index / plan.blocks / tiles, index % plan.blocks, index / plan.blocks % tiles, worker);
+      const int64_t n = index / (tiles * plan.blocks);
+      const int64_t rest = index % (tiles * plan.blocks);
+      const bool done = blocks_innermost ? tile(n, rest % plan.blocks, rest / plan.blocks, worker)
+                                         : tile(n, rest / tiles, rest % tiles, worker);
+      if (!done) is_right.store(false, std::memory_order_relaxed);
     });
-    return true;
+    return is_right.load(std::memory_order_relaxed);
   }
 
  private:
+  // What is the same for all results of a tile, or of those with one residue.
+  struct Tile {
+    PixelRows<Real> rows;  // what does not depend on the pixel
+    const Real* lines;
+    int64_t first_line;   // of the first result row
+    int64_t row_lines;    // from row to row
+    int64_t first_pixel;  // of the first result pixel, in a line
+    int64_t step_pixels;  // from pixel to pixel
+    int64_t tap_pixels;   // from tap to tap
+    bool shares_lines;    // a row's tap reads what the next row's tap before it reads
+    Extent inside_columns;
+    int64_t height;
+    int64_t width;
+    int64_t channels;
+  };
+
   int64_t block_channels(int64_t index) const { return smaller(block, plan.channels - index * block); }
 
   // [tap][channel], taps in the order in which the micro-kernel reads them: runs of taps down in forward, and
-  // for the gradient of the input by pairs of residues, reversed. False if one is not finite.
-  bool pack_block(int64_t index) {
-    Real not_finite = 0;  // 0 * w is NaN if w is infinite or NaN
-    const int64_t channels = block_channels(index);
-    const T* from = weight + index * block * p.weight_strides.out_channel;
-    Real* to = packed + index * plan.kernel_area * block;
-    const auto pack_tap = [&](int64_t i, int64_t j) {
-      const T* tap = from + i * p.weight_strides.row + j * p.weight_strides.column;
-      for (int64_t c = 0; c < block; ++c) {
-        const Real value = c < channels ? widen(tap[c * p.weight_strides.out_channel]) : Real{};
-        not_finite += value * 0;
-        *to++ = value;
-      }
-    };
-    if (plan.is_forward) {
-      for (int64_t u = 0; u < plan.row_runs; ++u)
-        for (int64_t m = 0; m < plan.rows.run_taps(u); ++m)
-          for (int64_t j = 0; j < plan.columns.kernel; ++j) pack_tap(u + m * plan.rows.period, j);
-    } else {
-      for (int64_t a = 0; a < plan.rows.stride; ++a) {
-        for (int64_t b = 0; b < plan.columns.stride; ++b) {
-          const Residue& row = row_residues.residues[a];
-          const Residue& column = column_residues.residues[b];
-          for (int64_t m = 0; m < row.taps; ++m)
-            for (int64_t k = 0; k < column.taps; ++k)
-              pack_tap(row.last_tap - m * plan.rows.period, column.last_tap - k * plan.columns.period);
-        }
-      }
-    }
-    for (int64_t c = 0; c < block; ++c) {
-      packed_bias[index * block + c] =
-          bias == nullptr || c >= channels ? Real{} : widen(bias[index * block + c]);
-    }
-    return not_finite == 0;
-  }
-
-  // Lines for source rows first, first + step, ... and pixels from first_column on.
-  void fill(Real* target, const T* plane, int64_t first, int64_t step, int64_t count, int64_t first_column,
-            int64_t channels) const {
-    for (int64_t k = 0; k < count; ++k, target += plan.line_pixels * block) {
-      const int64_t row = source_rows.resolve(first + k * step);
-      if (row < 0) {
-        fill_zeros(target, 0, plan.line_pixels * block);
-      } else {
-        fill_pixels<T>(target, plan.line_pixels, plane + row * source_strides.row, source_strides.column,
-                       source_columns, first_column, channels);
-      }
-    }
-  }
-
-  void tile(int64_t n, int64_t index, int64_t tile_index, int worker) const {
-    char* own = scratch + worker * plan.worker_bytes;
-    Real* lines = reinterpret_cast<Real*>(own);
-    int64_t* offsets = reinterpret_cast<int64_t*>(own + plan.offsets_offset);
-    const int64_t first_column = tile_index % plan.column_tiles * plan.tile_columns;
-    const int64_t first_row = tile_index / plan.column_tiles % plan.bands * plan.band;
-    const int64_t row_class = tile_index / plan.column_tiles / plan.bands;
-    const T* plane = source + n * source_strides.batch + index * block * source_strides.channel;
-    T* target = result + n * result_strides.batch + index * block * result_strides.channel;
-    PixelRow<T> row;
-    row.line_stride = plan.line_pixels * block;
-    row.run_stride = plan.run_stride;
-    row.offsets = offsets;
-    row.bias = packed_bias + index * block;
-    row.weights = packed + index * plan.kernel_area * block;
-    if (plan.is_forward) {
-      forward_tile(row, plane, target, lines, offsets, row_class, first_row, first_column,
-                   block_channels(index));
-    } else {
-      gradient_tile(row, plane, target, lines, offsets, row_class, first_row, first_column,
-                    block_channels(index));
-    }
-  }
-
-  void forward_tile(PixelRow<T>& row, const T* plane, T* target, Real* lines, int64_t* offsets,
-                    int64_t row_class, int64_t first_row, int64_t first_column, int64_t channels) const {
-    const RowsAxis& rows = plan.rows;
-    const RowsAxis& columns = plan.columns;
-    const int64_t height = smaller(plan.band, ceil_div(rows.output - row_class, rows.spread) - first_row);
-    const int64_t width = smaller(plan.tile_columns, columns.output - first_column);
-    if (height <= 0 || width <= 0) return;
-    const int64_t y = row_class + first_row * rows.spread;
-    for (int64_t u = 0; u < plan.row_runs; ++u) {
-      fill(lines + u * plan.run_stride, plane, y * rows.stride + u * rows.dilation - rows.before,
-           rows.stride * rows.spread, height + rows.run_taps(u) - 1,
-           first_column * columns.stride - columns.before, channels);
-    }
-    for (int64_t j = 0; j < columns.kernel; ++j) offsets[j] = j * columns.dilation * block;
-    row.runs = plan.row_runs;
-    row.long_taps = rows.run_taps(0);
-    row.long_runs = rows.kernel - (row.long_taps - 1) * rows.period;
-    row.columns = columns.kernel;
-    row.step = columns.stride * block;
-    correlate(row, lines, target + y * result_strides.row + first_column * result_strides.column,
-              rows.spread * result_strides.row, result_strides.column, height, width, channels);
-  }
-
-  void gradient_tile(PixelRow<T>& row, const T* plane, T* target, Real* lines, int64_t* offsets,
-                     int64_t row_class, int64_t first_row, int64_t first_column, int64_t channels) const {
-    const RowsAxis& rows = plan.rows;
-    const RowsAxis& columns = plan.columns;
-    const PaddedPositions all_rows(rows.before, rows.before + rows.input, row_class % rows.stride,
-                                   rows.stride);
-    const int64_t a = row_class / rows.stride;
-    const int64_t height =
-        smaller(plan.band, ceil_div(all_rows.end - all_rows.begin - a, rows.spread) - first_row);
-    const int64_t width = smaller(plan.tile_columns, columns.input - first_column);
-    if (height <= 0 || width <= 0) return;
-    const Residue& row_residue = row_residues.residues[row_class % rows.stride];
-    const int64_t first = all_rows.begin + a + first_row * rows.spread;
-    const int64_t longest_delay = (columns.kernel - 1) * columns.dilation / columns.stride;
-    const int64_t begin = columns.before + first_column;
-    const int64_t first_pixel = begin / columns.stride - longest_delay;
-    if (row_residue.taps > 0) {
-      fill(lines, plane, first - row_residue.delay, rows.spread, height + row_residue.taps - 1, first_pixel,
-           channels);
-    }
-    row.runs = row.long_runs = 1;
-    row.long_taps = row_residue.taps;
-    row.step = block;
-    const Real* weights = row.weights;
-    const int64_t result_row = first * rows.stride + row_class % rows.stride - rows.before;
-    for (int64_t b = 0; b < columns.stride; ++b) {
-      const PaddedPositions wanted(begin, begin + width, b, columns.stride);
-      if (wanted.begin >= wanted.end) continue;
-      const Residue& residue = column_residues.residues[b];
-      for (int64_t m = 0; m < residue.taps; ++m) offsets[m] = m * columns.spread * block;
-      row.columns = residue.taps;
-      row.weights = weights + block * (row_residue.taps_before * columns.kernel +
-                                       row_residue.taps * residue.taps_before);
-      const int64_t result_column = wanted.begin * columns.stride + b - columns.before;
-      correlate(row, lines + (wanted.begin - residue.delay - first_pixel) * block,
-                target + result_row * result_strides.row + result_column * result_strides.column,
-                rows.stride * rows.spread * result_strides.row, columns.stride * result_strides.column,
-                height, wanted.end - wanted.begin, channels);
-    }
-  }
-
-  void correlate(PixelRow<T>& row, const Real* lines, T* target, int64_t row_stride, int64_t column_stride,
-                 int64_t height, int64_t width, int64_t channels) const {
+  // for the gradient of the input by pairs of residues, reversed. Then the bias and the check. `raw` is
+  // scratch for as many taps.
+  void pack(Real* to, int64_t index, Real* raw) const {
     constexpr int64_t lanes = Vector<Real>::lanes;
-    const auto kernel = row.step == block ? pixel_kernel<T, true> : pixel_kernel<T, false>;
-    const Real* weights = row.weights;
-    const Real* block_bias = row.bias;
-    row.target_stride = column_stride;
-    for (int64_t y = 0; y < height; ++y) {
-      for (int64_t x = 0; x < width; x += pixels_of_kernel) {
-        row.pixels = smaller(pixels_of_kernel, width - x);
-        for (int64_t c = 0; c < channels; c += lanes) {
-          row.channels = channels - c;
-          row.lines = lines + y * row.line_stride + x * row.step + c;
-          row.target = target + y * row_stride + x * column_stride + c;
-          row.weights = weights + c;
-          row.bias = block_bias + c;
-          kernel(row);
+    const int64_t channels = block_channels(index);
+    const WeightStrides& strides = p.weight_strides;
+    const T* from = weight + index * block * strides.out_channel;
+    if (strides.column == 1 && strides.row == plan.columns.kernel) {
+      transpose_in<T>(raw, 0, from, strides.out_channel, channels, plan.kernel_area, plan.kernel_area);
+    } else {
+      for (int64_t i = 0; i < plan.rows.kernel; ++i) {
+        for (int64_t j = 0; j < plan.columns.kernel; ++j) {
+          Real* tap = raw + (i * plan.columns.kernel + j) * block;
+          for (int64_t c = 0; c < round_up(channels, lanes); ++c) {
+            tap[c] = widen(
+                from[smaller(c, channels - 1) * strides.out_channel + i * strides.row + j * strides.column]);
+          }
         }
       }
     }
-    row.weights = weights;
-    row.bias = block_bias;
+    Real* bias_of_block = to + plan.kernel_area * block;
+    for (int64_t c = 0; c < channels; c += lanes) {
+      Real* place = to + c;
+      Vector<Real> check = zero<Real>();  // 0 * w is NaN if w is infinite or NaN
+      const auto pack_tap = [&](int64_t i, int64_t j) {
+        const Vector<Real> tap = load(raw + (i * plan.columns.kernel + j) * block + c);
+        check = fmadd(tap, zero<Real>(), check);
+        store(place, tap);
+        place += block;
+      };
+      if (plan.is_forward) {
+        for (int64_t u = 0; u < plan.rows.runs(); ++u)
+          for (int64_t m = 0; m < plan.rows.run_taps(u); ++m)
+            for (int64_t j = 0; j < plan.columns.kernel; ++j) pack_tap(u + m * plan.rows.period, j);
+      } else {
+        for (int64_t a = 0; a < plan.rows.stride; ++a) {
+          for (int64_t b = 0; b < plan.columns.stride; ++b) {
+            const Residue& row = row_residues.residues[a];
+            const Residue& column = column_residues.residues[b];
+            for (int64_t m = 0; m < row.taps; ++m)
+              for (int64_t k = 0; k < column.taps; ++k)
+                pack_tap(row.last_tap - m * plan.rows.period, column.last_tap - k * plan.columns.period);
+          }
+        }
+      }
+      store(bias_of_block + c, bias == nullptr
+                                   ? zero<Real>()
+                                   : load_widened(bias + index * block + c, smaller(lanes, channels - c)));
+      store(bias_of_block + block + c, check);
+    }
+  }
+
+  bool is_finite(const Real* packed, int64_t channels) const {
+    const Real* check = packed + (plan.kernel_area + 1) * block;
+    Real total = 0;
+    for (int64_t c = 0; c < channels; ++c) total += check[c];
+    return total == 0;
+  }
+
+  // False if a weight is not finite and the gradient is wanted.
+  bool tile(int64_t n, int64_t index, int64_t tile_index, int worker) const {
+    char* own = scratch + worker * plan.worker_bytes;
+    const Real* packed = shared_packed + index * plan.packed_size();
+    if (plan.packs_in_tile) {
+      Real* to = reinterpret_cast<Real*>(own + plan.packed_offset);
+      pack(to, index, reinterpret_cast<Real*>(own));
+      packed = to;
+    }
+    const bool finite = is_finite(packed, block_channels(index));
+    if (!plan.is_forward && !finite) return false;
+    const RowsAxis& rows = plan.rows;
+    const RowsAxis& columns = plan.columns;
+    const int64_t row = tile_index / plan.column_tiles * plan.band;
+    const int64_t column = tile_index % plan.column_tiles * plan.tile_columns;
+    const int64_t height = smaller(plan.band, (plan.is_forward ? rows.output : rows.input) - row);
+    const int64_t width =
+        smaller(plan.tile_columns, (plan.is_forward ? columns.output : columns.input) - column);
+    if (height <= 0 || width <= 0) return true;
+
+    // The first source position that is read, and how many lines.
+    const auto first_position = [&](const RowsAxis& axis, int64_t first) {
+      return plan.is_forward
+                 ? first * axis.stride - axis.before
+                 : (first + axis.before) / axis.stride - (axis.kernel - 1) * axis.dilation / axis.stride;
+    };
+    const int64_t first_row = first_position(rows, row);
+    const int64_t first_column = first_position(columns, column);
+    const int64_t lines = plan.extent(rows, height, 1);
+    const bool skips_zeros = source_rows.mode == PaddingMode::zeros && finite;
+    const PixelImage<T> source_image{source_strides, block_channels(index)};
+    Tile t;
+    t.lines = reinterpret_cast<const Real*>(own);
+    source_image.read(source + n * source_strides.batch + index * block * source_strides.channel,
+                      reinterpret_cast<Real*>(own), plan.line_pixels, source_rows, source_columns, first_row,
+                      lines, first_column, skips_zeros);
+    t.rows.inside_rows = skips_zeros ? Extent{-first_row, source_rows.size - first_row} : Extent{0, lines};
+    t.inside_columns =
+        skips_zeros ? Extent{-first_column, source_columns.size - first_column} : Extent{0, plan.line_pixels};
+    t.channels = block_channels(index);
+    t.rows.weights = packed;
+    t.rows.bias = packed + plan.kernel_area * block;
+
+    const PixelImage<T> result_image{result_strides, t.channels};
+    T* target = result + n * result_strides.batch + index * block * result_strides.channel +
+                row * result_strides.row + column * result_strides.column;
+    Real* place = reinterpret_cast<Real*>(own + plan.result_offset);
+    int64_t place_row = width * block;
+    int64_t place_column = block;
+    if constexpr (std::is_same_v<T, Real>) {
+      if (plan.writes_in_place) {
+        place = target;
+        place_row = result_strides.row;
+        place_column = result_strides.column;
+      }
+    }
+    if (plan.is_forward) {
+      forward_tile(t, place, place_row, place_column, height, width);
+    } else {
+      gradient_tile(t, place, place_row, place_column, row, height, column, width);
+    }
+    if (!plan.writes_in_place) result_image.write(target, place, height, width);
+    return true;
+  }
+
+  void forward_tile(Tile& t, Real* target, int64_t target_row, int64_t target_column, int64_t height,
+                    int64_t width) const {
+    const RowsAxis& rows = plan.rows;
+    const RowsAxis& columns = plan.columns;
+    t.first_line = 0;
+    t.row_lines = rows.stride;
+    t.first_pixel = 0;
+    t.step_pixels = columns.stride;
+    t.tap_pixels = columns.dilation;
+    t.shares_lines = rows.spread == 1;
+    t.height = height;
+    t.width = width;
+    t.rows.runs = rows.runs();
+    t.rows.long_taps = rows.run_taps(0);
+    t.rows.long_runs = rows.kernel - (t.rows.long_taps - 1) * rows.period;
+    t.rows.columns = columns.kernel;
+    t.rows.run_rows = rows.dilation;
+    t.rows.tap_rows = rows.period * rows.dilation;
+    correlate(t, target, target_row, target_column);
+  }
+
+  void gradient_tile(Tile& t, Real* target, int64_t target_row, int64_t target_column, int64_t first_row,
+                     int64_t height, int64_t first_column, int64_t width) const {
+    const RowsAxis& rows = plan.rows;
+    const RowsAxis& columns = plan.columns;
+    const int64_t top = first_row + rows.before;
+    const int64_t left = first_column + columns.before;
+    const auto first_position = [](const RowsAxis& axis, int64_t begin) {
+      return begin / axis.stride - (axis.kernel - 1) * axis.dilation / axis.stride;
+    };
+    const Real* weights = t.rows.weights;
+    t.row_lines = 1;
+    t.step_pixels = 1;
+    t.tap_pixels = columns.spread;
+    t.shares_lines = rows.spread == 1;
+    t.rows.runs = t.rows.long_runs = 1;
+    t.rows.run_rows = 0;
+    t.rows.tap_rows = rows.spread;
+    for (int64_t a = 0; a < rows.stride; ++a) {
+      const PaddedPositions down(top, top + height, a, rows.stride);
+      const Residue& row = row_residues.residues[a];
+      t.first_line = down.begin - row.delay - first_position(rows, top);
+      t.height = down.end - down.begin;
+      t.rows.long_taps = row.taps;
+      for (int64_t b = 0; b < columns.stride; ++b) {
+        const PaddedPositions across(left, left + width, b, columns.stride);
+        const Residue& column = column_residues.residues[b];
+        t.first_pixel = across.begin - column.delay - first_position(columns, left);
+        t.width = across.end - across.begin;
+        t.rows.columns = column.taps;
+        t.rows.weights = weights + block * (row.taps_before * columns.kernel + row.taps * column.taps_before);
+        correlate(t,
+                  target + (down.begin * rows.stride + a - top) * target_row +
+                      (across.begin * columns.stride + b - left) * target_column,
+                  rows.stride * target_row, columns.stride * target_column);
+      }
+    }
+  }
+
+  void correlate(Tile& t, Real* target, int64_t target_row, int64_t target_column) const {
+    constexpr int64_t lanes = Vector<Real>::lanes;
+    const int64_t line_stride = plan.line_pixels * block;
+    PixelRows<Real> rows = t.rows;
+    rows.tap_stride = rows.tap_rows * line_stride;
+    rows.run_stride = rows.run_rows * line_stride;
+    rows.tap_step = t.tap_pixels * block;
+    rows.pixel_step = t.step_pixels * block;
+    rows.target_stride = target_row;
+    rows.target_step = target_column;
+    const PixelKernel<Real> single = pixel_kernel_of<Real, block, 1>(rows);
+    const PixelKernel<Real> together =
+        t.shares_lines ? pixel_kernel_of<Real, block, rows_of_kernel>(rows) : single;
+    const int64_t rows_together = t.shares_lines ? rows_of_kernel : 1;
+    for (int64_t x = 0; x < t.width; x += pixels_of_kernel) {
+      rows.pixels = smaller(pixels_of_kernel, t.width - x);
+      const int64_t pixel = t.first_pixel + x * t.step_pixels;
+      rows.inside_taps =
+          t.inside_columns.inside(pixel, t.tap_pixels, rows.columns, (pixels_of_kernel - 1) * t.step_pixels);
+      for (int64_t y = 0; y < t.height;) {
+        const int64_t count = y + rows_together <= t.height ? rows_together : 1;
+        rows.row = t.first_line + y * t.row_lines;
+        for (int64_t c = 0; c < t.channels; c += lanes) {
+          rows.channels = plan.writes_in_place ? t.channels - c : lanes;
+          rows.lines = t.lines + rows.row * line_stride + pixel * block + c;
+          rows.weights = t.rows.weights + c;
+          rows.bias = t.rows.bias + c;
+          rows.target = target + y * target_row + x * target_column + c;
+          (count == rows_together ? together : single)(rows);
+        }
+        y += count;
+      }
+    }
   }
 
   const PixelCorrelationPlan<T>& plan;
@@ -306,8 +393,7 @@ class PixelCorrelation {
   SourceAxis source_columns;
   ResidueTable row_residues;
   ResidueTable column_residues;
-  Real* packed;
-  Real* packed_bias;
+  Real* shared_packed;
   char* scratch;
 };
 

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "cpu/direct_rows/axis.h"
-#include "cpu/direct_rows/pixel_kernel.h"
+#include "cpu/direct_rows/pixel_tap_kernel.h"
 
 namespace convext {
 namespace CONVEXT_ISA_NAMESPACE {
@@ -20,7 +20,6 @@ struct PixelWeightGradientPlan {
   int64_t blocks;
   int64_t kernel_area;
 
-  int64_t row_classes;
   int64_t sum_rows;  // rows whose sums may share an accumulator
   int64_t band;
   int64_t bands;
@@ -29,7 +28,7 @@ struct PixelWeightGradientPlan {
   int64_t units;
   int64_t chunks;
   int64_t line_pixels;
-  int64_t run_stride;
+  int64_t lines;
 
   int64_t workers_offset;   // the chunks' sums come first
   int64_t gradient_offset;  // in a worker's part, behind the lines
@@ -42,29 +41,31 @@ struct PixelWeightGradientPlan {
         channels(p.in_channels),
         blocks(ceil_div(channels, block)),
         kernel_area(p.kernel.height * p.kernel.width) {
-    constexpr int64_t widest = 64;
+    // Narrow enough for the lines that a few taps read to stay in the L1 cache.
+    const int64_t widest = columns.kernel > 3 ? 32 : 64;
     column_tiles = ceil_div(columns.output, widest);
     tile_columns = ceil_div(columns.output, column_tiles);
-    sum_rows = larger(1, block_terms / tile_columns);
-    row_classes = smaller(rows.spread, rows.output);
-    const int64_t most_rows = ceil_div(rows.output, rows.spread);
+    line_pixels = (tile_columns - 1) * columns.stride + (columns.kernel - 1) * columns.dilation + 1;
+    constexpr int64_t cached_bytes = 28 * 1024;
+    const int64_t row_bytes =
+        (line_pixels * rows.stride + tile_columns) * block * static_cast<int64_t>(sizeof(Real));
+    sum_rows = larger(1, smaller(block_terms / tile_columns, cached_bytes / row_bytes));
     constexpr int64_t highest = 16;
-    band = smaller(most_rows, larger(highest, rows.run_taps(0)));
-    band = ceil_div(most_rows, ceil_div(most_rows, band));
-    bands = ceil_div(most_rows, band);
-    units = p.batch * row_classes * bands * column_tiles;
+    band = smaller(rows.output, larger(highest, rows.kernel));
+    band = ceil_div(rows.output, ceil_div(rows.output, band));
+    bands = ceil_div(rows.output, band);
+    units = p.batch * bands * column_tiles;
     constexpr int64_t worth_sharing = 64;
     constexpr int64_t most_sums = 1 << 20;
     chunks = smaller(units, ceil_div(worth_sharing, blocks));
     chunks = larger(1, smaller(chunks, most_sums / (blocks * sums_of_block())));
 
-    line_pixels = (tile_columns - 1) * columns.stride + (columns.kernel - 1) * columns.dilation + 1;
-    run_stride = (band + rows.run_taps(0) - 1) * line_pixels * block;
+    lines = (band - 1) * rows.stride + (rows.kernel - 1) * rows.dilation + 1;
     Carver shared;
     shared.take(chunks * blocks * sums_of_block(), sizeof(double));
     workers_offset = shared.bytes;
     Carver own;
-    own.take(rows.runs() * run_stride, sizeof(Real));
+    own.take(lines * line_pixels * block, sizeof(Real));
     gradient_offset = own.take(band * tile_columns * block, sizeof(Real));
     offsets_offset = own.take(kernel_area, sizeof(int64_t));
     worker_bytes = own.bytes;
@@ -99,8 +100,13 @@ class PixelWeightGradient {
       for (int64_t unit = plan.units * chunk / plan.chunks; unit < plan.units * (chunk + 1) / plan.chunks;
            ++unit)
         add_unit(unit, channels, totals, worker);
+      if (plan.chunks == 1) add_chunks(channels);
     });
-    add_chunks();
+    if (plan.chunks == 1) return;
+    constexpr int64_t worth_sharing = 1 << 15;
+    const bool share = plan.chunks * plan.blocks * plan.sums_of_block() > worth_sharing;
+    for_each_tile(share ? executor : Executor{}, plan.blocks,
+                  [&](int64_t channels, int) { add_chunks(channels); });
   }
 
  private:
@@ -109,9 +115,8 @@ class PixelWeightGradient {
     const RowsAxis& columns = plan.columns;
     const int64_t first_column = unit % plan.column_tiles * plan.tile_columns;
     const int64_t first_row = unit / plan.column_tiles % plan.bands * plan.band;
-    const int64_t row_class = unit / plan.column_tiles / plan.bands % plan.row_classes;
-    const int64_t n = unit / plan.column_tiles / plan.bands / plan.row_classes;
-    const int64_t height = smaller(plan.band, ceil_div(rows.output - row_class, rows.spread) - first_row);
+    const int64_t n = unit / plan.column_tiles / plan.bands;
+    const int64_t height = smaller(plan.band, rows.output - first_row);
     const int64_t width = smaller(plan.tile_columns, columns.output - first_column);
     if (height <= 0 || width <= 0) return;
 
@@ -120,44 +125,33 @@ class PixelWeightGradient {
     Real* gradient = reinterpret_cast<Real*>(own + plan.gradient_offset);
     int64_t* offsets = reinterpret_cast<int64_t*>(own + plan.offsets_offset);
     const int64_t channels = smaller(block, plan.channels - index * block);
-    const int64_t y = row_class + first_row * rows.spread;
     const int64_t line_stride = plan.line_pixels * block;
     const int64_t gradient_stride = plan.tile_columns * block;
 
     const SourceAxis source_rows{rows.input, rows.before, rows.after, rows.mode};
     const SourceAxis source_columns{columns.input, columns.before, columns.after, columns.mode};
-    const T* plane = input + n * p.input_strides.batch + index * block;
-    for (int64_t u = 0; u < rows.runs(); ++u) {
-      Real* line = lines + u * plan.run_stride;
-      const int64_t first = y * rows.stride + u * rows.dilation - rows.before;
-      for (int64_t k = 0; k < height + rows.run_taps(u) - 1; ++k, line += line_stride) {
-        const int64_t row = source_rows.resolve(first + k * rows.stride * rows.spread);
-        if (row < 0) {
-          fill_zeros(line, 0, line_stride);
-        } else {
-          fill_pixels<T>(line, plan.line_pixels, plane + row * p.input_strides.row, p.input_strides.column,
-                         source_columns, first_column * columns.stride - columns.before, channels);
-        }
-      }
-    }
-    const SourceAxis whole{width, 0, 0, PaddingMode::zeros};
-    for (int64_t row = 0; row < height; ++row) {
-      const T* from = grad_output + n * p.output_strides.batch + index * block +
-                      (y + row * rows.spread) * p.output_strides.row + first_column * p.output_strides.column;
-      fill_pixels<T>(gradient + row * gradient_stride, width, from, p.output_strides.column, whole, 0,
-                     channels);
-    }
+    const PixelImage<T> input_image{p.input_strides, channels};
+    input_image.read(input + n * p.input_strides.batch + index * block * p.input_strides.channel, lines,
+                     plan.line_pixels, source_rows, source_columns, first_row * rows.stride - rows.before,
+                     (height - 1) * rows.stride + (rows.kernel - 1) * rows.dilation + 1,
+                     first_column * columns.stride - columns.before, false);
+    const SourceAxis gradient_rows{height, 0, 0, PaddingMode::zeros};
+    const SourceAxis gradient_columns{width, 0, 0, PaddingMode::zeros};
+    const PixelImage<T> output_image{p.output_strides, channels};
+    output_image.read(grad_output + n * p.output_strides.batch + index * block * p.output_strides.channel +
+                          first_row * p.output_strides.row + first_column * p.output_strides.column,
+                      gradient, plan.tile_columns, gradient_rows, gradient_columns, 0, height, 0, false);
     set_offsets(offsets);
 
-    PixelRows<Real> pixels;
-    pixels.line_stride = line_stride;
+    TapPixels<Real> pixels;
+    pixels.line_stride = rows.stride * line_stride;
     pixels.step = columns.stride * block;
     pixels.grad_output_stride = gradient_stride;
     pixels.columns = width;
     for (int64_t row = 0; row < height; row += plan.sum_rows) {
       pixels.rows = smaller(plan.sum_rows, height - row);
       for (int64_t c = 0; c < channels; c += Vector<Real>::lanes) {
-        pixels.lines = lines + row * line_stride + c;
+        pixels.lines = lines + row * pixels.line_stride + c;
         pixels.grad_output = gradient + row * gradient_stride + c;
         const int64_t tap_blocks = ceil_div(plan.kernel_area, most_pixel_taps);
         for (int64_t t = 0; t < tap_blocks; ++t) {
@@ -172,24 +166,27 @@ class PixelWeightGradient {
   // Where the lines of tap (i, j) begin.
   void set_offsets(int64_t* offsets) const {
     for (int64_t i = 0; i < p.kernel.height; ++i) {
-      const int64_t line =
-          i % plan.rows.period * plan.run_stride + i / plan.rows.period * plan.line_pixels * block;
+      const int64_t line = i * plan.rows.dilation * plan.line_pixels * block;
       for (int64_t j = 0; j < p.kernel.width; ++j) *offsets++ = line + j * plan.columns.dilation * block;
     }
   }
 
-  void add_chunks() const {
+  // The chunks' sums of one block of channels, in order.
+  void add_chunks(int64_t index) const {
     const WeightStrides& strides = p.weight_strides;
-    for (int64_t o = 0; o < plan.channels; ++o) {
-      const double* sum = sums + o / block * plan.sums_of_block() + o % block;
-      for (int64_t i = 0; i < p.kernel.height; ++i) {
-        for (int64_t j = 0; j < p.kernel.width; ++j, sum += block) {
-          double total = 0;
-          for (int64_t chunk = 0; chunk < plan.chunks; ++chunk)
-            total += sum[chunk * plan.blocks * plan.sums_of_block()];
-          grad_weight[o * strides.out_channel + i * strides.row + j * strides.column] =
-              narrow<T>(static_cast<Real>(total));
+    const int64_t channels = smaller(block, plan.channels - index * block);
+    T* target = grad_weight + index * block * strides.out_channel;
+    const double* sum = sums + index * plan.sums_of_block();
+    for (int64_t i = 0; i < p.kernel.height; ++i) {
+      for (int64_t j = 0; j < p.kernel.width; ++j, sum += block) {
+        double totals[block] = {};
+        for (int64_t chunk = 0; chunk < plan.chunks; ++chunk) {
+          const double* part = sum + chunk * plan.blocks * plan.sums_of_block();
+          for (int64_t c = 0; c < block; ++c) totals[c] += part[c];
         }
+        T* tap = target + i * strides.row + j * strides.column;
+        for (int64_t c = 0; c < channels; ++c)
+          tap[c * strides.out_channel] = narrow<T>(static_cast<Real>(totals[c]));
       }
     }
   }

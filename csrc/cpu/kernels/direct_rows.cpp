@@ -11,17 +11,16 @@ namespace convext {
 namespace CONVEXT_ISA_NAMESPACE {
 namespace {
 
-bool has_channels_innermost(const ImageStrides& strides) {
-  return strides.channel == 1 && strides.column != 1;
-}
-
-// Vectors run along the channels of channels_last depthwise problems with channels to fill them, else along
-// the rows, whose elements are gathered if they are not adjacent. The gradient of padding that repeats the
-// input is only added up along rows.
+// Vectors run along the channels of depthwise problems with channels to fill them, else along the rows, whose
+// elements are gathered if they are not adjacent. The gradient of padding that repeats the input is only
+// added up along rows.
 bool runs_along_channels(const ConvProblem& p) {
   constexpr int64_t enough_channels = 6;
+  const auto has_pixels = [](const ImageStrides& strides) {
+    return has_channels_innermost(strides) || strides.column == 1;
+  };
   return in_channels_per_group(p) == 1 && out_channels_per_group(p) == 1 && p.groups >= enough_channels &&
-         has_channels_innermost(p.input_strides) && has_channels_innermost(p.output_strides) &&
+         has_pixels(p.input_strides) && has_pixels(p.output_strides) &&
          (p.pass != Pass::grad_input || p.padding_mode == PaddingMode::zeros);
 }
 

@@ -99,6 +99,44 @@ CONVEXT_INLINE double sum(Vector<double> v) {
   return _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)));
 }
 
+CONVEXT_INLINE void transpose(Vector<float> (&v)[8]) {
+  __m256 pairs[8];
+  __m256 fours[8];  // [4 * g + c]: columns c and c + 4 of rows 4 * g ... 4 * g + 3
+  CONVEXT_UNROLL
+  for (int i = 0; i < 8; i += 2) {
+    pairs[i] = _mm256_unpacklo_ps(v[i].native, v[i + 1].native);
+    pairs[i + 1] = _mm256_unpackhi_ps(v[i].native, v[i + 1].native);
+  }
+  CONVEXT_UNROLL
+  for (int i = 0; i < 8; i += 4) {
+    CONVEXT_UNROLL
+    for (int half = 0; half < 2; ++half) {
+      const __m256d upper = _mm256_castps_pd(pairs[i + half]);
+      const __m256d lower = _mm256_castps_pd(pairs[i + 2 + half]);
+      fours[i + 2 * half] = _mm256_castpd_ps(_mm256_unpacklo_pd(upper, lower));
+      fours[i + 2 * half + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(upper, lower));
+    }
+  }
+  CONVEXT_UNROLL
+  for (int c = 0; c < 4; ++c) {
+    v[c].native = _mm256_permute2f128_ps(fours[c], fours[4 + c], 0x20);
+    v[c + 4].native = _mm256_permute2f128_ps(fours[c], fours[4 + c], 0x31);
+  }
+}
+CONVEXT_INLINE void transpose(Vector<double> (&v)[4]) {
+  __m256d pairs[4];
+  CONVEXT_UNROLL
+  for (int i = 0; i < 4; i += 2) {
+    pairs[i] = _mm256_unpacklo_pd(v[i].native, v[i + 1].native);
+    pairs[i + 1] = _mm256_unpackhi_pd(v[i].native, v[i + 1].native);
+  }
+  CONVEXT_UNROLL
+  for (int c = 0; c < 2; ++c) {
+    v[c].native = _mm256_permute2f128_pd(pairs[c], pairs[2 + c], 0x20);
+    v[c + 2].native = _mm256_permute2f128_pd(pairs[c], pairs[2 + c], 0x31);
+  }
+}
+
 CONVEXT_INLINE Vector<float> load_as_float(const BFloat16* source) {
   const __m128i halves = _mm_loadu_si128(reinterpret_cast<const __m128i*>(source));
   return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16))};

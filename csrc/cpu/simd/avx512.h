@@ -115,6 +115,56 @@ CONVEXT_INLINE double sum(Vector<double> v) {
   return lanes[0];
 }
 
+CONVEXT_INLINE void transpose(Vector<float> (&v)[16]) {
+  __m512 pairs[16];
+  __m512 fours[16];  // [4 * g + c]: columns c, c + 4, c + 8, c + 12 of rows 4 * g ... 4 * g + 3
+  CONVEXT_UNROLL
+  for (int i = 0; i < 16; i += 2) {
+    pairs[i] = _mm512_unpacklo_ps(v[i].native, v[i + 1].native);
+    pairs[i + 1] = _mm512_unpackhi_ps(v[i].native, v[i + 1].native);
+  }
+  CONVEXT_UNROLL
+  for (int i = 0; i < 16; i += 4) {
+    CONVEXT_UNROLL
+    for (int half = 0; half < 2; ++half) {
+      const __m512d upper = _mm512_castps_pd(pairs[i + half]);
+      const __m512d lower = _mm512_castps_pd(pairs[i + 2 + half]);
+      fours[i + 2 * half] = _mm512_castpd_ps(_mm512_unpacklo_pd(upper, lower));
+      fours[i + 2 * half + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(upper, lower));
+    }
+  }
+  CONVEXT_UNROLL
+  for (int c = 0; c < 4; ++c) {
+    const __m512 even_upper = _mm512_shuffle_f32x4(fours[c], fours[4 + c], 0x88);
+    const __m512 even_lower = _mm512_shuffle_f32x4(fours[8 + c], fours[12 + c], 0x88);
+    const __m512 odd_upper = _mm512_shuffle_f32x4(fours[c], fours[4 + c], 0xdd);
+    const __m512 odd_lower = _mm512_shuffle_f32x4(fours[8 + c], fours[12 + c], 0xdd);
+    v[c].native = _mm512_shuffle_f32x4(even_upper, even_lower, 0x88);
+    v[c + 4].native = _mm512_shuffle_f32x4(odd_upper, odd_lower, 0x88);
+    v[c + 8].native = _mm512_shuffle_f32x4(even_upper, even_lower, 0xdd);
+    v[c + 12].native = _mm512_shuffle_f32x4(odd_upper, odd_lower, 0xdd);
+  }
+}
+CONVEXT_INLINE void transpose(Vector<double> (&v)[8]) {
+  __m512d pairs[8];  // [2 * g + c]: columns c, c + 2, c + 4, c + 6 of rows 2 * g and 2 * g + 1
+  CONVEXT_UNROLL
+  for (int i = 0; i < 8; i += 2) {
+    pairs[i] = _mm512_unpacklo_pd(v[i].native, v[i + 1].native);
+    pairs[i + 1] = _mm512_unpackhi_pd(v[i].native, v[i + 1].native);
+  }
+  CONVEXT_UNROLL
+  for (int c = 0; c < 2; ++c) {
+    const __m512d even_upper = _mm512_shuffle_f64x2(pairs[c], pairs[2 + c], 0x88);
+    const __m512d even_lower = _mm512_shuffle_f64x2(pairs[4 + c], pairs[6 + c], 0x88);
+    const __m512d odd_upper = _mm512_shuffle_f64x2(pairs[c], pairs[2 + c], 0xdd);
+    const __m512d odd_lower = _mm512_shuffle_f64x2(pairs[4 + c], pairs[6 + c], 0xdd);
+    v[c].native = _mm512_shuffle_f64x2(even_upper, even_lower, 0x88);
+    v[c + 2].native = _mm512_shuffle_f64x2(odd_upper, odd_lower, 0x88);
+    v[c + 4].native = _mm512_shuffle_f64x2(even_upper, even_lower, 0xdd);
+    v[c + 6].native = _mm512_shuffle_f64x2(odd_upper, odd_lower, 0xdd);
+  }
+}
+
 CONVEXT_INLINE Vector<float> load_as_float(const BFloat16* source) {
   const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(source));
   return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16))};

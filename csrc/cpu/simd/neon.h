@@ -96,6 +96,22 @@ CONVEXT_INLINE double sum(Vector<double> v) {
   return vgetq_lane_f64(v.native, 0) + vgetq_lane_f64(v.native, 1);
 }
 
+CONVEXT_INLINE void transpose(Vector<double> (&v)[2]) {
+  const float64x2_t first = vtrn1q_f64(v[0].native, v[1].native);
+  v[1].native = vtrn2q_f64(v[0].native, v[1].native);
+  v[0].native = first;
+}
+CONVEXT_INLINE void transpose(Vector<float> (&v)[4]) {
+  const float64x2_t even_upper = vreinterpretq_f64_f32(vtrn1q_f32(v[0].native, v[1].native));
+  const float64x2_t odd_upper = vreinterpretq_f64_f32(vtrn2q_f32(v[0].native, v[1].native));
+  const float64x2_t even_lower = vreinterpretq_f64_f32(vtrn1q_f32(v[2].native, v[3].native));
+  const float64x2_t odd_lower = vreinterpretq_f64_f32(vtrn2q_f32(v[2].native, v[3].native));
+  v[0].native = vreinterpretq_f32_f64(vtrn1q_f64(even_upper, even_lower));
+  v[1].native = vreinterpretq_f32_f64(vtrn1q_f64(odd_upper, odd_lower));
+  v[2].native = vreinterpretq_f32_f64(vtrn2q_f64(even_upper, even_lower));
+  v[3].native = vreinterpretq_f32_f64(vtrn2q_f64(odd_upper, odd_lower));
+}
+
 CONVEXT_INLINE Vector<float> load_as_float(const BFloat16* source) {
   return {vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(&source->bits), 16))};
 }

@@ -113,6 +113,19 @@ CONVEXT_INLINE double sum(Vector<double> v) {
   return v.native[0] + v.native[1];
 }
 
+CONVEXT_INLINE void transpose(Vector<float> (&v)[4]) {
+  const Float4 a = v[0].native, b = v[1].native, c = v[2].native, d = v[3].native;
+  v[0].native = Float4{a[0], b[0], c[0], d[0]};
+  v[1].native = Float4{a[1], b[1], c[1], d[1]};
+  v[2].native = Float4{a[2], b[2], c[2], d[2]};
+  v[3].native = Float4{a[3], b[3], c[3], d[3]};
+}
+CONVEXT_INLINE void transpose(Vector<double> (&v)[2]) {
+  const Double2 a = v[0].native, b = v[1].native;
+  v[0].native = Double2{a[0], b[0]};
+  v[1].native = Double2{a[1], b[1]};
+}
+
 // Lanes of `yes` where the mask is all ones, of `no` where it is zero.
 CONVEXT_INLINE Bits4 select(Bits4 mask, Bits4 yes, Bits4 no) {
   return (mask & yes) | (~mask & no);
