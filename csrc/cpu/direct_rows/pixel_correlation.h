@@ -20,8 +20,9 @@ struct PixelCorrelationPlan {
   static constexpr int64_t block = channel_block<T>;
 
   bool is_forward;
-  bool writes_in_place;  // else by way of scratch
-  bool packs_in_tile;    // the weights, where no two tiles share them
+  bool reads_in_place;  // where there is no padding, else by way of scratch
+  bool writes_in_place;
+  bool packs_in_tile;  // the weights, where no two tiles share them
   RowsAxis rows;
   RowsAxis columns;
   int64_t channels;
@@ -41,6 +42,8 @@ struct PixelCorrelationPlan {
 
   explicit PixelCorrelationPlan(const ConvProblem& p)
       : is_forward(p.pass == Pass::forward),
+        reads_in_place(std::is_same_v<T, Real> &&
+                       has_channels_innermost(is_forward ? p.input_strides : p.output_strides)),
         writes_in_place(std::is_same_v<T, Real> &&
                         has_channels_innermost(is_forward ? p.output_strides : p.input_strides)),
         rows(vertical_axis(p)),
@@ -63,6 +66,11 @@ struct PixelCorrelationPlan {
     bands = ceil_div(result_rows, band);
     band = smaller(result_rows, round_up(ceil_div(result_rows, bands), rows_of_kernel));
     bands = ceil_div(result_rows, band);
+    const int64_t pixel_bytes =
+        (is_forward ? p.input_strides : p.output_strides).column * static_cast<int64_t>(sizeof(T));
+    reads_in_place =
+        reads_in_place &&
+        extent(rows, rows_of_kernel, 1) * extent(columns, 1, pixels_of_kernel) <= cached_lines(pixel_bytes);
     packs_in_tile = p.batch * bands * column_tiles == 1;
 
     Carver shared;
@@ -80,6 +88,12 @@ struct PixelCorrelationPlan {
     const int64_t reach = (axis.kernel - 1) * axis.dilation;
     if (is_forward) return (round_up(count, together) - 1) * axis.stride + reach + 1;
     return round_up(ceil_div(count - 1, axis.stride) + 1, together) + reach / axis.stride;
+  }
+  // How many cache lines of pixels that are so many bytes apart fit into an L1 cache of 64 sets of 8.
+  static int64_t cached_lines(int64_t pixel_bytes) {
+    int64_t bytes = 64;
+    while (bytes < 4096 && pixel_bytes % (2 * bytes) == 0) bytes *= 2;
+    return 4096 / bytes * 8;
   }
   int64_t lines_bytes() const {
     return extent(rows, band, 1) * line_pixels * block * static_cast<int64_t>(sizeof(Real));
@@ -148,6 +162,9 @@ class PixelCorrelation {
   struct Tile {
     PixelRows<Real> rows;  // what does not depend on the pixel
     const Real* lines;
+    int64_t line_stride;
+    int64_t pixel_stride;
+    bool by_rows;         // row by row, else from top to bottom by blocks of pixels
     int64_t first_line;   // of the first result row
     int64_t row_lines;    // from row to row
     int64_t first_pixel;  // of the first result pixel, in a line
@@ -242,30 +259,11 @@ class PixelCorrelation {
         smaller(plan.tile_columns, (plan.is_forward ? columns.output : columns.input) - column);
     if (height <= 0 || width <= 0) return true;
 
-    // The first source position that is read, and how many lines.
-    const auto first_position = [&](const RowsAxis& axis, int64_t first) {
-      return plan.is_forward
-                 ? first * axis.stride - axis.before
-                 : (first + axis.before) / axis.stride - (axis.kernel - 1) * axis.dilation / axis.stride;
-    };
+    const int64_t channels = block_channels(index);
     const int64_t first_row = first_position(rows, row);
-    const int64_t first_column = first_position(columns, column);
     const int64_t lines = plan.extent(rows, height, 1);
     const bool skips_zeros = source_rows.mode == PaddingMode::zeros && finite;
-    const PixelImage<T> source_image{source_strides, block_channels(index)};
-    Tile t;
-    t.lines = reinterpret_cast<const Real*>(own);
-    source_image.read(source + n * source_strides.batch + index * block * source_strides.channel,
-                      reinterpret_cast<Real*>(own), plan.line_pixels, source_rows, source_columns, first_row,
-                      lines, first_column, skips_zeros);
-    t.rows.inside_rows = skips_zeros ? Extent{-first_row, source_rows.size - first_row} : Extent{0, lines};
-    t.inside_columns =
-        skips_zeros ? Extent{-first_column, source_columns.size - first_column} : Extent{0, plan.line_pixels};
-    t.channels = block_channels(index);
-    t.rows.weights = packed;
-    t.rows.bias = packed + plan.kernel_area * block;
-
-    const PixelImage<T> result_image{result_strides, t.channels};
+    const T* image = source + n * source_strides.batch + index * block * source_strides.channel;
     T* target = result + n * result_strides.batch + index * block * result_strides.channel +
                 row * result_strides.row + column * result_strides.column;
     Real* place = reinterpret_cast<Real*>(own + plan.result_offset);
@@ -278,13 +276,80 @@ class PixelCorrelation {
         place_column = result_strides.column;
       }
     }
-    if (plan.is_forward) {
-      forward_tile(t, place, place_row, place_column, height, width);
+    // Columns [begin, end) of the tile, by way of scratch or, if they read nothing but pixels inside the
+    // source, in place.
+    const auto compute = [&](int64_t begin, int64_t end, bool in_place) {
+      if (begin >= end) return;
+      Tile t;
+      const int64_t first_column = first_position(columns, column + begin);
+      const int64_t line_pixels = plan.extent(columns, end - begin, pixels_of_kernel);
+      Real* own_lines = reinterpret_cast<Real*>(own);
+      t.lines = own_lines;
+      t.line_stride = line_pixels * block;
+      t.pixel_stride = block;
+      if constexpr (std::is_same_v<T, Real>) {
+        if (in_place) {
+          t.lines = image + first_row * source_strides.row + first_column * source_strides.column;
+          t.line_stride = source_strides.row;
+          t.pixel_stride = source_strides.column;
+        }
+      }
+      if (!in_place) {
+        PixelImage<T>{source_strides, channels}.read(image, own_lines, line_pixels, source_rows,
+                                                     source_columns, first_row, lines, first_column,
+                                                     skips_zeros);
+      }
+      t.rows.inside_rows = skips_zeros ? Extent{-first_row, source_rows.size - first_row} : Extent{0, lines};
+      t.inside_columns =
+          skips_zeros ? Extent{-first_column, source_columns.size - first_column} : Extent{0, line_pixels};
+      t.by_rows = in_place || columns.kernel <= 5;
+      t.channels = channels;
+      t.rows.weights = packed;
+      t.rows.bias = packed + plan.kernel_area * block;
+      Real* to = place + begin * place_column;
+      if (plan.is_forward) {
+        forward_tile(t, to, place_row, place_column, height, end - begin);
+      } else {
+        gradient_tile(t, to, place_row, place_column, row, height, column + begin, end - begin);
+      }
+    };
+    const bool may_read_in_place = plan.reads_in_place && skips_zeros && channels % Vector<Real>::lanes == 0;
+    const Extent inside = may_read_in_place ? columns_inside(column, width) : Extent{0, 0};
+    if (inside.end == inside.begin) {
+      compute(0, width, false);
     } else {
-      gradient_tile(t, place, place_row, place_column, row, height, column, width);
+      compute(0, inside.begin, false);
+      compute(inside.begin, inside.end, true);
+      compute(inside.end, width, false);
     }
-    if (!plan.writes_in_place) result_image.write(target, place, height, width);
+    if (!plan.writes_in_place) PixelImage<T>{result_strides, channels}.write(target, place, height, width);
     return true;
+  }
+
+  // The first source position that results from `first` on read.
+  int64_t first_position(const RowsAxis& axis, int64_t first) const {
+    return plan.is_forward
+               ? first * axis.stride - axis.before
+               : (first + axis.before) / axis.stride - (axis.kernel - 1) * axis.dilation / axis.stride;
+  }
+
+  // Which of the columns column ... column + width - 1 read no padding, in whole blocks of the micro-kernel.
+  Extent columns_inside(int64_t column, int64_t width) const {
+    const int64_t unit = pixels_of_kernel * (plan.is_forward ? 1 : plan.columns.stride);
+    Extent inside{0, width};
+    while (inside.begin < width && first_position(plan.columns, column + inside.begin) < 0)
+      inside.begin += unit;
+    if (inside.begin >= width) return {0, 0};
+    const auto fits = [&] {
+      return first_position(plan.columns, column + inside.begin) +
+                 plan.extent(plan.columns, inside.end - inside.begin, pixels_of_kernel) <=
+             source_columns.size;
+    };
+    if (!fits()) {
+      inside.end = inside.begin + (width - inside.begin) / unit * unit;
+      while (inside.end > inside.begin && !fits()) inside.end -= unit;
+    }
+    return inside;
   }
 
   void forward_tile(Tile& t, Real* target, int64_t target_row, int64_t target_column, int64_t height,
@@ -314,9 +379,6 @@ class PixelCorrelation {
     const RowsAxis& columns = plan.columns;
     const int64_t top = first_row + rows.before;
     const int64_t left = first_column + columns.before;
-    const auto first_position = [](const RowsAxis& axis, int64_t begin) {
-      return begin / axis.stride - (axis.kernel - 1) * axis.dilation / axis.stride;
-    };
     const Real* weights = t.rows.weights;
     t.row_lines = 1;
     t.step_pixels = 1;
@@ -328,55 +390,72 @@ class PixelCorrelation {
     for (int64_t a = 0; a < rows.stride; ++a) {
       const PaddedPositions down(top, top + height, a, rows.stride);
       const Residue& row = row_residues.residues[a];
-      t.first_line = down.begin - row.delay - first_position(rows, top);
-      t.height = down.end - down.begin;
       t.rows.long_taps = row.taps;
-      for (int64_t b = 0; b < columns.stride; ++b) {
-        const PaddedPositions across(left, left + width, b, columns.stride);
-        const Residue& column = column_residues.residues[b];
-        t.first_pixel = across.begin - column.delay - first_position(columns, left);
-        t.width = across.end - across.begin;
-        t.rows.columns = column.taps;
-        t.rows.weights = weights + block * (row.taps_before * columns.kernel + row.taps * column.taps_before);
-        correlate(t,
-                  target + (down.begin * rows.stride + a - top) * target_row +
-                      (across.begin * columns.stride + b - left) * target_column,
-                  rows.stride * target_row, columns.stride * target_column);
+      // A few rows at a time, whose pixels of all residues lie side by side in memory.
+      const int64_t rows_at_once = columns.stride == 1 ? larger(1, down.end - down.begin) : rows_of_kernel;
+      for (int64_t y = down.begin; y < down.end; y += rows_at_once) {
+        t.first_line = y - row.delay - first_position(rows, first_row);
+        t.height = smaller(rows_at_once, down.end - y);
+        for (int64_t b = 0; b < columns.stride; ++b) {
+          const PaddedPositions across(left, left + width, b, columns.stride);
+          const Residue& column = column_residues.residues[b];
+          t.first_pixel = across.begin - column.delay - first_position(columns, first_column);
+          t.width = across.end - across.begin;
+          t.rows.columns = column.taps;
+          t.rows.weights =
+              weights + block * (row.taps_before * columns.kernel + row.taps * column.taps_before);
+          correlate(t,
+                    target + (y * rows.stride + a - top) * target_row +
+                        (across.begin * columns.stride + b - left) * target_column,
+                    rows.stride * target_row, columns.stride * target_column);
+        }
       }
     }
   }
 
   void correlate(Tile& t, Real* target, int64_t target_row, int64_t target_column) const {
     constexpr int64_t lanes = Vector<Real>::lanes;
-    const int64_t line_stride = plan.line_pixels * block;
     PixelRows<Real> rows = t.rows;
-    rows.tap_stride = rows.tap_rows * line_stride;
-    rows.run_stride = rows.run_rows * line_stride;
-    rows.tap_step = t.tap_pixels * block;
-    rows.pixel_step = t.step_pixels * block;
+    rows.tap_stride = rows.tap_rows * t.line_stride;
+    rows.run_stride = rows.run_rows * t.line_stride;
+    rows.tap_step = t.tap_pixels * t.pixel_stride;
+    rows.is_dense = t.tap_pixels == 1;
+    rows.pixel_step = t.step_pixels * t.pixel_stride;
     rows.target_stride = target_row;
     rows.target_step = target_column;
     const PixelKernel<Real> single = pixel_kernel_of<Real, block, 1>(rows);
     const PixelKernel<Real> together =
         t.shares_lines ? pixel_kernel_of<Real, block, rows_of_kernel>(rows) : single;
     const int64_t rows_together = t.shares_lines ? rows_of_kernel : 1;
-    for (int64_t x = 0; x < t.width; x += pixels_of_kernel) {
+    const auto set_column = [&](int64_t x) {
       rows.pixels = smaller(pixels_of_kernel, t.width - x);
-      const int64_t pixel = t.first_pixel + x * t.step_pixels;
-      rows.inside_taps =
-          t.inside_columns.inside(pixel, t.tap_pixels, rows.columns, (pixels_of_kernel - 1) * t.step_pixels);
-      for (int64_t y = 0; y < t.height;) {
-        const int64_t count = y + rows_together <= t.height ? rows_together : 1;
-        rows.row = t.first_line + y * t.row_lines;
-        for (int64_t c = 0; c < t.channels; c += lanes) {
-          rows.channels = plan.writes_in_place ? t.channels - c : lanes;
-          rows.lines = t.lines + rows.row * line_stride + pixel * block + c;
-          rows.weights = t.rows.weights + c;
-          rows.bias = t.rows.bias + c;
-          rows.target = target + y * target_row + x * target_column + c;
-          (count == rows_together ? together : single)(rows);
+      rows.inside_taps = t.inside_columns.inside(t.first_pixel + x * t.step_pixels, t.tap_pixels,
+                                                 rows.columns, (pixels_of_kernel - 1) * t.step_pixels);
+    };
+    const auto compute = [&](int64_t x, int64_t y) {
+      rows.row = t.first_line + y * t.row_lines;
+      for (int64_t c = 0; c < t.channels; c += lanes) {
+        rows.channels = plan.writes_in_place ? t.channels - c : lanes;
+        rows.lines =
+            t.lines + rows.row * t.line_stride + (t.first_pixel + x * t.step_pixels) * t.pixel_stride + c;
+        rows.weights = t.rows.weights + c;
+        rows.bias = t.rows.bias + c;
+        rows.target = target + y * target_row + x * target_column + c;
+        (y + rows_together <= t.height ? together : single)(rows);
+      }
+    };
+    const auto rows_from = [&](int64_t y) { return y + rows_together <= t.height ? rows_together : 1; };
+    if (t.by_rows) {
+      for (int64_t y = 0; y < t.height; y += rows_from(y)) {
+        for (int64_t x = 0; x < t.width; x += pixels_of_kernel) {
+          set_column(x);
+          compute(x, y);
         }
-        y += count;
+      }
+    } else {
+      for (int64_t x = 0; x < t.width; x += pixels_of_kernel) {
+        set_column(x);
+        for (int64_t y = 0; y < t.height; y += rows_from(y)) compute(x, y);
       }
     }
   }

@@ -46,6 +46,7 @@ struct PixelRows {
   int64_t long_taps;
   int64_t columns;   // taps across
   int64_t tap_step;  // from tap to tap across
+  bool is_dense;     // neighbouring taps read neighbouring pixels
   int64_t pixel_step;
   const Real* weights;  // [run][tap down][tap across][block]
   const Real* bias;     // [block]
@@ -63,10 +64,12 @@ struct PixelRows {
   Extent inside_taps;  // taps across that are not zeros for all the pixels
 };
 
-// `taps` taps across that rows lowest..highest find in one line, `step` pixels apart (0: as told).
+// `taps` taps across that rows lowest..highest find in one line, of neighbouring pixels (step 1), of every
+// other one (2), or of any (0, for a single tap).
 template <class Real, int64_t block, int rows, int lowest, int highest, int taps, int step>
 CONVEXT_INLINE void add_taps(Vector<Real> (&sum)[rows][pixels_of_kernel], const Real* line,
                              const Real* weights, int64_t row_weights, int64_t pixel_step) {
+  static_assert(step > 0 || taps == 1, "taps that are not neighbours are added one at a time");
   Vector<Real> weight[rows][taps];
   CONVEXT_UNROLL
   for (int q = lowest; q <= highest; ++q) {
@@ -74,13 +77,13 @@ CONVEXT_INLINE void add_taps(Vector<Real> (&sum)[rows][pixels_of_kernel], const 
     for (int j = 0; j < taps; ++j) weight[q][j] = load(weights - q * row_weights + j * block);
   }
   constexpr int stride = step == 0 ? 1 : step;
+  const int64_t distance = pixel_step / stride;  // from pixel to pixel of the line
   CONVEXT_UNROLL
   for (int k = 0; k < pixels_of_kernel + (taps - 1) / stride; ++k) {
     CONVEXT_UNROLL
-    for (int r = 0; r < stride; ++r) {
+    for (int r = 0; r < stride; ++r, line += distance) {
       if (r >= taps) continue;
-      const int position = k * stride + r;
-      const Vector<Real> value = load(line + (step == 0 ? position * pixel_step : position * block));
+      const Vector<Real> value = load(line);
       CONVEXT_UNROLL
       for (int j = r; j < taps; j += stride) {
         const int x = k - (j - r) / stride;
@@ -97,7 +100,8 @@ template <class Real, int64_t block, int rows, int lowest, int highest, int colu
 CONVEXT_INLINE void add_pixels(Vector<Real> (&sum)[rows][pixels_of_kernel], const Real* line,
                                const Real* weights, int64_t row_weights, const PixelRows<Real>& all) {
   if constexpr (columns > 0) {
-    add_taps<Real, block, rows, lowest, highest, columns, step>(sum, line, weights, row_weights, 0);
+    add_taps<Real, block, rows, lowest, highest, columns, step>(sum, line, weights, row_weights,
+                                                                all.pixel_step);
   } else {
     int64_t j = all.inside_taps.begin;
     const int64_t end = all.inside_taps.end;
@@ -195,9 +199,8 @@ using PixelKernel = void (*)(const PixelRows<Real>& rows);
 
 template <class Real, int64_t block, int rows>
 PixelKernel<Real> pixel_kernel_of(const PixelRows<Real>& all) {
-  const bool is_dense = all.tap_step == block;
   const int64_t columns = all.runs * all.long_taps * all.columns > block_terms ? 0 : all.columns;
-  if (is_dense && all.pixel_step == block) {
+  if (all.pixel_step == all.tap_step && all.is_dense) {
     switch (columns) {
       case 1:
         return pixel_kernel<Real, block, rows, 1, 1>;
@@ -213,7 +216,7 @@ PixelKernel<Real> pixel_kernel_of(const PixelRows<Real>& all) {
         return pixel_kernel<Real, block, rows, 0, 1>;
     }
   }
-  if (is_dense && all.pixel_step == 2 * block) {
+  if (all.pixel_step == 2 * all.tap_step && all.is_dense) {
     switch (columns) {
       case 3:
         return pixel_kernel<Real, block, rows, 3, 2>;
