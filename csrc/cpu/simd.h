@@ -12,7 +12,6 @@
 //   fmadd(a, b, c)                  a * b + c, rounded once where the instruction set has it (all but SSE2)
 //   sum(v)                          lanes i and i + half are added, then the same with half as many, down to
 //                                   one: a fixed order
-//   transpose(v)                    lane j of v[i] becomes lane i of v[j], for an array of `lanes` vectors
 //   load_as_float, store_from_float the same for BFloat16 and Float16 in memory: widened exactly, narrowed to
 //                                   nearest even with the bits of cpu/element.h; a NaN stays a NaN
 //   load_widened, store_narrowed    one name for all four element types; Compute<T> is the type of their

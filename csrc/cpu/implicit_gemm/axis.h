@@ -96,8 +96,8 @@ struct AxisClasses {
     inside_begin = 0;
     inside_end = is_forward ? p.output : p.input;
     if (is_forward) return;
-    // A single output is never stepped over, so any stride describes it. This one puts every tap into a phase of
-    // its own, where a small one would have each position try all taps, though only one reaches it.
+    // A single output is never stepped over, so any stride describes it. This one puts every tap into a phase
+    // of its own, where a small one would have each position try all taps, though only one reaches it.
     if (p.output == 1 && p.kernel > 1) p.stride = p.kernel * p.dilation;
     divisor = greatest_common_divisor(p.stride, p.dilation);
     period = p.stride / divisor;
