@@ -47,6 +47,9 @@ CASES = [
     Case("many-channels-reflect", (1, 130, 7, 8), 34, (3, 3), {"padding": 1, "padding_mode": "reflect"}),
 ]
 
+#: Every shape: few terms and odd ones are where torch's own error is smallest.
+RMS_CASES = [*cases.SHAPES, *(case for case in CASES if case not in cases.SHAPES)]
+
 PASSES = ["forward", "grad_input", "grad_weight"]
 
 
@@ -152,7 +155,7 @@ def rms(error: torch.Tensor) -> float:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", RMS_CASES, ids=str)
 def test_rms_error_is_no_worse_than_torchs(case: Case, dtype: torch.dtype, kernels: list[KernelUnderTest]) -> None:
     """Over several inputs, so that a few lucky roundings of torch's decide nothing.
 
@@ -165,7 +168,7 @@ def test_rms_error_is_no_worse_than_torchs(case: Case, dtype: torch.dtype, kerne
         if kernel.name == "reference/baseline" or not (torch_fuses and kernel.description.isa == "baseline")
     ]
     squares: dict[tuple[str, str], float] = defaultdict(float)
-    for seed in range(6):
+    for seed in range(12):
         torch.manual_seed(seed)
         tensors = [torch.randn(t.shape, dtype=torch.float64).to(dtype) for t in tensors_of(case, dtype, False)]
         exact = passes_of(case, [t.double() for t in tensors], None)

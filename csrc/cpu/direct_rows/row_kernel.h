@@ -25,12 +25,13 @@ constexpr int row_kernel_rows = 4;
 
 // A sum of n terms that is cut into chains of L has a squared error of about (L + n / L) / 2 final roundings,
 // least for L = sqrt(n). Chains end where a channel does, so that a single channel's sum, which F.conv2d adds
-// up in one chain as well, stays in registers.
+// up in one chain as well, stays in registers. (Of a few terms only, one chain is best: fused multiply-adds
+// round its products once.)
 inline int64_t most_chain_terms(int64_t channels, int64_t terms_of_channel) {
   if (channels <= 1 || terms_of_channel == 0) return block_terms;
   int64_t of_chain = 1;
   while ((of_chain + 1) * (of_chain + 1) * terms_of_channel <= channels) ++of_chain;
-  return smaller(block_terms, of_chain * terms_of_channel);
+  return smaller(block_terms, larger(8, of_chain * terms_of_channel));
 }
 
 template <class Real>

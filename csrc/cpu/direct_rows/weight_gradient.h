@@ -2,9 +2,9 @@
 // gradient times the input it meets. Bands of input lines are copied into scratch as in forward; a block of
 // taps is summed in registers, a vector of pixels at a time.
 //
-// The pixels are cut into units (image, band of rows, piece of columns) of at most `block_terms` terms in
-// each lane. A unit's sums are added up in double, so the error does not grow with the image. Units are dealt
-// into chunks, which workers share, and the chunks' sums are added in order: all of it follows from the
+// The pixels are cut into units (image, band of rows, piece of columns) of a limited number of terms
+// in each lane. A unit's sums are added up in double, so the error does not grow with the image. Units are
+// dealt into chunks, which workers share, and the chunks' sums are added in order: all of it follows from the
 // shape.
 #pragma once
 
@@ -174,7 +174,11 @@ struct WeightGradientPlan {
     tile_columns = ceil_div(columns.output, pieces);
     if (pieces > 1) tile_columns = round_up(tile_columns, lanes);
     column_tiles = ceil_div(columns.output, tile_columns);
-    band = smaller(most_rows, larger(1, block_terms / ceil_div(tile_columns, lanes)));
+    // Chains of about the square root of the number of terms: longer ones cost short sums accuracy.
+    int64_t chain_terms = 16;
+    while (chain_terms * chain_terms < rows.output * columns.output) chain_terms *= 2;
+    chain_terms = smaller(chain_terms, block_terms);
+    band = smaller(most_rows, larger(1, chain_terms / ceil_div(tile_columns, lanes)));
     band = ceil_div(most_rows, ceil_div(most_rows, band));  // bands of about equal height
     bands = ceil_div(most_rows, band);
     units = p.batch * row_classes * bands * column_tiles;
