@@ -47,8 +47,11 @@ CASES = [
     Case("many-channels-reflect", (1, 130, 7, 8), 34, (3, 3), {"padding": 1, "padding_mode": "reflect"}),
 ]
 
-#: Every shape: few terms and odd ones are where torch's own error is smallest.
-RMS_CASES = [*cases.SHAPES, *(case for case in CASES if case not in cases.SHAPES)]
+#: float32 on every shape: few terms and odd ones are where torch's own error is smallest.
+RMS_CASES = [
+    *[(case, torch.float32) for case in {case.name: case for case in [*cases.SHAPES, *CASES]}.values()],
+    *[(case, dtype) for dtype in (torch.bfloat16, torch.float16) for case in CASES],
+]
 
 PASSES = ["forward", "grad_input", "grad_weight"]
 
@@ -154,10 +157,9 @@ def rms(error: torch.Tensor) -> float:
     return error.double().square().mean().sqrt().item()
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize("case", RMS_CASES, ids=str)
+@pytest.mark.parametrize(("case", "dtype"), RMS_CASES, ids=str)
 def test_rms_error_is_no_worse_than_torchs(case: Case, dtype: torch.dtype, kernels: list[KernelUnderTest]) -> None:
-    """Over several inputs, so that a few lucky roundings of torch's decide nothing.
+    """Over as many inputs as it takes that a few lucky roundings of torch's decide nothing.
 
     Where torch runs code with fused multiply-adds, builds without them are left out: they round each product too.
     """
@@ -168,9 +170,11 @@ def test_rms_error_is_no_worse_than_torchs(case: Case, dtype: torch.dtype, kerne
         if kernel.name == "reference/baseline" or not (torch_fuses and kernel.description.isa == "baseline")
     ]
     squares: dict[tuple[str, str], float] = defaultdict(float)
-    for seed in range(12):
+    shapes = [t.shape for t in tensors_of(case, dtype, False)]
+    smallest_result = min(shape.numel() for shape in shapes)
+    for seed in range(max(6, min(800, 10_000 // smallest_result))):
         torch.manual_seed(seed)
-        tensors = [torch.randn(t.shape, dtype=torch.float64).to(dtype) for t in tensors_of(case, dtype, False)]
+        tensors = [torch.randn(shape, dtype=torch.float64).to(dtype) for shape in shapes]
         exact = passes_of(case, [t.double() for t in tensors], None)
         for kernel in (None, *tested):
             for name, result in passes_of(case, tensors, kernel).items():
