@@ -12,6 +12,7 @@
 
 #include "cpu/implicit_gemm/micro_kernel.h"
 #include "cpu/implicit_gemm/pixels_plan.h"
+#include "cpu/implicit_gemm/source_ahead.h"
 
 namespace convext {
 namespace CONVEXT_ISA_NAMESPACE {
@@ -36,7 +37,7 @@ class PixelsInLanes {
   bool run(const Executor& executor) {
     for_each_tile(executor, rows_to_clear(c), [&](int64_t index, int) { clear_row(c, result, index); });
     if (plan.packs_weights) {
-      for_each_tile(executor, c.tap_sets() * c.groups * c.result_channels,
+      for_each_tile(executor, c.tap_sets() * c.groups * plan.tiles,
                     [&](int64_t index, int) { pack_weights(index); });
     }
     for (int64_t first = 0; first < c.classes(); first += classes_at_a_time) {
@@ -63,6 +64,7 @@ class PixelsInLanes {
   static constexpr int64_t classes_at_a_time = 16;
 
   struct Item {
+    const ClassWork* work;
     int64_t group;
     int64_t first_channel;  // in the group
     int64_t channels;
@@ -124,26 +126,70 @@ class PixelsInLanes {
       items += works[k].items;
     }
     for_each_tile(executor, items, [&](int64_t index, int worker) {
-      const ClassWork* work = works;
-      while (index >= work->items) index -= work++->items;
-      Item item;
-      const int64_t strip = index % work->strips.total;
-      index /= work->strips.total;
-      const int64_t block = index % work->channel_blocks;
-      item.group = index / work->channel_blocks;
-      item.first_channel = block * plan.tiles / work->channel_blocks * plan.width;
-      item.channels =
-          smaller((block + 1) * plan.tiles / work->channel_blocks * plan.width, c.result_channels) -
-          item.first_channel;
-      item.image = strip / work->strips.count;
-      const int64_t of_image = strip % work->strips.count;
-      item.first = of_image / work->strips.across * work->strips.size;
-      item.first_column = of_image % work->strips.across * work->strips.columns;
-      run_item(*work, item, scratch + plan.workers_offset + worker * plan.worker_bytes);
+      // The worker's next item, most likely: the others draw one each meanwhile.
+      const int64_t next = index + executor.workers;
+      const SourceAhead ahead = next < items ? first_source_of(item_at(works, next)) : SourceAhead{};
+      run_item(item_at(works, index), ahead, scratch + plan.workers_offset + worker * plan.worker_bytes);
     });
   }
 
-  void run_item(const ClassWork& work, Item item, char* own) {
+  Item item_at(const ClassWork* works, int64_t index) const {
+    Item item;
+    item.work = works;
+    while (index >= item.work->items) index -= item.work++->items;
+    const ClassWork& work = *item.work;
+    const int64_t strip = index % work.strips.total;
+    index /= work.strips.total;
+    const int64_t block = index % work.channel_blocks;
+    item.group = index / work.channel_blocks;
+    item.first_channel = block * plan.tiles / work.channel_blocks * plan.width;
+    item.channels = smaller((block + 1) * plan.tiles / work.channel_blocks * plan.width, c.result_channels) -
+                    item.first_channel;
+    item.image = strip / work.strips.count;
+    const int64_t of_image = strip % work.strips.count;
+    item.first = of_image / work.strips.across * work.strips.size;
+    item.first_column = of_image % work.strips.across * work.strips.columns;
+    return item;
+  }
+
+  // What the item will copy for terms [first, first + length).
+  SourceAhead source_of(const Item& item, int64_t first, int64_t length) const {
+    const ClassWork& work = *item.work;
+    const Axis& rows = work.patches.rows;
+    const Axis& columns = work.patches.columns;
+    const int64_t taps = rows.taps * columns.taps;
+    int64_t image = item.image;
+    int64_t row = item.first;
+    int64_t row_count = smaller(work.strips.size, rows.count - row);
+    int64_t column = item.first_column;
+    int64_t column_count = smaller(work.strips.columns, columns.count - column);
+    if (!work.strips.is_band) {
+      // Pixels of one image, and whole rows unless it is a single one.
+      const int64_t pixels = rows.count * columns.count;
+      image = item.first / pixels;
+      const int64_t begin = item.first % pixels;
+      const int64_t end = smaller(pixels, begin + work.strips.size);
+      row = begin / columns.count;
+      row_count = (end - 1) / columns.count + 1 - row;
+      column = rows.count == 1 ? begin : 0;
+      column_count = rows.count == 1 ? end - begin : columns.count;
+    }
+    const int64_t first_channel = first / taps;
+    const T* from = source + item.group * c.source_channels * c.source_strides.channel +
+                    image * c.source_strides.batch + first_channel * c.source_strides.channel;
+    return {from,
+            c.source_strides,
+            ceil_div(first + length, taps) - first_channel,
+            SourceRange(rows, row, row_count),
+            rows.taps == 1 ? rows.stride : 1,
+            SourceRange(columns, column, column_count)};
+  }
+  SourceAhead first_source_of(const Item& item) const {
+    return source_of(item, 0, ReductionBlocks(item.work->terms).length(0));
+  }
+
+  void run_item(Item item, const SourceAhead& next_item, char* own) {
+    const ClassWork& work = *item.work;
     Real* const local = reinterpret_cast<Real*>(own + plan.source_offset);
     Real* const sums = reinterpret_cast<Real*>(own + plan.sums_offset);
     int32_t* const a_terms = reinterpret_cast<int32_t*>(own + plan.terms_offset);
@@ -169,7 +215,7 @@ class PixelsInLanes {
       operands.chain = blocks.chain;
       operands.a_terms = a_terms;
       operands.b_terms = b_terms;
-      set_weights(work, item, first, length, a_terms, operands);
+      set_weights(item, first, length, a_terms, operands);
       operands.b = local;
       if (is_band) {
         const T* first_line =
@@ -183,7 +229,9 @@ class PixelsInLanes {
                             local, plan.patches_stride);
         for (int64_t k = 0; k < length; ++k) b_terms[k] = static_cast<int32_t>(k * plan.patches_stride);
       }
-      multiply(operands, work, patches, band, item, sums, b);
+      const SourceAhead ahead =
+          b + 1 < blocks.count ? source_of(item, blocks.first(b + 1), blocks.length(b + 1)) : next_item;
+      multiply(operands, patches, band, item, ahead, sums, b);
     }
   }
 
@@ -203,13 +251,15 @@ class PixelsInLanes {
     for (int64_t k = taps; k < count; ++k) table[k] = table[k - taps] + static_cast<int32_t>(channel_stride);
   }
 
-  void set_weights(const ClassWork& work, const Item& item, int64_t first, int64_t length, int32_t* table,
+  void set_weights(const Item& item, int64_t first, int64_t length, int32_t* table,
                    TileOperands<Real>& operands) const {
+    const ClassWork& work = *item.work;
     if (plan.packs_weights) {
-      operands.a =
-          packed_weights(work.row_set, work.column_set, work.terms, item.group, item.first_channel) + first;
-      operands.a_row = work.terms;
-      for (int64_t k = 0; k < length; ++k) table[k] = static_cast<int32_t>(k);
+      operands.a = packed_tile(work.row_set, work.column_set, work.terms, item.group,
+                               item.first_channel / plan.width) +
+                   first * plan.width;
+      operands.a_row = 1;
+      for (int64_t k = 0; k < length; ++k) table[k] = static_cast<int32_t>(k * plan.width);
       return;
     }
     if constexpr (std::is_same_v<T, Real>) {
@@ -228,8 +278,9 @@ class PixelsInLanes {
   }
 
   // sums[channel][place]; of a single block, only one tile of them at a time.
-  void multiply(TileOperands<Real> operands, const ClassWork& work, const Patches<T>& patches,
-                const Band& band, const Item& item, Real* sums, int64_t block) {
+  void multiply(TileOperands<Real> operands, const Patches<T>& patches, const Band& band, const Item& item,
+                const SourceAhead& ahead, Real* sums, int64_t block) {
+    const ClassWork& work = *item.work;
     const ReductionBlocks blocks(work.terms);
     const bool is_last = block + 1 == blocks.count;
     const int64_t vectors = ceil_div(item.places, lanes);
@@ -246,10 +297,10 @@ class PixelsInLanes {
       const int64_t first = pixel_tile * vectors / pixel_tiles;
       const int64_t count = (pixel_tile + 1) * vectors / pixel_tiles - first;
       const int64_t place = first * lanes;
-      operands.a = a + channel * operands.a_row;
+      operands.a = a + (plan.packs_weights ? channel_tile * plan.width * work.terms : channel * operands.a_row);
       operands.b = b + place;
       operands.ahead = Ahead<Real>{};
-      if (!channels_inside && channel_tile + 1 < channel_tiles) {
+      if (!plan.packs_weights && !channels_inside && channel_tile + 1 < channel_tiles) {
         fetch_slice(operands, pixel_tile, pixel_tiles, operands.a + plan.width * operands.a_row,
                     operands.a_terms, 8, operands.a_row,
                     smaller(plan.width, item.channels - channel - plan.width));
@@ -258,12 +309,15 @@ class PixelsInLanes {
       const bool is_single = blocks.count == 1;
       Real* const to = is_single ? sums : sums + channel * plan.sums_stride + first * lanes;
       if (block == 0 && bias != nullptr) start_with_bias(first_channel + channel, channels, count, to);
-      micro_kernel_of<Real>(channels, count)(operands, to, plan.sums_stride, block > 0 || bias != nullptr);
+      const Target target{result + (first_channel + channel) * c.result_strides.channel, channels, place,
+                          smaller(item.places, place + count * lanes)};
       if (is_last) {
-        const Target target{result + (first_channel + channel) * c.result_strides.channel, channels, place,
-                            smaller(item.places, place + count * lanes)};
-        store_tile(work, patches, band, item, target, to);
+        for_each_segment_of(patches, band, item, target,
+                            [&](const Segment& segment) { fetch_line(patches, segment, target); });
       }
+      ahead.fetch(index, pixel_tiles * channel_tiles);
+      micro_kernel_of<Real>(channels, count)(operands, to, plan.sums_stride, block > 0 || bias != nullptr);
+      if (is_last) store_tile(patches, band, item, target, to);
     }
   }
 
@@ -282,25 +336,49 @@ class PixelsInLanes {
     }
   }
 
-  void store_tile(const ClassWork& work, const Patches<T>& patches, const Band& band, const Item& item,
+  // The parts of result rows that a tile covers.
+  template <class Visit>
+  CONVEXT_INLINE void for_each_segment_of(const Patches<T>& patches, const Band& band,
+                                          const Item& item, const Target& target, const Visit& visit) const {
+    if (!item.work->strips.is_band) {
+      for_each_segment(patches.rows.count, patches.columns.count, item.first + target.place,
+                       target.end - target.place, visit);
+      return;
+    }
+    for (int64_t row = target.place / band.pitch; row * band.pitch < target.end; ++row) {
+      const int64_t begin = larger(target.place, row * band.pitch);
+      const int64_t end = smaller(target.end, row * band.pitch + band.columns.count);
+      if (begin >= end) continue;
+      visit({item.image, item.first + row, item.first_column + begin - row * band.pitch, end - begin,
+             begin - target.place});
+    }
+  }
+
+  T* line_of(const Patches<T>& patches, const Segment& segment, const Target& target) const {
+    return target.first + segment.image * c.result_strides.batch +
+           patches.rows.result_position(segment.row) * c.result_strides.row;
+  }
+
+  // Has the memory bring the lines of the cache that a tile will be stored to, while it is computed.
+  CONVEXT_INLINE void fetch_line(const Patches<T>& patches, const Segment& segment, const Target& target) const {
+    const int64_t step = c.result_strides.column * patches.columns.spacing;
+    if (step > 8) return;
+    const T* line = line_of(patches, segment, target) +
+                    patches.columns.result_position(segment.column) * c.result_strides.column;
+    const int64_t bytes = segment.length * step * static_cast<int64_t>(sizeof(T));
+    for (int64_t m = 0; m < target.channels; ++m, line += c.result_strides.channel) {
+      const char* const first = reinterpret_cast<const char*>(line);
+      for (int64_t x = 0; x < bytes; x += 64) __builtin_prefetch(first + x, 1);
+    }
+  }
+
+  void store_tile(const Patches<T>& patches, const Band& band, const Item& item,
                   const Target& target, const Real* sums) {
     // Zero as long as all results are finite: 0 * finite is 0, anything else is NaN.
     Vector<Real> trace = zero<Real>();
-    const auto store_segment = [&](const Segment& segment) {
+    for_each_segment_of(patches, band, item, target, [&](const Segment& segment) {
       store_line(patches, segment, target, sums, trace);
-    };
-    if (!work.strips.is_band) {
-      for_each_segment(patches.rows.count, patches.columns.count, item.first + target.place,
-                       target.end - target.place, store_segment);
-    } else {
-      for (int64_t row = target.place / band.pitch; row * band.pitch < target.end; ++row) {
-        const int64_t begin = larger(target.place, row * band.pitch);
-        const int64_t end = smaller(target.end, row * band.pitch + band.columns.count);
-        if (begin >= end) continue;
-        store_segment({item.image, item.first + row, item.first_column + begin - row * band.pitch,
-                       end - begin, begin - target.place});
-      }
-    }
+    });
     if (!c.is_forward && !(sum(trace) == 0)) has_non_finite_result.store(true, std::memory_order_relaxed);
   }
 
@@ -309,9 +387,7 @@ class PixelsInLanes {
     const ImageStrides& strides = c.result_strides;
     const Axis& columns = patches.columns;
     const bool contiguous = strides.column == 1 && columns.spacing == 1 && !columns.is_border;
-    T* line = target.first + segment.image * strides.batch +
-              patches.rows.result_position(segment.row) * strides.row +
-              (contiguous ? columns.result_position(segment.column) : 0);
+    T* line = line_of(patches, segment, target) + (contiguous ? columns.result_position(segment.column) : 0);
     for (int64_t m = 0; m < target.channels; ++m, line += strides.channel) {
       const Real* const values = sums + m * plan.sums_stride + segment.begin;
       int64_t x = 0;
@@ -332,34 +408,35 @@ class PixelsInLanes {
     }
   }
 
-  // Widened, in the order of k, for one result channel.
+  // packed[term][channel of the tile], widened.
   void pack_weights(int64_t index) const {
-    const int64_t channel = index % c.result_channels;
-    index /= c.result_channels;
+    const int64_t tile = index % plan.tiles;
+    index /= plan.tiles;
     const int64_t group = index % c.groups;
     index /= c.groups;
     const int64_t column_set = index % c.columns.tap_sets();
     const int64_t row_set = index / c.columns.tap_sets();
     const int64_t row_taps = c.rows.taps_of_set(row_set);
     const int64_t column_taps = c.columns.taps_of_set(column_set);
-    Real* to =
-        packed_weights(row_set, column_set, row_taps * column_taps * c.source_channels, group, channel);
-    const T* from = weight + group * c.weight_group_stride + channel * c.weight_result_stride;
+    Real* to = packed_tile(row_set, column_set, row_taps * column_taps * c.source_channels, group, tile);
+    const int64_t first = tile * plan.width;
+    const int64_t channels = smaller(plan.width, c.result_channels - first);
+    const T* from = weight + group * c.weight_group_stride + first * c.weight_result_stride;
     for (int64_t k = 0; k < c.source_channels; ++k, from += c.weight_source_stride) {
       for (int64_t i = 0; i < row_taps; ++i) {
         const T* row = from + c.rows.tap(row_set, i) * c.weight_strides.row;
-        for (int64_t j = 0; j < column_taps; ++j) {
-          *to++ = widen(row[c.columns.tap(column_set, j) * c.weight_strides.column]);
+        for (int64_t j = 0; j < column_taps; ++j, to += plan.width) {
+          const T* value = row + c.columns.tap(column_set, j) * c.weight_strides.column;
+          for (int64_t m = 0; m < channels; ++m) to[m] = widen(value[m * c.weight_result_stride]);
         }
       }
     }
   }
 
-  Real* packed_weights(int64_t row_set, int64_t column_set, int64_t terms, int64_t group,
-                       int64_t channel) const {
+  Real* packed_tile(int64_t row_set, int64_t column_set, int64_t terms, int64_t group, int64_t tile) const {
     return reinterpret_cast<Real*>(scratch) +
-           c.groups * c.result_channels * c.terms_before(row_set, column_set) +
-           (group * c.result_channels + channel) * terms;
+           plan.width * (c.groups * plan.tiles * c.terms_before(row_set, column_set) +
+                         (group * plan.tiles + tile) * terms);
   }
 
   bool all_weights_finite() const {

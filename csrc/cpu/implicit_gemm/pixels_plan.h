@@ -29,12 +29,14 @@ struct PixelsInLanesPlan {
   static constexpr int64_t most_sums = 128 * 1024 / sizeof(Real);
   static constexpr int64_t channels_of_item = 128;
   static constexpr int64_t most_places = 2048 / sizeof(Real);
+  static constexpr int64_t pixels_worth_packing = 512;
   static constexpr int64_t slack = most_tile_vectors * lanes;
 
   const Correlation& c;
   int64_t width;          // result channels of a tile
   int64_t tiles;          // of one group
   int64_t tiles_of_item;  // at most
+  int64_t tiles_of_sums;  // that are in scratch at a time
   int64_t places;         // of a strip, at most
   int64_t patches_stride;
   int64_t sums_stride;
@@ -50,19 +52,25 @@ struct PixelsInLanesPlan {
     const int64_t channels = larger(1, c.result_channels);
     width = rows_of_tile(channels);
     tiles = ceil_div(channels, width);
-    tiles_of_item = smaller(tiles, ceil_div(channels_of_item, width));
-    places = larger(2 * slack, smaller(most_places, most_sums / (tiles_of_item * width))) / lanes * lanes;
+    // Sums of a single block of terms go to the result tile by tile, of more blocks they wait for the next.
+    const bool has_single_block = ReductionBlocks(c.most_terms()).count == 1;
+    tiles_of_item = has_single_block ? tiles : smaller(tiles, ceil_div(channels_of_item, width));
+    tiles_of_sums = has_single_block ? 1 : tiles_of_item;
+    places = larger(2 * slack, smaller(most_places, most_sums / (tiles_of_sums * width))) / lanes * lanes;
     patches_stride = sums_stride = spread_stride<Real>(places);
-    packs_weights =
-        !std::is_same_v<T, Real> || is_far(c.weight_source_stride) || is_far(c.weight_result_stride);
+    // In place, weights of neighbouring terms should be neighbours, as those of forward are: the lines of the
+    // cache that a tile reads are too many otherwise, and often fall into a few of its sets.
+    packs_weights = !std::is_same_v<T, Real> || is_far(c.weight_source_stride) ||
+                    is_far(c.weight_result_stride) ||
+                    (c.weight_result_stride < c.weight_source_stride && c.most_pixels() >= pixels_worth_packing);
 
     Carver shared;
-    if (packs_weights) shared.take(c.groups * channels * c.terms_before(c.rows.tap_sets(), 0), sizeof(Real));
+    if (packs_weights) shared.take(c.groups * tiles * width * c.terms_before(c.rows.tap_sets(), 0), sizeof(Real));
     workers_offset = shared.bytes;
     Carver own;
     const int64_t terms = smaller(block_terms, c.most_terms());
     source_offset = own.take(larger(most_band, terms * patches_stride) + lanes, sizeof(Real));
-    sums_offset = own.take(tiles_of_item * width * sums_stride, sizeof(Real));
+    sums_offset = own.take(tiles_of_sums * width * sums_stride, sizeof(Real));
     terms_offset = own.take(2 * block_terms, sizeof(int32_t));
     worker_bytes = own.bytes;
   }
