@@ -8,7 +8,8 @@
 //
 // All planes have one `pitch` from line to line, that of the results as well: result (y, x) is *place*
 // y * pitch + x. The few places at the end of each line are computed and dropped, which is much cheaper than
-// cutting vectors at the end of every line.
+// cutting vectors at the end of every line. The zeros of padding on the right of a line are also those on the
+// left of the next one, so there are even fewer.
 #pragma once
 
 #include "cpu/implicit_gemm/patches.h"
@@ -53,6 +54,23 @@ struct BandAxis {
     const int64_t e = phase * axis.step + axis.offset;
     return (first + least_shift) * axis.stride + (e - floor_div(e, axis.stride) * axis.stride);
   }
+  // The elements [inside_begin, inside_end) of a phase are not padding.
+  int64_t inside_begin(int64_t phase) const {
+    return Inside::first_at_least(axis.stride, -position(phase), length);
+  }
+  int64_t inside_end(int64_t phase) const {
+    return larger(inside_begin(phase),
+                  Inside::first_at_least(axis.stride, axis.source_size - position(phase), length));
+  }
+  // Zeros that each phase has on both sides. Not for pieces of lines, which would differ.
+  int64_t shared_zeros() const {
+    if (axis.mode != PaddingMode::zeros || count < axis.count) return 0;
+    int64_t least = length - count;  // lines of results must not overlap
+    for (int64_t phase = 0; phase < phases; ++phase) {
+      least = smaller(least, smaller(inside_begin(phase), length - inside_end(phase)));
+    }
+    return least;
+  }
 
   static int64_t floor_div(int64_t a, int64_t b) { return a >= 0 ? a / b : -((b - 1 - a) / b); }
 };
@@ -61,14 +79,16 @@ struct Band {
   BandAxis rows;
   BandAxis columns;
   int64_t pitch;
+  int64_t plane_stride;
   int64_t channel_stride;
 
   Band(const Axis& row_axis, const Axis& column_axis, int64_t first_row, int64_t row_count,
        int64_t first_column, int64_t column_count)
       : rows(row_axis, first_row, row_count), columns(column_axis, first_column, column_count) {
-    pitch = columns.length;
+    pitch = columns.length - columns.shared_zeros();
+    plane_stride = (rows.length - 1) * pitch + columns.length;
     // An odd number of cache lines (of floats), lest channels fall into a few sets of the cache.
-    channel_stride = (ceil_div(rows.phases * columns.phases * rows.length * pitch, 16) | 1) * 16;
+    channel_stride = (ceil_div(rows.phases * columns.phases * plane_stride, 16) | 1) * 16;
   }
 
   int64_t places() const { return (rows.count - 1) * pitch + columns.count; }
@@ -77,7 +97,7 @@ struct Band {
   // Where place 0 reads for a tap.
   int64_t at(int64_t row_tap, int64_t column_tap) const {
     const int64_t plane = rows.phase_of(row_tap) * columns.phases + columns.phase_of(column_tap);
-    return (plane * rows.length + rows.element(row_tap)) * pitch + columns.element(column_tap);
+    return plane * plane_stride + rows.element(row_tap) * pitch + columns.element(column_tap);
   }
 };
 
@@ -104,16 +124,17 @@ void fill_band(const Band& band, const T* source, const ImageStrides& strides, i
   const int64_t line_of_cache = larger(1, 64 / static_cast<int64_t>(sizeof(T)) / larger(1, step));
   const int64_t channels_ahead = larger(1, 8 / band.lines());
   for (int64_t channel = 0; channel < channels; ++channel, source += strides.channel) {
-    Real* target = band_lines + channel * band.channel_stride;
+    Real* plane = band_lines + channel * band.channel_stride;
     for (int64_t row_phase = 0; row_phase < band.rows.phases; ++row_phase) {
       const int64_t first_row = band.rows.position(row_phase);
       for (int64_t column_phase = 0; column_phase < band.columns.phases; ++column_phase) {
         const int64_t first_column = band.columns.position(column_phase);
-        const int64_t begin = Inside::first_at_least(columns.stride, -first_column, width);
-        const int64_t end =
-            larger(begin, Inside::first_at_least(columns.stride, columns.source_size - first_column, width));
+        const int64_t begin = band.columns.inside_begin(column_phase);
+        const int64_t end = band.columns.inside_end(column_phase);
         const int64_t inside = (first_column + begin * columns.stride) * strides.column;
-        for (int64_t line = 0; line < band.rows.length; ++line, target += width) {
+        Real* target = plane;
+        plane += band.plane_stride;
+        for (int64_t line = 0; line < band.rows.length; ++line, target += band.pitch) {
           const int64_t row = band_source(rows, first_row + line * rows.stride);
           if (row < 0) {
             for (int64_t x = 0; x < width; x += lanes) store(target + x, zero<Real>());
@@ -124,6 +145,12 @@ void fill_band(const Band& band, const T* source, const ImageStrides& strides, i
           if (channel + channels_ahead < channels) {
             const T* const next = from + channels_ahead * strides.channel + inside;
             for (int64_t x = 0; x < end - begin; x += line_of_cache) __builtin_prefetch(next + x * step);
+          }
+          if (columns.mode == PaddingMode::zeros) {
+            for (int64_t x = 0; x < begin; x += lanes) store(target + x, zero<Real>());
+            copy_widened(target + begin, from + inside, step, end - begin);
+            for (int64_t x = end; x < width; x += lanes) store(target + x, zero<Real>());
+            continue;
           }
           const auto pad = [&](int64_t first, int64_t last) {
             for (int64_t x = first; x < last; ++x) {

@@ -153,7 +153,12 @@ CONVEXT_INLINE void copy_widened(Compute<T>* target, const T* source, int64_t st
     for (; i + lanes < count; i += lanes) {
       store(target + i, even_lanes(load_widened(source + 2 * i), load_widened(source + 2 * i + lanes)));
     }
-    for (; i < count; ++i) target[i] = widen(source[2 * i]);
+    if (i < count) {
+      const int64_t rest = 2 * (count - i) - 1;
+      const auto first = load_widened(source + 2 * i, smaller(rest, lanes));
+      store(target + i, even_lanes(first, rest > lanes ? load_widened(source + 2 * i + lanes, rest - lanes)
+                                                       : zero<Compute<T>>()));
+    }
   } else if (step != 1) {
     for (int64_t i = 0; i < count; ++i) target[i] = widen(source[i * step]);
   } else if (count >= lanes) {

@@ -297,7 +297,8 @@ class PixelsInLanes {
       const int64_t first = pixel_tile * vectors / pixel_tiles;
       const int64_t count = (pixel_tile + 1) * vectors / pixel_tiles - first;
       const int64_t place = first * lanes;
-      operands.a = a + (plan.packs_weights ? channel_tile * plan.width * work.terms : channel * operands.a_row);
+      operands.a =
+          a + (plan.packs_weights ? channel_tile * plan.width * work.terms : channel * operands.a_row);
       operands.b = b + place;
       operands.ahead = Ahead<Real>{};
       if (!plan.packs_weights && !channels_inside && channel_tile + 1 < channel_tiles) {
@@ -338,8 +339,8 @@ class PixelsInLanes {
 
   // The parts of result rows that a tile covers.
   template <class Visit>
-  CONVEXT_INLINE void for_each_segment_of(const Patches<T>& patches, const Band& band,
-                                          const Item& item, const Target& target, const Visit& visit) const {
+  CONVEXT_INLINE void for_each_segment_of(const Patches<T>& patches, const Band& band, const Item& item,
+                                          const Target& target, const Visit& visit) const {
     if (!item.work->strips.is_band) {
       for_each_segment(patches.rows.count, patches.columns.count, item.first + target.place,
                        target.end - target.place, visit);
@@ -360,7 +361,8 @@ class PixelsInLanes {
   }
 
   // Has the memory bring the lines of the cache that a tile will be stored to, while it is computed.
-  CONVEXT_INLINE void fetch_line(const Patches<T>& patches, const Segment& segment, const Target& target) const {
+  CONVEXT_INLINE void fetch_line(const Patches<T>& patches, const Segment& segment,
+                                 const Target& target) const {
     const int64_t step = c.result_strides.column * patches.columns.spacing;
     if (step > 8) return;
     const T* line = line_of(patches, segment, target) +
@@ -372,13 +374,12 @@ class PixelsInLanes {
     }
   }
 
-  void store_tile(const Patches<T>& patches, const Band& band, const Item& item,
-                  const Target& target, const Real* sums) {
+  void store_tile(const Patches<T>& patches, const Band& band, const Item& item, const Target& target,
+                  const Real* sums) {
     // Zero as long as all results are finite: 0 * finite is 0, anything else is NaN.
     Vector<Real> trace = zero<Real>();
-    for_each_segment_of(patches, band, item, target, [&](const Segment& segment) {
-      store_line(patches, segment, target, sums, trace);
-    });
+    for_each_segment_of(patches, band, item, target,
+                        [&](const Segment& segment) { store_line(patches, segment, target, sums, trace); });
     if (!c.is_forward && !(sum(trace) == 0)) has_non_finite_result.store(true, std::memory_order_relaxed);
   }
 

@@ -60,12 +60,13 @@ struct PixelsInLanesPlan {
     patches_stride = sums_stride = spread_stride<Real>(places);
     // In place, weights of neighbouring terms should be neighbours, as those of forward are: the lines of the
     // cache that a tile reads are too many otherwise, and often fall into a few of its sets.
-    packs_weights = !std::is_same_v<T, Real> || is_far(c.weight_source_stride) ||
-                    is_far(c.weight_result_stride) ||
-                    (c.weight_result_stride < c.weight_source_stride && c.most_pixels() >= pixels_worth_packing);
+    packs_weights =
+        !std::is_same_v<T, Real> || is_far(c.weight_source_stride) || is_far(c.weight_result_stride) ||
+        (c.weight_result_stride < c.weight_source_stride && c.most_pixels() >= pixels_worth_packing);
 
     Carver shared;
-    if (packs_weights) shared.take(c.groups * tiles * width * c.terms_before(c.rows.tap_sets(), 0), sizeof(Real));
+    if (packs_weights)
+      shared.take(c.groups * tiles * width * c.terms_before(c.rows.tap_sets(), 0), sizeof(Real));
     workers_offset = shared.bytes;
     Carver own;
     const int64_t terms = smaller(block_terms, c.most_terms());
@@ -95,13 +96,16 @@ struct PixelsInLanesPlan {
     const double terms = static_cast<double>(taps * c.source_channels);
     const double channel_tiles = static_cast<double>(smaller(tiles, tiles_of_item));
     // A strip of that many vectors: the products, in tiles of which small ones wait for the latency; its
-    // weights, which come from the L2 cache or from further away; and the copying, done again for each block
-    // of channels.
+    // weights, at 16 bytes a cycle from the L2 cache or 6 from further away; and the copying, done again for
+    // each block of channels.
+    constexpr double cached_weights = 512 * 1024 / sizeof(Real);
+    const double weight_cycles = static_cast<double>(width) * sizeof(Real) /
+                                 (terms * static_cast<double>(c.result_channels) > cached_weights ? 6 : 16);
     const auto cost_of = [&](int64_t vectors, double copying, double results) {
       const int64_t most = tile_vectors(width);
       const int64_t pixel_tiles = ceil_div(vectors, most);
       const double products = static_cast<double>(larger(8 * pixel_tiles, vectors * width)) / 2;
-      return (terms * channel_tiles * (products + static_cast<double>(width) / 4) + copying) / results;
+      return (terms * channel_tiles * (products + weight_cycles) + copying) / results;
     };
 
     const int64_t all_pixels = c.batch * pixels;

@@ -17,8 +17,7 @@ struct SourceRange {
     if (axis.is_border || count <= 0) return;
     const int64_t reach = (axis.taps - 1) * axis.step;
     begin = larger(0, first * axis.stride + axis.offset + smaller(0, reach));
-    end = smaller(axis.source_size,
-                  (first + count - 1) * axis.stride + axis.offset + larger(0, reach) + 1);
+    end = smaller(axis.source_size, (first + count - 1) * axis.stride + axis.offset + larger(0, reach) + 1);
     if (end < begin) end = begin;
   }
 };
