@@ -21,8 +21,9 @@ template <class T>
 int64_t workspace_bytes_as(const ConvProblem& problem, int workers) {
   if (problem.pass == Pass::grad_weight) return WeightGradientPlan<T>(problem).workspace_bytes(workers);
   const Correlation correlation(problem);
-  return has_channels_in_lanes<T>(correlation) ? ChannelsInLanesPlan<T>(correlation).workspace_bytes(workers)
-                                               : PixelsInLanesPlan<T>(correlation).workspace_bytes(workers);
+  return has_channels_in_lanes<T>(correlation)
+             ? ChannelsInLanesPlan<T>(correlation, workers).workspace_bytes(workers)
+             : PixelsInLanesPlan<T>(correlation).workspace_bytes(workers);
 }
 
 // False where the kernel finds that it cannot run the problem.
@@ -30,7 +31,7 @@ template <class T>
 bool correlate(const ConvProblem& problem, const ConvData& data, void* workspace, const Executor& executor) {
   const Correlation correlation(problem);
   if (has_channels_in_lanes<T>(correlation)) {
-    const ChannelsInLanesPlan<T> plan(correlation);
+    const ChannelsInLanesPlan<T> plan(correlation, executor.workers);
     return ChannelsInLanes<T>(correlation, plan, problem, data, workspace).run(executor);
   }
   const PixelsInLanesPlan<T> plan(correlation);
