@@ -291,8 +291,8 @@ class ChannelsInLanes {
   void multiply(Work& work) {
     const Patches<T>& patches = work.patches;
     const int64_t terms = patches.terms();
-    work.chain = chain_length(terms);
-    const int64_t size = plan.block_terms_of(terms);
+    work.chain = chain_length(c, terms);
+    const int64_t size = plan.block_terms_of(work.chain);
     for (int64_t first = 0; first == 0 || first < terms; first += size) {
       const int64_t length = smaller(size, terms - first);
       if (work.inside.count > 0) fill_terms(patches, first, length, work.inside_terms);

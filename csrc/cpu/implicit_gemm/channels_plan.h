@@ -10,10 +10,14 @@ namespace convext {
 namespace CONVEXT_ISA_NAMESPACE {
 namespace {
 
-// Chains of equal length, added in order; depends on the number of terms alone. See SumShape.
+// Chains of equal length, added in order; depends on the number of terms and the problem's kind alone.
+//
+// F.conv2d adds the channels of a pixel in one chain each where it goes forward or has a single tap, and
+// often in eight for the gradient of the input: see SumShape.
 constexpr int64_t most_chain = 128;
-inline int64_t chain_length(int64_t terms) {
+inline int64_t chain_length(const Correlation& c, int64_t terms) {
   int64_t most = sum_shape(terms, Pass::forward).chain;
+  if (c.is_forward || c.rows.p.kernel * c.columns.p.kernel == 1) most = terms < 512 ? 64 : most_chain;
   while (most < most_chain && most * most < terms) most *= 2;
   return larger(1, ceil_div(terms, larger(1, ceil_div(terms, most))));
 }
@@ -31,19 +35,19 @@ struct ChannelsInLanesPlan {
 #endif
   static constexpr int64_t most_block_terms = 512;
   static constexpr int64_t most_patches = 256 * 1024 / sizeof(Real);
-  static constexpr int64_t most_strip = 320;
+  static constexpr int64_t most_strip = 224;
   static constexpr int64_t usual_strip = 128;
   static constexpr int64_t channels_of_item = 256;
 
-  int64_t vectors;         // of a panel
+  int64_t vectors = 1;     // of a panel
   int64_t width;           // result channels of a panel
-  int64_t panels;          // of one group
+  int64_t panels = 1;      // of one group
   int64_t panels_of_item;  // at most
-  int64_t blocks;          // items of one strip of pixels
-  int64_t strips;          // of a class
+  int64_t blocks = 1;      // items of one strip of pixels
+  int64_t strips = 1;      // of a class
   int64_t strip;           // pixels of one, at most
   int64_t terms;           // of a block, about
-  bool packs_early;        // all panels once per call, or each in the items that use it
+  bool packs_early = true;  // all panels once per call, or each in the items that use it
   bool writes_in_place;    // the micro-kernel writes the result itself
   int64_t patches_stride;
   int64_t sums_stride;
@@ -96,8 +100,7 @@ struct ChannelsInLanesPlan {
   int64_t pointers() const { return strip + most_indirect_rows; }
 
   // Terms of a block: whole chains, so that blocks change nothing in a result.
-  int64_t block_terms_of(int64_t all) const {
-    const int64_t chain = chain_length(all);
+  int64_t block_terms_of(int64_t chain) const {
     return larger(1, terms / chain) * chain;
   }
 
@@ -106,7 +109,6 @@ struct ChannelsInLanesPlan {
   void cut(const Correlation& c, int64_t channels, int64_t pixels, int workers) {
     const int64_t all_vectors = ceil_div(channels, lanes);
     const int64_t least_panels = ceil_div(all_vectors, most_tile_vectors);
-    const int64_t kinds = c.classes() * c.groups;
     const bool may_pack_late = WeightPanels<T>::are_vectors(c);
     const int64_t terms_of_sum = larger(1, c.most_terms());
     const double tap_sets =
@@ -119,18 +121,22 @@ struct ChannelsInLanesPlan {
       const int64_t panel_count = ceil_div(all_vectors, panel_vectors);
       const int64_t size = ceil_div(pixels, strip_count);
       const int64_t tiles = ceil_div(size, indirect_rows(panel_vectors));
-      const int64_t rounds = ceil_div(kinds * block_count * strip_count, workers);
+      const int64_t items = c.groups * block_count * strip_count;
+      // Classes differ in size; the workers that finish first wait for about half an item.
+      const double rounds = c.classes() == 1
+                                ? static_cast<double>(ceil_div(items, workers))
+                                : static_cast<double>(items) * tap_sets / workers + (workers > 1 ? 0.5 : 0.0);
       const double panels_here = static_cast<double>(ceil_div(panel_count, block_count));
       const double panel_width = static_cast<double>(panel_vectors * lanes);
       const double products =
           static_cast<double>(larger(8 * tiles, size * panel_vectors)) / 2 + panel_width / 8;
       const double source = static_cast<double>(size) / 2;
       const double early =
-          static_cast<double>(rounds) * (panels_here * products + source) +
+          rounds * (panels_here * products + source) +
           packing * panel_width * tap_sets * static_cast<double>(c.groups * panel_count) / workers +
           10000.0 / static_cast<double>(terms_of_sum);
       const double late =
-          static_cast<double>(rounds) * (panels_here * (products + packing * panel_width) + source);
+          rounds * (panels_here * (products + packing * panel_width) + source);
       const double cost = may_pack_late && late < early ? late : early;
       if (least >= 0 && cost >= least) return;
       least = cost;
