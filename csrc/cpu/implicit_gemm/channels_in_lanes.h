@@ -13,6 +13,7 @@
 
 #include "cpu/implicit_gemm/channels_plan.h"
 #include "cpu/implicit_gemm/clear.h"
+#include "cpu/implicit_gemm/window_patches.h"
 
 namespace convext {
 namespace CONVEXT_ISA_NAMESPACE {
@@ -94,7 +95,9 @@ class ChannelsInLanes {
     Patches<T> patches;
     Pixels inside;
     Pixels packed;
-    int64_t* runs;  // pairs of first pixel and number of the pixels that are packed
+    bool has_windows;  // or else runs, of the pixels that are packed
+    Window<T>* windows;
+    int64_t* runs;  // pairs of first pixel and number
     int64_t run_count = 0;
     Real** sums;
     int32_t* inside_terms;
@@ -138,7 +141,7 @@ class ChannelsInLanes {
 
   void pack_early(const Executor& executor) {
     // Pieces that several workers share; but gathering reads best all terms of a channel at once.
-    const int64_t piece = WeightPanels<T>::are_vectors(c) ? 256 : larger(1, c.most_terms());
+    const int64_t piece = WeightPanels<T>::are_vectors(c) ? 128 : larger(1, c.most_terms());
     const int64_t pieces = ceil_div(c.most_terms(), piece);
     const int64_t tiles = c.tap_sets() * c.groups * plan.panels * pieces;
     const auto pack_piece = [&](int64_t index, int) {
@@ -196,6 +199,8 @@ class ChannelsInLanes {
     work.packed.from = reinterpret_cast<const Real**>(table(2));
     work.packed.to = reinterpret_cast<T**>(table(3));
     work.sums = reinterpret_cast<Real**>(table(4));
+    work.has_windows = !patches.in_border() && c.source_strides.channel == 1;
+    work.windows = reinterpret_cast<Window<T>*>(own + plan.runs_offset);
     work.runs = reinterpret_cast<int64_t*>(own + plan.runs_offset);
     work.inside_terms = reinterpret_cast<int32_t*>(own + plan.terms_offset);
     work.chains = reinterpret_cast<Real*>(own + plan.chains_offset);
@@ -251,11 +256,14 @@ class ChannelsInLanes {
       const int64_t inside_end = row_is_inside ? larger(inside_begin, smaller(end, end_column)) : end;
       const auto add_packed = [&](int64_t begin, int64_t behind) {
         if (begin >= behind) return;
-        const int64_t first = first_pixel + segment.begin + begin - segment.column;
-        int64_t* const last = work.runs + 2 * (work.run_count - 1);
-        if (work.run_count > 0 && last[0] + last[1] == first) {
-          last[1] += behind - begin;
+        if (work.has_windows) {
+          const T* const image = patches.source + segment.image * c.source_strides.batch;
+          const int64_t row = segment.row * rows.stride + rows.offset;
+          for (int64_t x = begin; x < behind; ++x) {
+            work.windows[work.packed.count + x - begin] = {image, row, x * columns.stride + columns.offset};
+          }
         } else {
+          const int64_t first = first_pixel + segment.begin + begin - segment.column;
           work.runs[2 * work.run_count] = first;
           work.runs[2 * work.run_count++ + 1] = behind - begin;
         }
@@ -296,15 +304,24 @@ class ChannelsInLanes {
     for (int64_t first = 0; first == 0 || first < terms; first += size) {
       const int64_t length = smaller(size, terms - first);
       if (work.inside.count > 0) fill_terms(patches, first, length, work.inside_terms);
-      int64_t packed = 0;
-      for (int64_t r = 0; r < work.run_count; ++r) {
-        pack_terms_fastest(patches, work.runs[2 * r], work.runs[2 * r + 1], first, length,
-                           work.block + packed * plan.patches_stride, plan.patches_stride);
-        packed += work.runs[2 * r + 1];
-      }
+      pack_outside(work, first, length);
       for (int64_t panel = 0; panel < work.panels; ++panel) {
         multiply_panel(work, panel, first, length, first + length >= terms);
       }
+    }
+  }
+
+  // The patches of the pixels that are not read in place.
+  void pack_outside(const Work& work, int64_t first, int64_t length) const {
+    if (work.has_windows) {
+      return pack_windows(work.patches, work.windows, work.packed.count, first, length, work.block,
+                          plan.patches_stride);
+    }
+    int64_t packed = 0;
+    for (int64_t r = 0; r < work.run_count; ++r) {
+      pack_terms_fastest(work.patches, work.runs[2 * r], work.runs[2 * r + 1], first, length,
+                         work.block + packed * plan.patches_stride, plan.patches_stride);
+      packed += work.runs[2 * r + 1];
     }
   }
 

@@ -39,16 +39,16 @@ struct ChannelsInLanesPlan {
   static constexpr int64_t usual_strip = 128;
   static constexpr int64_t channels_of_item = 256;
 
-  int64_t vectors = 1;     // of a panel
-  int64_t width;           // result channels of a panel
-  int64_t panels = 1;      // of one group
-  int64_t panels_of_item;  // at most
-  int64_t blocks = 1;      // items of one strip of pixels
-  int64_t strips = 1;      // of a class
-  int64_t strip;           // pixels of one, at most
-  int64_t terms;           // of a block, about
+  int64_t vectors = 1;      // of a panel
+  int64_t width;            // result channels of a panel
+  int64_t panels = 1;       // of one group
+  int64_t panels_of_item;   // at most
+  int64_t blocks = 1;       // items of one strip of pixels
+  int64_t strips = 1;       // of a class
+  int64_t strip;            // pixels of one, at most
+  int64_t terms;            // of a block, about
   bool packs_early = true;  // all panels once per call, or each in the items that use it
-  bool writes_in_place;    // the micro-kernel writes the result itself
+  bool writes_in_place;     // the micro-kernel writes the result itself
   int64_t patches_stride;
   int64_t sums_stride;
 
@@ -85,7 +85,7 @@ struct ChannelsInLanesPlan {
     workers_offset = shared.bytes;
     Carver own;
     pointers_offset = own.take(5 * pointers(), sizeof(void*));
-    runs_offset = own.take(2 * strip, sizeof(int64_t));
+    runs_offset = own.take(3 * strip, sizeof(int64_t));  // runs or windows
     terms_offset = own.take(2 * terms, sizeof(int32_t));
     chains_offset = own.take(most_indirect_rows * most_tile_vectors * lanes, sizeof(Real));
     panel_offset = own.take(packs_early ? 0 : terms * width, sizeof(Real));
@@ -100,9 +100,7 @@ struct ChannelsInLanesPlan {
   int64_t pointers() const { return strip + most_indirect_rows; }
 
   // Terms of a block: whole chains, so that blocks change nothing in a result.
-  int64_t block_terms_of(int64_t chain) const {
-    return larger(1, terms / chain) * chain;
-  }
+  int64_t block_terms_of(int64_t chain) const { return larger(1, terms / chain) * chain; }
 
  private:
   // Chooses by a rough count of cycles for each term; any choice gives the same bits.
@@ -135,8 +133,7 @@ struct ChannelsInLanesPlan {
           rounds * (panels_here * products + source) +
           packing * panel_width * tap_sets * static_cast<double>(c.groups * panel_count) / workers +
           10000.0 / static_cast<double>(terms_of_sum);
-      const double late =
-          rounds * (panels_here * (products + packing * panel_width) + source);
+      const double late = rounds * (panels_here * (products + packing * panel_width) + source);
       const double cost = may_pack_late && late < early ? late : early;
       if (least >= 0 && cost >= least) return;
       least = cost;
