@@ -120,10 +120,11 @@ struct ChannelsInLanesPlan {
       const int64_t size = ceil_div(pixels, strip_count);
       const int64_t tiles = ceil_div(size, indirect_rows(panel_vectors));
       const int64_t items = c.groups * block_count * strip_count;
-      // Classes differ in size; the workers that finish first wait for about half an item.
-      const double rounds = c.classes() == 1
-                                ? static_cast<double>(ceil_div(items, workers))
-                                : static_cast<double>(items) * tap_sets / workers + (workers > 1 ? 0.5 : 0.0);
+      // Workers never start and end together; classes differ in size.
+      const double waiting = workers == 1 ? 0 : c.classes() == 1 ? 0.25 : 0.5;
+      const double share = static_cast<double>(items) * (c.classes() == 1 ? 1.0 : tap_sets) / workers;
+      const double whole = c.classes() == 1 ? static_cast<double>(ceil_div(items, workers)) : 0;
+      const double rounds = share + waiting > whole ? share + waiting : whole;
       const double panels_here = static_cast<double>(ceil_div(panel_count, block_count));
       const double panel_width = static_cast<double>(panel_vectors * lanes);
       const double products =
@@ -131,7 +132,7 @@ struct ChannelsInLanesPlan {
       const double source = static_cast<double>(size) / 2;
       const double early =
           rounds * (panels_here * products + source) +
-          packing * panel_width * tap_sets * static_cast<double>(c.groups * panel_count) / workers +
+          (packing + 0.4) * panel_width * tap_sets * static_cast<double>(c.groups * panel_count) / workers +
           10000.0 / static_cast<double>(terms_of_sum);
       const double late = rounds * (panels_here * (products + packing * panel_width) + source);
       const double cost = may_pack_late && late < early ? late : early;
