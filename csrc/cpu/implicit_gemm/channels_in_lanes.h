@@ -1,72 +1,23 @@
 // Correlations whose source is contiguous along channels (channels_last): neighbouring result channels lie in
 // the lanes of a vector, and a tile is some result pixels times some vectors of channels, with k = (i, j, c).
-// The weights are packed once per call, in the order of k, widened. Then a work item is a block of result
-// channels for a strip of pixels, which may run across rows and images: it packs its patches block by block
-// and feeds them to the micro-kernel.
+//
+// A work item is a block of result channels for a strip of pixels, which may run across rows and images. Its
+// pixels are of two kinds. Those whose whole window lies inside the source are read in place, each by a
+// pointer of its own and all by one table of positions. For the others (near padding; all, if the source is
+// of a 16-bit type) patches are packed, block by block of terms. Weights are packed into panels, once per
+// call or, if few items use a panel, in the item. Results are written to their tensor as soon as they are
+// final.
 #pragma once
 
 #include <atomic>
 
+#include "cpu/implicit_gemm/channels_plan.h"
 #include "cpu/implicit_gemm/clear.h"
-#include "cpu/implicit_gemm/correlation.h"
-#include "cpu/implicit_gemm/micro_kernel.h"
-#include "cpu/implicit_gemm/patches.h"
+#include "cpu/implicit_gemm/window_patches.h"
 
 namespace convext {
 namespace CONVEXT_ISA_NAMESPACE {
 namespace {
-
-// How a correlation is cut, and the workspace that it needs. A work item's patches and sums are meant to stay
-// in the L2 cache.
-template <class T>
-struct ChannelsInLanesPlan {
-  using Real = Compute<T>;
-  static constexpr int64_t lanes = Vector<Real>::lanes;
-  static constexpr int64_t channels_of_item = 256;
-
-  int64_t tile_vectors;
-  int64_t tile_height;    // pixels of a tile
-  int64_t width;          // result channels of a tile of packed weights
-  int64_t weight_tiles;   // of one group
-  int64_t strip;          // pixels of a work item
-  int64_t tiles_of_item;  // weight tiles of a work item, at most
-  int64_t patches_stride;
-  int64_t sums_stride;
-
-  int64_t weights_offset;
-  int64_t workers_offset;
-  int64_t patches_offset;  // in a worker's part
-  int64_t sums_offset;
-  int64_t terms_offset;
-  int64_t worker_bytes;
-
-  explicit ChannelsInLanesPlan(const Correlation& c) {
-    const int64_t channels = larger(1, c.result_channels);
-    const int64_t pixels = larger(1, c.most_pixels());
-    const int64_t terms = smaller(block_terms, c.most_terms());
-    const int64_t vectors = ceil_div(channels, lanes);
-    tile_vectors = ceil_div(vectors, ceil_div(vectors, most_tile_vectors));
-    tile_height = tile_rows(tile_vectors);
-    width = tile_vectors * lanes;
-    weight_tiles = ceil_div(channels, width);
-    tiles_of_item = smaller(weight_tiles, ceil_div(channels_of_item, width));
-
-    Carver shared;
-    weights_offset =
-        shared.take(c.groups * weight_tiles * width * c.terms_before(c.rows.tap_sets(), 0), sizeof(Real));
-    workers_offset = shared.bytes;
-    Carver own;
-    strip = smaller(96 / tile_height * tile_height, round_up(pixels, tile_height));
-    patches_stride = spread_stride<Real>(terms);
-    sums_stride = spread_stride<Real>(tiles_of_item * width);
-    patches_offset = own.take(strip * patches_stride, sizeof(Real));
-    sums_offset = own.take(strip * sums_stride, sizeof(Real));
-    terms_offset = own.take(2 * block_terms, sizeof(int32_t));
-    worker_bytes = own.bytes;
-  }
-
-  int64_t workspace_bytes(int workers) const { return workers_offset + workers * worker_bytes; }
-};
 
 template <class T>
 class ChannelsInLanes {
@@ -77,238 +28,401 @@ class ChannelsInLanes {
         plan(cut),
         source(static_cast<const T*>(c.is_forward ? data.input : data.output)),
         result(static_cast<T*>(c.is_forward ? data.output : data.input)),
-        weight(static_cast<const T*>(data.weight)),
         bias(problem.epilogue.bias ? static_cast<const T*>(data.bias) : nullptr),
         scratch(static_cast<char*>(workspace)),
-        packed_weights(reinterpret_cast<Real*>(scratch + plan.weights_offset)) {}
+        weights(correlation, static_cast<const T*>(data.weight), plan.width) {}
 
   // False, with nothing usable written, where a weight of an input gradient is not finite. Past the edge of
   // the gradient of the output, patches hold zeros for terms that do not exist, and times infinity those
   // would be NaN.
   bool run(const Executor& executor) {
-    const int64_t rows = rows_to_clear(c);
-    const int64_t tiles = c.tap_sets() * c.groups * plan.weight_tiles;
-    for_each_tile(executor, rows + tiles, [&](int64_t index, int) {
-      if (index < rows) {
-        clear_row(c, result, index);
-      } else {
-        pack_weights(index - rows);
-      }
-    });
-    if (!c.is_forward && has_non_finite_weight.load(std::memory_order_relaxed)) return false;
-
-    const int64_t strips = ceil_div(c.most_pixels(), plan.strip);
-    int64_t blocks = ceil_div(plan.weight_tiles, plan.tiles_of_item);
-    const int64_t items = c.classes() * c.groups * strips;
-    if (executor.workers > 1 && items * blocks < 3 * executor.workers && items > 0) {
-      // Few items: smaller blocks of channels, as long as a block is worth packing patches for.
-      const int64_t wanted = ceil_div(3 * executor.workers, items);
-      blocks = larger(blocks, smaller(wanted, plan.weight_tiles * plan.width / 32));
+    if (bias != nullptr) widen_bias();
+    if (plan.packs_early) {
+      pack_early(executor);
+      if (has_non_finite_weight.load(std::memory_order_relaxed)) return false;
     }
-    const int64_t tiles_of_block = ceil_div(plan.weight_tiles, blocks);
-    for_each_tile(executor, items * blocks, [&](int64_t index, int worker) {
+    const int64_t rows = rows_to_clear(c);
+    const int64_t kinds = c.classes() * c.groups;
+    // What is read again by the next item should be the larger of source and weights.
+    const bool blocks_inside =
+        c.most_pixels() > c.result_channels * c.rows.most_taps() * c.columns.most_taps();
+    for_each_tile(executor, rows + kinds * plan.blocks * plan.strips, [&](int64_t index, int worker) {
+      if (index < rows) return clear_gaps(c, result, index);
+      index -= rows;
       Item item;
-      item.strip = index % strips;
-      index /= strips;
-      item.first_tile = index % blocks * tiles_of_block;
-      index /= blocks;
+      if (blocks_inside) {
+        item.block = index % plan.blocks;
+        index /= plan.blocks;
+      } else {
+        item.strip = index % plan.strips;
+        index /= plan.strips;
+      }
       item.group = index % c.groups;
       index /= c.groups;
       item.column_class = index % c.columns.count();
-      item.row_class = index / c.columns.count();
-      item.tiles = smaller(tiles_of_block, plan.weight_tiles - item.first_tile);
-      if (item.tiles > 0) {
-        run_item(item, scratch + plan.workers_offset + worker * plan.worker_bytes);
-      }
+      index /= c.columns.count();
+      item.row_class = index % c.rows.count();
+      index /= c.rows.count();
+      (blocks_inside ? item.strip : item.block) = index;
+      run_item(item, scratch + plan.workers_offset + worker * plan.worker_bytes);
     });
-    return true;
+    return !has_non_finite_weight.load(std::memory_order_relaxed);
   }
 
  private:
   using Real = Compute<T>;
+  using Part = typename WeightPanels<T>::Part;
   static constexpr int64_t lanes = Vector<Real>::lanes;
 
   struct Item {
     int64_t row_class;
     int64_t column_class;
     int64_t group;
-    int64_t first_tile;
-    int64_t tiles;
+    int64_t block;
     int64_t strip;
   };
 
-  // The result's channel and position of an item.
-  struct Target {
-    T* first;  // at the first channel of the item
-    const T* bias;
-    int64_t channels;
-    int64_t first_pixel;
-    int64_t pixels;
+  // Pixels that are read by one table of positions.
+  struct Pixels {
+    const Real** from;
+    T** to;  // at the first channel of the item
+    int64_t count = 0;
+    const int32_t* terms;
+  };
+
+  // The scratch of an item and what is in it.
+  struct Work {
+    Patches<T> patches;
+    Pixels inside;
+    Pixels packed;
+    bool has_windows;  // or else runs, of the pixels that are packed
+    Window<T>* windows;
+    int64_t* runs;  // pairs of first pixel and number
+    int64_t run_count = 0;
+    Real** sums;
+    int32_t* inside_terms;
+    Real* chains;
+    Real* panel;
+    Real* block;
+    Part part;
+    int64_t panels;
+    int64_t chain;
   };
 
   const Correlation& c;
   const ChannelsInLanesPlan<T>& plan;
   const T* source;
   T* result;
-  const T* weight;
   const T* bias;
   char* scratch;
-  Real* packed_weights;
+  WeightPanels<T> weights;
   std::atomic<bool> has_non_finite_weight{false};
 
-  // packed[term][lane] for the channels of one tile; lanes without a channel are zero.
-  void pack_weights(int64_t index) {
-    const int64_t tile = index % plan.weight_tiles;
-    index /= plan.weight_tiles;
-    const int64_t group = index % c.groups;
-    index /= c.groups;
-    const int64_t column_set = index % c.columns.tap_sets();
-    const int64_t row_set = index / c.columns.tap_sets();
-    const int64_t row_taps = c.rows.taps_of_set(row_set);
-    const int64_t column_taps = c.columns.taps_of_set(column_set);
-    const int64_t terms = row_taps * column_taps * c.source_channels;
-    Real* packed = packed_tile(row_set, column_set, terms, group, tile);
-    const T* first = weight + group * c.weight_group_stride + tile * plan.width * c.weight_result_stride;
-    const int64_t channels = smaller(plan.width, c.result_channels - tile * plan.width);
-    // A few channels at a time for all taps: of contiguous weights, the lines that one tap reads hold the
-    // other taps, too, and each tap's part of the packed tile is written in one go.
-    constexpr int64_t together = 16;
-    for (int64_t first_channel = 0; first_channel < c.source_channels; first_channel += together) {
-      const int64_t last_channel = smaller(c.source_channels, first_channel + together);
-      for (int64_t i = 0; i < row_taps; ++i) {
-        for (int64_t j = 0; j < column_taps; ++j) {
-          const T* from = first + c.rows.tap(row_set, i) * c.weight_strides.row +
-                          c.columns.tap(column_set, j) * c.weight_strides.column;
-          Real* to = packed + (i * column_taps + j) * c.source_channels * plan.width;
-          for (int64_t channel = first_channel; channel < last_channel; ++channel) {
-            pack_lanes(to + channel * plan.width, from + channel * c.weight_source_stride, channels);
-          }
-        }
+  // Of all groups, each in whole panels.
+  Real* widened_bias() const { return reinterpret_cast<Real*>(scratch + plan.bias_offset); }
+
+  void widen_bias() {
+    const int64_t stride = plan.panels * plan.width;
+    for (int64_t group = 0; group < c.groups; ++group) {
+      Real* to = widened_bias() + group * stride;
+      for (int64_t m = 0; m < stride; ++m) {
+        to[m] = m < c.result_channels ? widen(bias[group * c.result_channels + m]) : Real{0};
       }
     }
-    if (!c.is_forward && !all_finite(packed, terms * plan.width)) {
+  }
+
+  Real* early_panel(const Part& part) const {
+    const int64_t terms =
+        c.rows.taps_of_set(part.row_set) * c.columns.taps_of_set(part.column_set) * c.source_channels;
+    const int64_t before = c.groups * plan.panels * c.terms_before(part.row_set, part.column_set) +
+                           (part.group * plan.panels + part.first_channel / plan.width) * terms;
+    return reinterpret_cast<Real*>(scratch + plan.weights_offset) + (before + part.first_term) * plan.width;
+  }
+
+  void pack_early(const Executor& executor) {
+    // Pieces that several workers share; but gathering reads best all terms of a channel at once.
+    const int64_t piece = WeightPanels<T>::are_vectors(c) ? 128 : larger(1, c.most_terms());
+    const int64_t pieces = ceil_div(c.most_terms(), piece);
+    const int64_t tiles = c.tap_sets() * c.groups * plan.panels * pieces;
+    const auto pack_piece = [&](int64_t index, int) {
+      Part part;
+      part.first_term = index % pieces * piece;
+      index /= pieces;
+      part.first_channel = index % plan.panels * plan.width;
+      index /= plan.panels;
+      part.group = index % c.groups;
+      index /= c.groups;
+      part.column_set = index % c.columns.tap_sets();
+      part.row_set = index / c.columns.tap_sets();
+      part.terms = smaller(piece, c.rows.taps_of_set(part.row_set) * c.columns.taps_of_set(part.column_set) *
+                                          c.source_channels -
+                                      part.first_term);
+      if (part.terms > 0) pack(part, early_panel(part));
+    };
+    // Waking threads costs more than packing a few weights.
+    const bool is_small = c.groups * plan.panels * plan.width * c.terms_before(c.rows.tap_sets(), 0) < 20000;
+    for_each_tile(is_small ? Executor{} : executor, tiles, pack_piece);
+  }
+
+  void pack(const Part& part, Real* panel) {
+    weights.pack(part, panel);
+    if (!c.is_forward && !WeightPanels<T>::all_finite(panel, part.terms * plan.width)) {
       has_non_finite_weight.store(true, std::memory_order_relaxed);
     }
   }
 
-  CONVEXT_INLINE void pack_lanes(Real* to, const T* from, int64_t channels) const {
-    int64_t lane = 0;
-    for (; lane + lanes <= channels; lane += lanes) {
-      if (c.weight_result_stride == 1) {
-        store(to + lane, load_widened(from + lane));
-        continue;
-      }
-      CONVEXT_UNROLL
-      for (int64_t k = 0; k < lanes; ++k) to[lane + k] = widen(from[(lane + k) * c.weight_result_stride]);
-    }
-    for (; lane < channels; ++lane) to[lane] = widen(from[lane * c.weight_result_stride]);
-    for (; lane < plan.width; ++lane) to[lane] = 0;
-  }
-
-  static bool all_finite(const Real* values, int64_t count) {
-    Vector<Real> product = zero<Real>();  // 0 * finite is 0, anything else is NaN
-    int64_t i = 0;
-    for (; i + lanes <= count; i += lanes) product = fmadd(load(values + i), zero<Real>(), product);
-    product = fmadd(load(values + i, count - i), zero<Real>(), product);
-    return sum(product) == 0;
-  }
-
-  Real* packed_tile(int64_t row_set, int64_t column_set, int64_t terms, int64_t group, int64_t tile) const {
-    return packed_weights + plan.width * (c.groups * plan.weight_tiles * c.terms_before(row_set, column_set) +
-                                          (group * plan.weight_tiles + tile) * terms);
-  }
-
   void run_item(const Item& item, char* own) {
-    Patches<T> patches;
+    Work work;
+    Patches<T>& patches = work.patches;
     patches.source = source + item.group * c.source_channels * c.source_strides.channel;
     patches.strides = c.source_strides;
     patches.batch = c.batch;
     patches.channels = c.source_channels;
     patches.rows = c.rows.at(item.row_class);
     patches.columns = c.columns.at(item.column_class);
+    const int64_t strip = ceil_div(patches.pixels(), plan.strips);
+    const int64_t first_pixel = item.strip * strip;
+    const int64_t pixels = smaller(strip, patches.pixels() - first_pixel);
+    const int64_t first_panel = item.block * plan.panels / plan.blocks;
+    work.panels = (item.block + 1) * plan.panels / plan.blocks - first_panel;
+    if (pixels <= 0 || work.panels <= 0) return;
 
-    const bool result_is_flat = c.result_strides.row == patches.columns.count * c.result_strides.column;
-    if (result_is_flat) flatten(patches);
+    work.part.row_set = c.rows.tap_set_of(item.row_class);
+    work.part.column_set = c.columns.tap_set_of(item.column_class);
+    work.part.group = item.group;
+    work.part.first_channel = first_panel * plan.width;
+    const auto table = [&](int64_t index) {
+      return own + plan.pointers_offset + index * plan.pointers() * static_cast<int64_t>(sizeof(void*));
+    };
+    work.inside.from = reinterpret_cast<const Real**>(table(0));
+    work.inside.to = reinterpret_cast<T**>(table(1));
+    work.packed.from = reinterpret_cast<const Real**>(table(2));
+    work.packed.to = reinterpret_cast<T**>(table(3));
+    work.sums = reinterpret_cast<Real**>(table(4));
+    work.has_windows = !patches.in_border() && c.source_strides.channel == 1;
+    work.windows = reinterpret_cast<Window<T>*>(own + plan.runs_offset);
+    work.runs = reinterpret_cast<int64_t*>(own + plan.runs_offset);
+    work.inside_terms = reinterpret_cast<int32_t*>(own + plan.terms_offset);
+    work.chains = reinterpret_cast<Real*>(own + plan.chains_offset);
+    work.panel = reinterpret_cast<Real*>(own + plan.panel_offset);
+    work.block = reinterpret_cast<Real*>(own + plan.patches_offset);
+    int32_t* const packed_terms = work.inside_terms + plan.terms;
+    for (int64_t k = 0; k < plan.terms; ++k) packed_terms[k] = static_cast<int32_t>(k);
+    work.inside.terms = work.inside_terms;
+    work.packed.terms = packed_terms;
+    Real* const sums = reinterpret_cast<Real*>(own + plan.sums_offset);
+    for (int64_t p = 0; p < plan.pointers(); ++p) work.sums[p] = sums + p * plan.sums_stride;
 
-    const int64_t first_channel = item.first_tile * plan.width;
-    const int64_t channel_of_all = item.group * c.result_channels + first_channel;
-    Target target;
-    target.first = result + channel_of_all * c.result_strides.channel;
-    target.bias = bias == nullptr ? nullptr : bias + channel_of_all;
-    target.channels = smaller(item.tiles * plan.width, c.result_channels - first_channel);
-    target.first_pixel = item.strip * plan.strip;
-    target.pixels = smaller(plan.strip, patches.pixels() - target.first_pixel);
-    if (target.pixels <= 0 || target.channels <= 0) return;
-
-    Real* block = reinterpret_cast<Real*>(own + plan.patches_offset);
-    Real* sums = reinterpret_cast<Real*>(own + plan.sums_offset);
-    const Real* weights =
-        packed_tile(c.rows.tap_set_of(item.row_class), c.columns.tap_set_of(item.column_class),
-                    patches.terms(), item.group, item.first_tile);
-    int32_t* terms = reinterpret_cast<int32_t*>(own + plan.terms_offset);
-    sum_item(patches, weights, target, block, sums, terms);
-    store_item(patches, target, sums);
+    find_pixels(
+        work, first_pixel, pixels,
+        result + (item.group * c.result_channels + work.part.first_channel) * c.result_strides.channel);
+    multiply(work);
   }
 
-  // sums[pixel][channel]
-  void sum_item(const Patches<T>& patches, const Real* weights, const Target& target, Real* block, Real* sums,
-                int32_t* a_terms) {
-    const int64_t terms = patches.terms();
-    const ReductionBlocks blocks(terms);
-    int32_t* const b_terms = a_terms + block_terms;
-    for (int64_t k = 0; k < smaller(blocks.size, terms); ++k) {
-      a_terms[k] = static_cast<int32_t>(k);
-      b_terms[k] = static_cast<int32_t>(k * plan.width);
+  // Result positions [begin, end) whose windows lie inside the source.
+  static void find_inside(const Axis& axis, int64_t& begin, int64_t& end) {
+    const int64_t reach = (axis.taps - 1) * axis.step;
+    const int64_t lowest = axis.offset + smaller(0, reach);
+    const int64_t highest = axis.offset + larger(0, reach);
+    begin = Inside::first_at_least(axis.stride, -lowest, axis.count);
+    end = larger(begin, Inside::first_at_least(axis.stride, axis.source_size - highest, axis.count));
+  }
+
+  bool reads_in_place(const Patches<T>& patches) const {
+    if (!std::is_same_v<T, Real> || patches.in_border() || c.source_strides.channel != 1) return false;
+    // Tables of positions hold 32 bits.
+    const double reach =
+        static_cast<double>(patches.rows.taps * patches.rows.step * c.source_strides.row) +
+        static_cast<double>(patches.columns.taps * patches.columns.step * c.source_strides.column);
+    return reach < 1e9 && reach > -1e9 && c.source_channels < (int64_t{1} << 29);
+  }
+
+  void find_pixels(Work& work, int64_t first_pixel, int64_t pixels, T* first_result) const {
+    const Patches<T>& patches = work.patches;
+    const Axis& rows = patches.rows;
+    const Axis& columns = patches.columns;
+    int64_t first_row = 0, end_row = 0, first_column = 0, end_column = 0;
+    if (reads_in_place(patches)) {
+      find_inside(rows, first_row, end_row);
+      find_inside(columns, first_column, end_column);
     }
-    for (int64_t b = 0; b < blocks.count; ++b) {
-      const int64_t length = blocks.length(b);
-      pack_terms_fastest(patches, target.first_pixel, target.pixels, blocks.first(b), length, block,
-                         plan.patches_stride);
-      const Real* tile_weights = weights + blocks.first(b) * plan.width;
-      for (int64_t channel = 0; channel < target.channels; channel += plan.width) {
-        const int64_t vectors = ceil_div(smaller(plan.width, target.channels - channel), lanes);
-        for (int64_t pixel = 0; pixel < target.pixels; pixel += plan.tile_height) {
-          const TileOperands<Real> operands{block + pixel * plan.patches_stride,
-                                            plan.patches_stride,
-                                            a_terms,
-                                            tile_weights + channel * terms,
-                                            b_terms,
-                                            length,
-                                            blocks.chain,
-                                            {}};
-          const int64_t pixels = smaller(plan.tile_height, target.pixels - pixel);
-          micro_kernel_of<Real>(pixels, vectors)(operands, sums + pixel * plan.sums_stride + channel,
-                                                 plan.sums_stride, b > 0);
+    const int64_t step = columns.stride * c.source_strides.column;
+    for_each_segment(rows.count, columns.count, first_pixel, pixels, [&](const Segment& segment) {
+      T* const line = first_result + segment.image * c.result_strides.batch +
+                      rows.result_position(segment.row) * c.result_strides.row;
+      const bool row_is_inside = segment.row >= first_row && segment.row < end_row;
+      const int64_t end = segment.column + segment.length;
+      const int64_t inside_begin = row_is_inside ? smaller(end, larger(segment.column, first_column)) : end;
+      const int64_t inside_end = row_is_inside ? larger(inside_begin, smaller(end, end_column)) : end;
+      const auto add_packed = [&](int64_t begin, int64_t behind) {
+        if (begin >= behind) return;
+        if (work.has_windows) {
+          const T* const image = patches.source + segment.image * c.source_strides.batch;
+          const int64_t row = segment.row * rows.stride + rows.offset;
+          for (int64_t x = begin; x < behind; ++x) {
+            work.windows[work.packed.count + x - begin] = {image, row, x * columns.stride + columns.offset};
+          }
+        } else {
+          const int64_t first = first_pixel + segment.begin + begin - segment.column;
+          work.runs[2 * work.run_count] = first;
+          work.runs[2 * work.run_count++ + 1] = behind - begin;
         }
+        for (int64_t x = begin; x < behind; ++x) {
+          work.packed.from[work.packed.count] = work.block + work.packed.count * plan.patches_stride;
+          work.packed.to[work.packed.count++] = line + columns.result_position(x) * c.result_strides.column;
+        }
+      };
+      add_packed(segment.column, inside_begin);
+      if constexpr (std::is_same_v<T, Real>) {
+        const T* from = patches.source + segment.image * c.source_strides.batch +
+                        (segment.row * rows.stride + rows.offset) * c.source_strides.row +
+                        columns.offset * c.source_strides.column + inside_begin * step;
+        T* to = line + (columns.first + inside_begin * columns.spacing) * c.result_strides.column;
+        for (int64_t x = inside_begin; x < inside_end; ++x) {
+          work.inside.from[work.inside.count] = from;
+          work.inside.to[work.inside.count++] = to;
+          from += step;
+          to += columns.spacing * c.result_strides.column;
+        }
+      }
+      add_packed(inside_end, end);
+    });
+    // Tiles fetch what the next one reads; the last one has no next.
+    Pixels* const sets[] = {&work.inside, &work.packed};
+    for (Pixels* set : sets) {
+      for (int64_t p = 0; p < most_indirect_rows && set->count > 0; ++p) {
+        set->from[set->count + p] = set->from[set->count - 1];
       }
     }
   }
 
-  void store_item(const Patches<T>& patches, const Target& target, const Real* sums) {
-    const Axis& rows = patches.rows;
-    const Axis& columns = patches.columns;
-    const ImageStrides& strides = c.result_strides;
-    for_each_segment(
-        rows.count, columns.count, target.first_pixel, target.pixels, [&](const Segment& segment) {
-          T* line =
-              target.first + segment.image * strides.batch + rows.result_position(segment.row) * strides.row;
-          for (int64_t x = 0; x < segment.length; ++x) {
-            T* to = line + columns.result_position(segment.column + x) * strides.column;
-            const Real* values = sums + (segment.begin + x) * plan.sums_stride;
-            int64_t m = 0;
-            if (strides.channel == 1) {
-              for (; m + lanes <= target.channels; m += lanes) {
-                const Vector<Real> value = load(values + m);
-                store_narrowed(to + m,
-                               target.bias == nullptr ? value : add(value, load_widened(target.bias + m)));
-              }
-            }
-            for (; m < target.channels; ++m) {
-              to[m * strides.channel] =
-                  narrow<T>(target.bias == nullptr ? values[m] : values[m] + widen(target.bias[m]));
-            }
+  void multiply(Work& work) {
+    const Patches<T>& patches = work.patches;
+    const int64_t terms = patches.terms();
+    work.chain = chain_length(c, terms);
+    const int64_t size = plan.block_terms_of(work.chain);
+    for (int64_t first = 0; first == 0 || first < terms; first += size) {
+      const int64_t length = smaller(size, terms - first);
+      if (work.inside.count > 0) fill_terms(patches, first, length, work.inside_terms);
+      pack_outside(work, first, length);
+      for (int64_t panel = 0; panel < work.panels; ++panel) {
+        multiply_panel(work, panel, first, length, first + length >= terms);
+      }
+    }
+  }
+
+  // The patches of the pixels that are not read in place.
+  void pack_outside(const Work& work, int64_t first, int64_t length) const {
+    if (work.has_windows) {
+      return pack_windows(work.patches, work.windows, work.packed.count, first, length, work.block,
+                          plan.patches_stride);
+    }
+    int64_t packed = 0;
+    for (int64_t r = 0; r < work.run_count; ++r) {
+      pack_terms_fastest(work.patches, work.runs[2 * r], work.runs[2 * r + 1], first, length,
+                         work.block + packed * plan.patches_stride, plan.patches_stride);
+      packed += work.runs[2 * r + 1];
+    }
+  }
+
+  void fill_terms(const Patches<T>& patches, int64_t first, int64_t length, int32_t* table) const {
+    for_each_tap_run(c.source_channels, patches.columns.taps, first, length, [&](const TapRun& run) {
+      const int64_t at = run.row_tap * patches.rows.step * c.source_strides.row +
+                         run.column_tap * patches.columns.step * c.source_strides.column + run.channel;
+      for (int64_t k = 0; k < run.length; ++k) table[run.begin + k] = static_cast<int32_t>(at + k);
+    });
+  }
+
+  void multiply_panel(const Work& work, int64_t panel, int64_t first, int64_t length, bool is_last) {
+    Part part = work.part;
+    part.first_channel += panel * plan.width;
+    part.first_term = first;
+    part.terms = length;
+    Real* weights_here = work.panel;
+    if (plan.packs_early) {
+      weights_here = early_panel(part);
+    } else {
+      pack(part, weights_here);
+    }
+    const int64_t channels = smaller(plan.width, c.result_channels - part.first_channel);
+    const int64_t vectors = ceil_div(channels, lanes);
+    const bool in_place = plan.writes_in_place && channels % lanes == 0;
+    const bool is_single = first == 0 && is_last;
+
+    Fetch fetch = next_weights(work, part, panel, is_last);
+    IndirectTile<Real> tile;
+    tile.b = weights_here;
+    tile.b_stride = plan.width;
+    tile.terms = length;
+    tile.chain = work.chain;
+    tile.column = panel * plan.width;
+    tile.accumulate = first > 0;
+    tile.bias = bias == nullptr ? nullptr
+                                : widened_bias() + part.group * plan.panels * plan.width + part.first_channel;
+    tile.fetch = &fetch;
+    tile.chains = work.chains;
+    const int64_t most_rows = indirect_rows(vectors);
+    const int64_t all_tiles = ceil_div(work.inside.count, most_rows) + ceil_div(work.packed.count, most_rows);
+    fetch.rate = ceil_div(fetch.left, larger(1, all_tiles * ceil_div(length, 64 / sizeof(Real))));
+    int64_t before = 0;  // pixels
+    const Pixels* const sets[] = {&work.inside, &work.packed};
+    for (const Pixels* set : sets) {
+      const int64_t tiles = ceil_div(set->count, most_rows);
+      if (tiles == 0) continue;
+      const int64_t height = set->count / tiles;
+      const int64_t higher = set->count % tiles;  // tiles with one row more
+      const IndirectKernel<Real> kernels[2] = {indirect_kernel_of<Real>(height, vectors),
+                                               indirect_kernel_of<Real>(height + 1, vectors)};
+      tile.a_terms = set->terms;
+      tile.fetches_next_rows = set == &work.inside && panel == 0;
+      int64_t pixel = 0;
+      for (int64_t t = 0; t < tiles; ++t) {
+        const int64_t rows = height + (t < higher ? 1 : 0);
+        tile.a = set->from + pixel;
+        if (in_place) {
+          if constexpr (std::is_same_v<T, Real>) tile.c = set->to + pixel;
+        } else {
+          tile.c = work.sums + (is_single ? 0 : before + pixel);
+        }
+        kernels[t < higher ? 1 : 0](tile);
+        if (is_last && !in_place) {
+          for (int64_t r = 0; r < rows; ++r) {
+            store_channels(set->to[pixel + r] + tile.column * c.result_strides.channel,
+                           tile.c[r] + tile.column, channels);
           }
-        });
+        }
+        pixel += rows;
+      }
+      before += set->count;
+    }
+  }
+
+  // What the next panel will read.
+  Fetch next_weights(const Work& work, Part part, int64_t panel, bool is_last) const {
+    if (panel + 1 < work.panels) {
+      part.first_channel += plan.width;
+    } else if (!is_last) {
+      part.first_channel = work.part.first_channel;
+      part.first_term += part.terms;
+      part.terms = smaller(part.terms, work.patches.terms() - part.first_term);
+    } else {
+      return {};
+    }
+    if (!plan.packs_early) return weights.lines_of(part);
+    Fetch fetch;
+    fetch.row = reinterpret_cast<const char*>(early_panel(part));
+    fetch.lines = fetch.left = part.terms * plan.width * static_cast<int64_t>(sizeof(Real)) / 64;
+    return fetch;
+  }
+
+  CONVEXT_INLINE void store_channels(T* to, const Real* values, int64_t channels) const {
+    if (c.result_strides.channel != 1) {
+      for (int64_t m = 0; m < channels; ++m) to[m * c.result_strides.channel] = narrow<T>(values[m]);
+      return;
+    }
+    int64_t m = 0;
+    for (; m + lanes <= channels; m += lanes) store_narrowed(to + m, load(values + m));
+    if (m < channels) store_narrowed(to + m, load(values + m), channels - m);
   }
 };
 

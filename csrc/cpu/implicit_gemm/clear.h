@@ -32,6 +32,29 @@ void clear_row(const Correlation& c, T* result, int64_t index) {
   }
 }
 
+// Whether some tap reaches a position.
+inline bool reaches(const AxisClasses& axis, int64_t position) {
+  if (position < axis.inside_begin || position >= axis.inside_end) return true;  // of the border
+  for (int64_t u = 0; u < axis.phases; ++u) {
+    if ((position + axis.p.before - u * axis.p.dilation) % axis.p.stride == 0) return true;
+  }
+  return false;
+}
+
+// Of one row of one image the pixels that no tap reaches, and only those. For channels that are neighbours.
+template <class T>
+void clear_gaps(const Correlation& c, T* result, int64_t index) {
+  const ImageStrides& strides = c.result_strides;
+  T* row = result + index / c.rows.p.input * strides.batch + index % c.rows.p.input * strides.row;
+  const int64_t channels = c.groups * c.result_channels;
+  const bool whole = !reaches(c.rows, index % c.rows.p.input);
+  for (int64_t column = 0; column < c.columns.p.input; ++column) {
+    if (!whole && reaches(c.columns, column)) continue;
+    T* pixel = row + column * strides.column;
+    for (int64_t channel = 0; channel < channels; ++channel) pixel[channel * strides.channel] = T{};
+  }
+}
+
 }  // namespace
 }  // namespace CONVEXT_ISA_NAMESPACE
 }  // namespace convext

@@ -1,11 +1,11 @@
-// The innermost loop, the only place where products are added:
+// The innermost loop where pixels are in the lanes, and of the gradient of the weight:
 //
 //     c[row][column] (+)= sum over k of a(row, k) * b(k, column)
 //     a(row, k) = a[row * a_row + a_terms[k]],   b(k, column) = b[b_terms[k] + column]
 //
 // for one tile of rows x columns: chains of `chain` terms, each added up in a register in the order of k; the
-// chains in order; their sum to c. Every element of every result of the three passes is made here, by the
-// same operations in the same order wherever it lies in a tile.
+// chains in order; their sum to c. Every element is made by the same operations in the same order wherever it
+// lies in a tile.
 //
 // The tables of positions let both operands stay where they are: weights in their tensor, patches as shifted
 // views of lines that were copied once. A table costs one load for a whole row of products.

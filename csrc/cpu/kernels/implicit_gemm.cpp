@@ -14,23 +14,49 @@ namespace {
 // Vectors of channels are worth it if there are channels to fill them.
 template <class T>
 bool has_channels_in_lanes(const Correlation& correlation) {
-  return correlation.prefers_channels_in_lanes() && correlation.result_channels >= Vector<Compute<T>>::lanes;
+  return correlation.prefers_channels_in_lanes() &&
+         2 * correlation.result_channels >= Vector<Compute<T>>::lanes;
+}
+
+// The gradient of the input of a kernel that steps by its own width: each column of the gradient of the
+// output makes kernel.width columns of the result, which lie next to each other, channels and all, as do
+// their weights if both tensors are channels_last. So those columns are further channels of a kernel one
+// column wide, instead of as many classes with few channels each.
+ConvProblem with_columns_as_channels(const ConvProblem& problem) {
+  const int64_t width = problem.kernel.width;
+  const bool fits = problem.pass == Pass::grad_input && width > 1 && problem.stride.width == width &&
+                    problem.dilation.width == 1 && problem.padding.left == 0 && problem.padding.right == 0 &&
+                    problem.input.width == problem.output.width * width && problem.groups == 1 &&
+                    problem.input_strides.channel == 1 && problem.output_strides.channel == 1 &&
+                    problem.input_strides.column == problem.in_channels &&
+                    problem.weight_strides.in_channel == 1 &&
+                    problem.weight_strides.column == problem.in_channels;
+  ConvProblem merged = problem;
+  if (!fits) return merged;
+  merged.in_channels *= width;
+  merged.input.width = problem.output.width;
+  merged.input_strides.column *= width;
+  merged.kernel.width = 1;
+  merged.stride.width = 1;
+  return merged;
 }
 
 template <class T>
 int64_t workspace_bytes_as(const ConvProblem& problem, int workers) {
   if (problem.pass == Pass::grad_weight) return WeightGradientPlan<T>(problem).workspace_bytes(workers);
-  const Correlation correlation(problem);
-  return has_channels_in_lanes<T>(correlation) ? ChannelsInLanesPlan<T>(correlation).workspace_bytes(workers)
-                                               : PixelsInLanesPlan<T>(correlation).workspace_bytes(workers);
+  const Correlation correlation(with_columns_as_channels(problem));
+  return has_channels_in_lanes<T>(correlation)
+             ? ChannelsInLanesPlan<T>(correlation, workers).workspace_bytes(workers)
+             : PixelsInLanesPlan<T>(correlation).workspace_bytes(workers);
 }
 
 // False where the kernel finds that it cannot run the problem.
 template <class T>
-bool correlate(const ConvProblem& problem, const ConvData& data, void* workspace, const Executor& executor) {
+bool correlate(const ConvProblem& given, const ConvData& data, void* workspace, const Executor& executor) {
+  const ConvProblem problem = with_columns_as_channels(given);
   const Correlation correlation(problem);
   if (has_channels_in_lanes<T>(correlation)) {
-    const ChannelsInLanesPlan<T> plan(correlation);
+    const ChannelsInLanesPlan<T> plan(correlation, executor.workers);
     return ChannelsInLanes<T>(correlation, plan, problem, data, workspace).run(executor);
   }
   const PixelsInLanesPlan<T> plan(correlation);

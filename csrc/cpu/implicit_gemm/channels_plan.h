@@ -1,0 +1,179 @@
+// How a correlation with channels in the lanes is cut, and the workspace that it needs. See
+// channels_in_lanes.h.
+#pragma once
+
+#include <type_traits>
+
+#include "cpu/implicit_gemm/weight_panels.h"
+
+namespace convext {
+namespace CONVEXT_ISA_NAMESPACE {
+namespace {
+
+// Chains of equal length, added in order; depends on the number of terms and the problem's kind alone.
+//
+// F.conv2d adds the channels of a pixel in one chain each where it goes forward or has a single tap, and
+// often in eight for the gradient of the input: see SumShape.
+constexpr int64_t most_chain = 128;
+inline int64_t chain_length(const Correlation& c, int64_t terms) {
+  int64_t most = sum_shape(terms, Pass::forward).chain;
+  if (c.is_forward || c.rows.p.kernel * c.columns.p.kernel == 1) most = terms < 512 ? 64 : most_chain;
+  while (most < most_chain && most * most < terms) most *= 2;
+  return larger(1, ceil_div(terms, larger(1, ceil_div(terms, most))));
+}
+
+template <class T>
+struct ChannelsInLanesPlan {
+  using Real = Compute<T>;
+  static constexpr int64_t lanes = Vector<Real>::lanes;
+  // Numbers of a panel that are to stay in the L1 cache beside a tile's pixels, of a strip's patches in the
+  // L2 cache.
+#if defined(__AVX512F__)
+  static constexpr int64_t most_block = 32 * 1024 / sizeof(Real);
+#else
+  static constexpr int64_t most_block = 18 * 1024 / sizeof(Real);
+#endif
+  static constexpr int64_t most_block_terms = 512;
+  static constexpr int64_t most_patches = 256 * 1024 / sizeof(Real);
+  static constexpr int64_t most_strip = 224;
+  static constexpr int64_t usual_strip = 128;
+  static constexpr int64_t channels_of_item = 256;
+
+  int64_t vectors = 1;      // of a panel
+  int64_t width;            // result channels of a panel
+  int64_t panels = 1;       // of one group
+  int64_t panels_of_item;   // at most
+  int64_t blocks = 1;       // items of one strip of pixels
+  int64_t strips = 1;       // of a class
+  int64_t strip;            // pixels of one, at most
+  int64_t terms;            // of a block, about
+  bool packs_early = true;  // all panels once per call, or each in the items that use it
+  bool writes_in_place;     // the micro-kernel writes the result itself
+  int64_t patches_stride;
+  int64_t sums_stride;
+
+  int64_t weights_offset;
+  int64_t bias_offset;
+  int64_t workers_offset;
+  int64_t pointers_offset;  // in a worker's part
+  int64_t runs_offset;
+  int64_t terms_offset;
+  int64_t chains_offset;
+  int64_t panel_offset;
+  int64_t patches_offset;
+  int64_t sums_offset;
+  int64_t worker_bytes;
+
+  ChannelsInLanesPlan(const Correlation& c, int workers) {
+    const int64_t channels = larger(1, c.result_channels);
+    const int64_t pixels = larger(1, c.most_pixels());
+    cut(c, channels, pixels, workers);
+
+    panels_of_item = ceil_div(panels, blocks);
+    strip = ceil_div(pixels, strips);
+    const int64_t most_terms = larger(1, c.most_terms());
+    terms = smaller(smaller(most_block / width, most_block_terms), most_patches / strip);
+    terms = smaller(most_terms, larger(terms, most_chain));
+    writes_in_place = std::is_same_v<T, Real> && c.result_strides.channel == 1;
+    patches_stride = spread_stride<Real>(terms);
+    sums_stride = spread_stride<Real>(panels_of_item * width);
+
+    Carver shared;
+    weights_offset = shared.take(
+        packs_early ? c.groups * panels * width * c.terms_before(c.rows.tap_sets(), 0) : 0, sizeof(Real));
+    bias_offset = shared.take(c.groups * panels * width, sizeof(Real));
+    workers_offset = shared.bytes;
+    Carver own;
+    pointers_offset = own.take(5 * pointers(), sizeof(void*));
+    runs_offset = own.take(3 * strip, sizeof(int64_t));  // runs or windows
+    terms_offset = own.take(2 * terms, sizeof(int32_t));
+    chains_offset = own.take(most_indirect_rows * most_tile_vectors * lanes, sizeof(Real));
+    panel_offset = own.take(packs_early ? 0 : terms * width, sizeof(Real));
+    patches_offset = own.take(strip * patches_stride, sizeof(Real));
+    sums_offset = own.take(writes_in_place && channels % lanes == 0 ? 0 : strip * sums_stride, sizeof(Real));
+    worker_bytes = own.bytes;
+  }
+
+  int64_t workspace_bytes(int workers) const { return workers_offset + workers * worker_bytes; }
+
+  // Of a table: one for each pixel, and some behind the last to be fetched in vain.
+  int64_t pointers() const { return strip + most_indirect_rows; }
+
+  // Terms of a block: whole chains, so that blocks change nothing in a result.
+  int64_t block_terms_of(int64_t chain) const { return larger(1, terms / chain) * chain; }
+
+ private:
+  // Chooses by a rough count of cycles for each term; any choice gives the same bits.
+  void cut(const Correlation& c, int64_t channels, int64_t pixels, int workers) {
+    const int64_t all_vectors = ceil_div(channels, lanes);
+    const int64_t least_panels = ceil_div(all_vectors, most_tile_vectors);
+    const bool may_pack_late = WeightPanels<T>::are_vectors(c);
+    const int64_t terms_of_sum = larger(1, c.most_terms());
+    const double tap_sets =
+        static_cast<double>(c.terms_before(c.rows.tap_sets(), 0)) / static_cast<double>(terms_of_sum);
+    const double packing = c.weight_result_stride == 1 ? 0.15 : 0.4;
+    const int64_t usual_strips = ceil_div(pixels, usual_strip);
+    const int64_t even_strips = round_up(usual_strips, workers);
+    double least = -1;
+    const auto consider = [&](int64_t panel_vectors, int64_t block_count, int64_t strip_count) {
+      const int64_t panel_count = ceil_div(all_vectors, panel_vectors);
+      const int64_t size = ceil_div(pixels, strip_count);
+      const int64_t tiles = ceil_div(size, indirect_rows(panel_vectors));
+      const int64_t items = c.groups * block_count * strip_count;
+      // Workers never start and end together; classes differ in size.
+      const double waiting = workers == 1 ? 0 : c.classes() == 1 ? 0.25 : 0.5;
+      const double share = static_cast<double>(items) * (c.classes() == 1 ? 1.0 : tap_sets) / workers;
+      const double whole = c.classes() == 1 ? static_cast<double>(ceil_div(items, workers)) : 0;
+      const double rounds = share + waiting > whole ? share + waiting : whole;
+      const double panels_here = static_cast<double>(ceil_div(panel_count, block_count));
+      const double panel_width = static_cast<double>(panel_vectors * lanes);
+      const double products =
+          static_cast<double>(larger(8 * tiles, size * panel_vectors)) / 2 + panel_width / 8;
+      const double source = static_cast<double>(size) / 2;
+      const double early =
+          rounds * (panels_here * products + source) +
+          (packing + 0.4) * panel_width * tap_sets * static_cast<double>(c.groups * panel_count) / workers +
+          10000.0 / static_cast<double>(terms_of_sum);
+      const double late = rounds * (panels_here * (products + packing * panel_width) + source);
+      const double cost = may_pack_late && late < early ? late : early;
+      if (least >= 0 && cost >= least) return;
+      least = cost;
+      vectors = panel_vectors;
+      panels = panel_count;
+      blocks = block_count;
+      strips = strip_count;
+      packs_early = !(may_pack_late && late < early);
+    };
+    int64_t last_vectors = 0;
+    const int64_t panel_counts[] = {least_panels, round_up(least_panels, workers)};
+    const int64_t strip_counts[] = {ceil_div(pixels, most_strip), usual_strips, even_strips, 2 * even_strips,
+                                    4 * even_strips};
+    for (const int64_t count : panel_counts) {
+      const int64_t panel_vectors = ceil_div(all_vectors, count);
+      if (panel_vectors == last_vectors) continue;
+      last_vectors = panel_vectors;
+      const int64_t panel_count = ceil_div(all_vectors, panel_vectors);
+      const int64_t fewest_blocks = ceil_div(panel_count * panel_vectors * lanes, channels_of_item);
+      int64_t last_blocks = 0;
+      const int64_t block_counts[] = {fewest_blocks, smaller(panel_count, round_up(fewest_blocks, workers)),
+                                      panel_count};
+      for (const int64_t block_count : block_counts) {
+        if (block_count == last_blocks) continue;
+        last_blocks = block_count;
+        int64_t last_strips = 0;
+        for (const int64_t wanted : strip_counts) {
+          const int64_t strip_count = ceil_div(pixels, ceil_div(pixels, wanted));
+          if (strip_count == last_strips) continue;
+          last_strips = strip_count;
+          consider(panel_vectors, block_count, strip_count);
+          if (workers == 1 && strip_count >= usual_strips) break;
+        }
+      }
+    }
+    width = vectors * lanes;
+  }
+};
+
+}  // namespace
+}  // namespace CONVEXT_ISA_NAMESPACE
+}  // namespace convext
