@@ -55,7 +55,7 @@ class WeightGradientRun {
       // Each part of the outputs packs the panels again.
       while (items() < 4 * executor.workers && outputs_of_item >= 512)
         outputs_of_item = half(outputs_of_item);
-      while (items() < 2 * executor.workers && outputs_of_item >= 2 * plan.tile_height) {
+      while (items() < 2 * executor.workers && outputs_of_item >= 2 * plan.outputs_group) {
         outputs_of_item = half(outputs_of_item);
       }
     }
@@ -111,7 +111,7 @@ class WeightGradientRun {
   int32_t* b_terms;
   int32_t* result_lines;
 
-  int64_t half(int64_t outputs) const { return round_up(ceil_div(outputs, 2), plan.tile_height); }
+  int64_t half(int64_t outputs) const { return round_up(ceil_div(outputs, 2), plan.outputs_group); }
 
   // The sum of no pixels.
   void clear() const {
@@ -146,7 +146,7 @@ class WeightGradientRun {
           a_terms[k] = static_cast<int32_t>(plan.outputs_in_place
                                                 ? image * strides.batch + y * strides.row + x * strides.column
                                             : plan.outputs_by_rows ? k
-                                                                   : k * plan.outputs_stride);
+                                                                   : k * plan.outputs_group);
         }
       }
     }
@@ -190,32 +190,30 @@ class WeightGradientRun {
     const int64_t last_block = smaller(plan.blocks.count, first_block + plan.blocks_of_chunk);
     for (int64_t b = first_block; b < last_block; ++b) {
       const Block block = plan.blocks.at(b);
-      for (int64_t k = 0; k < item.panels; ++k) {
-        fill_panel(item.group, block, (item.first_panel + k) * plan.tile_width, lines,
-                   panels + k * plan.panel_size);
-      }
+      fill_panels(item, block, lines, panels);
       TileOperands<Real> operands{};
       operands.a_terms = a_terms;
       operands.b_terms = b_terms;
       operands.terms = block.pixels();
       operands.chain = plan.chain;
-      const Real* const outputs = rows_operand(item, block, packed, &operands.a_row);
+      operands.a_row = plan.outputs_in_place  ? p.output_strides.channel
+                       : plan.outputs_by_rows ? plan.outputs_stride
+                                              : 1;
+      const Real* const outputs = rows_operand(item, block, packed);
       const int64_t row_taps = plan.by_channels ? plan.rows.taps : 1;
       const int64_t column_taps = plan.by_channels ? plan.columns.taps : 1;
       const Band band(plan.rows, plan.columns, block.row, block.rows, block.column, block.columns);
-      for (int64_t first = 0; first < item.outputs; first += Plan::rows_at_a_time) {
-        const int64_t rows = smaller(Plan::rows_at_a_time, item.outputs - first);
+      for (int64_t first = 0; first < item.outputs; first += plan.rows_at_a_time) {
+        const int64_t rows = smaller(plan.rows_at_a_time, item.outputs - first);
         for (int64_t k = 0; k < item.panels; ++k) {
           const int64_t first_lane = (item.first_panel + k) * plan.tile_width;
-          const int64_t all = plan.by_channels ? plan.input_channels : plan.terms;
           for (int64_t i = 0; i < row_taps; ++i) {
             for (int64_t j = 0; j < column_taps; ++j) {
-              operands.a = outputs + first * operands.a_row;
-              operands.b = panels + k * plan.panel_size;
+              operands.b = panels + k * plan.panel_step;
               if (plan.by_channels) operands.b += band.at(i, j) * plan.panel_stride;
-              multiply(operands, item, item.first_output + first, rows,
+              multiply(operands, outputs, item, first, rows,
                        (i * column_taps + j) * plan.input_channels + first_lane,
-                       smaller(plan.tile_width, all - first_lane), b > first_block);
+                       smaller(plan.tile_width, panel_lanes() - first_lane), b > first_block);
             }
           }
         }
@@ -223,45 +221,63 @@ class WeightGradientRun {
     }
   }
 
-  // The gradient of the output: row o begins at the result's o * *a_row.
-  const Real* rows_operand(const Item& item, const Block& block, Real* packed, int64_t* a_row) const {
+  // The gradient of the output, see row_of.
+  const Real* rows_operand(const Item& item, const Block& block, Real* packed) const {
+    const ImageStrides& strides = p.output_strides;
+    const int64_t first_channel = item.group * plan.channels + item.first_output;
+    const T* const at_block = grad_output + first_channel * strides.channel + block.image * strides.batch +
+                              block.row * strides.row + block.column * strides.column;
     if constexpr (std::is_same_v<T, Real>) {
-      if (plan.outputs_in_place) {
-        const ImageStrides& strides = p.output_strides;
-        *a_row = strides.channel;
-        return grad_output + (item.group * plan.channels + item.first_output) * strides.channel +
-               block.image * strides.batch + block.row * strides.row + block.column * strides.column;
-      }
+      if (plan.outputs_in_place) return at_block;
     }
-    const Patches<T> outputs = output_patches(item.group);
     if (plan.outputs_by_rows) {
-      pack_pixels_fastest(outputs, first_pixel(block), block.pixels(), block.pixels(), item.first_output,
-                          item.outputs, packed, plan.outputs_stride);
-      *a_row = plan.outputs_stride;
-    } else {
-      pack_terms_fastest(outputs, first_pixel(block), block.pixels(), item.first_output, item.outputs, packed,
-                         plan.outputs_stride);
-      *a_row = 1;
+      pack_pixels_fastest(output_patches(item.group), first_pixel(block), block.pixels(), block.pixels(),
+                          item.first_output, item.outputs, packed, plan.outputs_stride);
+      return packed;
+    }
+    Real* to = packed;
+    for (int64_t image = 0; image < block.images; ++image) {
+      for (int64_t y = 0; y < block.rows; ++y) {
+        const T* from = at_block + image * strides.batch + y * strides.row;
+        for (int64_t x = 0; x < block.columns; ++x, from += strides.column, to += plan.outputs_group) {
+          copy_groups(to, plan.outputs_stride, from, plan.outputs_group, item.outputs);
+        }
+      }
     }
     return packed;
   }
 
-  // The panel of the channels or terms from `first` on.
-  void fill_panel(int64_t group, const Block& block, int64_t first, Real* lines, Real* panel) const {
-    const Patches<T> inputs = input_patches(group);
-    const ImageStrides& strides = p.input_strides;
-    const int64_t stride = plan.panel_stride;
-    const int64_t lanes_used =
-        smaller(plan.tile_width, (plan.by_channels ? plan.input_channels : plan.terms) - first);
+  const Real* row_of(const Real* outputs, int64_t row) const {
+    if (plan.outputs_in_place) return outputs + row * p.output_strides.channel;
+    if (plan.outputs_by_rows) return outputs + row * plan.outputs_stride;
+    return outputs + row / plan.outputs_group * plan.outputs_stride + row % plan.outputs_group;
+  }
+
+  int64_t panel_lanes() const { return plan.by_channels ? plan.input_channels : plan.terms; }
+
+  void fill_panels(const Item& item, const Block& block, Real* lines, Real* panels) const {
+    const Patches<T> inputs = input_patches(item.group);
+    const int64_t first = item.first_panel * plan.tile_width;
     if (plan.source == PanelSource::patches) {
-      pack_terms_fastest(inputs, first_pixel(block), block.pixels(), first, lanes_used, panel, stride);
-      clear_missing_lanes(panel, block.pixels(), lanes_used);
+      const int64_t terms = smaller(item.panels * plan.tile_width, plan.terms - first);
+      pack_terms_fastest(inputs, first_pixel(block), block.pixels(), first, terms, panels, plan.panel_stride);
+      clear_missing_lanes(panels, block.pixels(), terms);
       return;
     }
+    for (int64_t k = 0; k < item.panels; ++k) {
+      fill_panel(inputs.source, block, first + k * plan.tile_width, lines, panels + k * plan.panel_step);
+    }
+  }
+
+  // The panel of the channels or terms from `first` on.
+  void fill_panel(const T* source, const Block& block, int64_t first, Real* lines, Real* panel) const {
+    const ImageStrides& strides = p.input_strides;
+    const int64_t stride = plan.panel_stride;
+    const int64_t lanes_used = smaller(plan.tile_width, panel_lanes() - first);
     const Band band(plan.rows, plan.columns, block.row, block.rows, block.column, block.columns);
     for (int64_t k = 0; k < block.images; ++k) {
       Real* const target = panel + k * plan.panel_places * stride;
-      const T* const image = inputs.source + (block.image + k) * strides.batch;
+      const T* const image = source + (block.image + k) * strides.batch;
       const T* const at_block = image + first * strides.channel + block.column * strides.column;
       switch (plan.source) {
         case PanelSource::pixels:
@@ -335,12 +351,12 @@ class WeightGradientRun {
     }
   }
 
-  // Rows of one panel: adds the sums of `used` terms from `term` on for `rows` outputs to the result, or to
-  // the chunk's.
-  void multiply(TileOperands<Real> operands, const Item& item, int64_t first_output, int64_t rows,
-                int64_t term, int64_t used, bool accumulate) const {
+  // Adds the sums of `used` terms from `term` on for some of the item's outputs to the result, or to the
+  // chunk's.
+  void multiply(TileOperands<Real> operands, const Real* outputs, const Item& item, int64_t first,
+                int64_t rows, int64_t term, int64_t used, bool accumulate) const {
     const int64_t vectors = ceil_div(used, lanes);
-    const int64_t output = item.group * plan.channels + first_output;
+    const int64_t output = item.group * plan.channels + item.first_output + first;
     int64_t stride = plan.partial_stride;
     Real* sums = partials + (item.chunk * p.groups * plan.channels + output) * stride + term;
     if constexpr (std::is_same_v<T, Real>) {
@@ -354,6 +370,7 @@ class WeightGradientRun {
       const int64_t height = smaller(plan.tile_height, rows - row);
       const MicroKernel<Real> kernel = micro_kernel_of<Real>(height, vectors);
       Real* const to = sums + row * stride;
+      operands.a = row_of(outputs, first + row);
       if (is_whole) {
         operands.ahead = {to, result_lines, 1, vectors, stride, height};
         kernel(operands, to, stride, accumulate);
@@ -363,7 +380,6 @@ class WeightGradientRun {
         kernel(operands, tile, vectors * lanes, false);
         add_tile(tile, vectors, height, used, to, stride, accumulate);
       }
-      operands.a += height * operands.a_row;
     }
   }
 
@@ -395,6 +411,8 @@ class WeightGradientRun {
       }
       return;
     }
+    if (plan.by_channels && lies_with_taps_fastest())
+      return interleave_taps(weight_at(output, 0, 0, 0), sum_at);
     const int64_t columns = p.kernel.width;
     for (int64_t term = 0; term < plan.terms; term += lanes) {
       Real values[lanes];
@@ -407,6 +425,39 @@ class WeightGradientRun {
         if (plan.taps_fastest ? ++tap == plan.taps : ++channel == plan.input_channels) {
           (plan.taps_fastest ? tap : channel) = 0;
           ++(plan.taps_fastest ? channel : tap);
+        }
+      }
+    }
+  }
+
+  bool lies_with_taps_fastest() const {
+    const WeightStrides& strides = p.weight_strides;
+    return (strides.column == 1 || p.kernel.width == 1) &&
+           (strides.row == p.kernel.width || p.kernel.height == 1) && strides.in_channel == plan.taps;
+  }
+
+  // Writes sums in the order (tap, channel) to the order (channel, tap).
+  template <class SumAt>
+  void interleave_taps(T* to, const SumAt& sum_at) const {
+    const int64_t channels = plan.input_channels;
+    for (int64_t c = 0; c < channels; c += lanes) {
+      // A whole vector may be written past the last tap, onto the next channel's first ones: those come
+      // later.
+      for (int64_t tap = (plan.taps - 1) / lanes * lanes; tap >= 0; tap -= lanes) {
+        const int64_t count = smaller(lanes, plan.taps - tap);
+        Vector<Real> v[lanes];
+        CONVEXT_UNROLL
+        for (int64_t i = 0; i < lanes; ++i)
+          v[i] = i < count ? sum_at((tap + i) * channels + c) : zero<Real>();
+        transpose(v);
+        T* const first = to + c * plan.taps + tap;
+        CONVEXT_UNROLL
+        for (int64_t i = 0; i < lanes; ++i) {
+          if (c + i + 1 < channels && (channels - c - i) * plan.taps - tap >= lanes) {
+            store_narrowed(first + i * plan.taps, v[i]);
+          } else if (c + i < channels) {
+            store_narrowed(first + i * plan.taps, v[i], count);
+          }
         }
       }
     }

@@ -62,6 +62,19 @@ CONVEXT_INLINE void copy_channels(Compute<T>* target, const T* source, int64_t c
   if (c < channels) store(target + c, load_widened(source + c, channels - c));
 }
 
+// Widens `channels` neighbours to groups of `group` that are `group_stride` apart. May write up to a vector
+// past the last one of a group.
+template <class T>
+CONVEXT_INLINE void copy_groups(Compute<T>* target, int64_t group_stride, const T* source, int64_t group,
+                                int64_t channels) {
+  constexpr int64_t lanes = Vector<Compute<T>>::lanes;
+  for (; channels > 0; channels -= group, source += group, target += group_stride) {
+    int64_t c = 0;
+    for (; c < group && c + lanes <= channels; c += lanes) store(target + c, load_widened(source + c));
+    if (c < group && c < channels) store(target + c, load_widened(source + c, channels - c));
+  }
+}
+
 // The band of lines of `channels` neighbouring channels, [place][channel].
 template <class T>
 void fill_channel_band(const Band& band, const T* source, const ImageStrides& strides, int64_t channels,
@@ -70,23 +83,38 @@ void fill_channel_band(const Band& band, const T* source, const ImageStrides& st
   constexpr int64_t lanes = Vector<Real>::lanes;
   const Axis& rows = band.rows.axis;
   const Axis& columns = band.columns.axis;
-  const auto clear = [&](Real* place) {
-    for (int64_t c = 0; c < channels; c += lanes) store(place + c, zero<Real>());
-  };
+  const int64_t width = band.columns.length;
+  const int64_t step = columns.stride * strides.column;
   for (int64_t row_phase = 0; row_phase < band.rows.phases; ++row_phase) {
     const int64_t first_row = band.rows.position(row_phase);
     for (int64_t column_phase = 0; column_phase < band.columns.phases; ++column_phase) {
       const int64_t first_column = band.columns.position(column_phase);
+      const int64_t begin = Inside::first_at_least(columns.stride, -first_column, width);
+      const int64_t end =
+          larger(begin, Inside::first_at_least(columns.stride, columns.source_size - first_column, width));
       for (int64_t line = 0; line < band.rows.length; ++line) {
         const int64_t row = band_source(rows, first_row + line * rows.stride);
-        for (int64_t x = 0; x < band.columns.length; ++x, target += target_stride) {
-          const int64_t column = row < 0 ? -1 : band_source(columns, first_column + x * columns.stride);
-          if (column < 0) {
-            clear(target);
-          } else {
-            copy_channels(target, source + row * strides.row + column * strides.column, channels);
+        const T* const from = source + row * strides.row;
+        const auto pad = [&](int64_t first, int64_t last) {
+          for (int64_t x = first; x < last; ++x, target += target_stride) {
+            const int64_t column = row < 0 ? -1 : band_source(columns, first_column + x * columns.stride);
+            if (column < 0) {
+              for (int64_t c = 0; c < channels; c += lanes) store(target + c, zero<Real>());
+            } else {
+              copy_channels(target, from + column * strides.column, channels);
+            }
           }
+        };
+        if (row < 0) {
+          pad(0, width);
+          continue;
         }
+        pad(0, begin);
+        const T* inside = from + (first_column + begin * columns.stride) * strides.column;
+        for (int64_t x = begin; x < end; ++x, inside += step, target += target_stride) {
+          copy_channels(target, inside, channels);
+        }
+        pad(end, width);
       }
     }
   }

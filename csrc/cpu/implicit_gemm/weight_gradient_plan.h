@@ -69,9 +69,6 @@ template <class T>
 struct WeightGradientPlan {
   using Real = Compute<T>;
   static constexpr int64_t lanes = Vector<Real>::lanes;
-  // Rows of tiles that are multiplied with a panel while it is in the L1 cache, and whose part of the result
-  // lies in few pages.
-  static constexpr int64_t rows_at_a_time = 64;
   // What an item keeps in the L2 cache, at most: its panels, and what it packs of the gradient of the output.
 #if defined(__AVX512F__)
   static constexpr int64_t most_panels = 448 * 1024 / sizeof(Real);
@@ -98,14 +95,18 @@ struct WeightGradientPlan {
   int64_t chain;
   bool is_direct;  // tiles are stored to the result itself
   bool outputs_in_place;
-  bool outputs_by_rows;  // packed [channel][pixel], else [pixel][channel]
+  bool outputs_by_rows;  // [channel][pixel], else packed in groups of channels, [pixel][channel of the group]
+  int64_t outputs_group;  // tiles whose rows fill a vector
 
   int64_t panels;          // of all channels or terms
   int64_t panel_places;    // of one image
   int64_t panel_stride;    // from place to place
-  int64_t panel_size;      // numbers
+  int64_t panel_step;      // from panel to panel
   int64_t panels_of_item;  // at most
   int64_t outputs_of_item;
+  // That are multiplied with a panel while it is in the L1 cache, and whose part of the result lies in few
+  // pages.
+  int64_t rows_at_a_time;
   int64_t chunks;
   int64_t blocks_of_chunk;
 
@@ -140,32 +141,37 @@ struct WeightGradientPlan {
                    : source == PanelSource::lines  ? band.places()
                                                    : blocks.rows * blocks.columns;
     panels = ceil_div(by_channels ? input_channels : terms, tile_width);
-    // Patches are written in runs, of which the last one may end up to a vector late.
-    panel_stride = source == PanelSource::patches ? spread_stride<Real>(tile_width) : tile_width;
-    panel_size = blocks.images * panel_places * panel_stride;
-    panels_of_item = larger(1, smaller(panels, most_panels / larger(1, panel_size)));
+    panels_of_item = most_panels / (blocks.images * panel_places * tile_width);
+    panels_of_item = larger(1, smaller(panels, panels_of_item));
+    // Patches are written side by side and in runs, of which the last one may end up to a vector late.
+    const bool side_by_side = source == PanelSource::patches;
+    panel_stride = side_by_side ? spread_stride<Real>(panels_of_item * tile_width) : tile_width;
+    panel_step = side_by_side ? tile_width : blocks.images * panel_places * tile_width;
 
     outputs_by_rows = p.output_strides.column == 1 || p.output_strides.channel != 1;
     outputs_in_place = std::is_same_v<T, Real> && reads_outputs_in_place(p);
-    outputs_of_item = larger(tile_height, most_outputs / block / tile_height * tile_height);
+    outputs_group = larger(1, lanes / tile_height) * tile_height;
+    rows_at_a_time = larger(1, 72 / outputs_group) * outputs_group;
+    outputs_of_item = larger(outputs_group, most_outputs / block / outputs_group * outputs_group);
     outputs_of_item = smaller(channels, outputs_of_item);
 
     choose_chunks(p.groups, pixels);
     is_direct = std::is_same_v<T, Real> && chunks == 1 && lies_as_terms(p.weight_strides, p.kernel);
 
     partial_stride = round_up(terms, lanes);
-    outputs_stride = spread_stride<Real>(outputs_by_rows ? block : outputs_of_item);
+    // Vectors may be written past the last channel of a group.
+    outputs_stride = outputs_by_rows ? spread_stride<Real>(block) : block * outputs_group + lanes;
     Carver shared;
     partials_offset =
-        shared.take(is_direct ? 0 : chunks * p.groups * channels * partial_stride, sizeof(Real));
+        shared.take(is_direct ? 0 : chunks * p.groups * channels * partial_stride + lanes, sizeof(Real));
     terms_offset = shared.take(2 * block + most_tile_vectors, sizeof(int32_t));
     workers_offset = shared.bytes;
     Carver own;
-    const int64_t packed = outputs_by_rows ? outputs_of_item : block;
+    const int64_t packed = outputs_by_rows ? outputs_of_item : ceil_div(outputs_of_item, outputs_group);
     // Vectors may be read and written past the last place.
     lines_offset =
         own.take(needs_lines() ? channels_of_lines() * band.channel_stride + lanes : 0, sizeof(Real));
-    panels_offset = own.take(panels_of_item * panel_size + lanes, sizeof(Real));
+    panels_offset = own.take(side_by_side ? block * panel_stride : panels_of_item * panel_step, sizeof(Real));
     outputs_offset = own.take(outputs_in_place ? 0 : packed * outputs_stride, sizeof(Real));
     worker_bytes = own.bytes;
   }
