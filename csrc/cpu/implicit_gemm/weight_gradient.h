@@ -224,9 +224,9 @@ class WeightGradientRun {
   // The gradient of the output, see row_of.
   const Real* rows_operand(const Item& item, const Block& block, Real* packed) const {
     const ImageStrides& strides = p.output_strides;
-    const int64_t first_channel = item.group * plan.channels + item.first_output;
-    const T* const at_block = grad_output + first_channel * strides.channel + block.image * strides.batch +
-                              block.row * strides.row + block.column * strides.column;
+    const T* const at_block =
+        grad_output + (item.group * plan.channels + item.first_output) * strides.channel +
+        block.image * strides.batch + block.row * strides.row + block.column * strides.column;
     if constexpr (std::is_same_v<T, Real>) {
       if (plan.outputs_in_place) return at_block;
     }
@@ -256,21 +256,24 @@ class WeightGradientRun {
   int64_t panel_lanes() const { return plan.by_channels ? plan.input_channels : plan.terms; }
 
   void fill_panels(const Item& item, const Block& block, Real* lines, Real* panels) const {
-    const Patches<T> inputs = input_patches(item.group);
     const int64_t first = item.first_panel * plan.tile_width;
     if (plan.source == PanelSource::patches) {
       const int64_t terms = smaller(item.panels * plan.tile_width, plan.terms - first);
-      pack_terms_fastest(inputs, first_pixel(block), block.pixels(), first, terms, panels, plan.panel_stride);
+      pack_terms_fastest(input_patches(item.group), first_pixel(block), block.pixels(), first, terms, panels,
+                         plan.panel_stride);
       clear_missing_lanes(panels, block.pixels(), terms);
       return;
     }
     for (int64_t k = 0; k < item.panels; ++k) {
-      fill_panel(inputs.source, block, first + k * plan.tile_width, lines, panels + k * plan.panel_step);
+      fill_panel(item, block, first + k * plan.tile_width, lines, panels + k * plan.panel_step);
     }
   }
 
   // The panel of the channels or terms from `first` on.
-  void fill_panel(const T* source, const Block& block, int64_t first, Real* lines, Real* panel) const {
+  void fill_panel(const Item& item, const Block& block, int64_t first, Real* lines, Real* panel) const {
+    const T* const source = input_patches(item.group).source;
+    const int64_t first_of_item = item.first_panel * plan.tile_width;
+    const int64_t last_of_item = smaller(panel_lanes(), first_of_item + item.panels * plan.tile_width);
     const ImageStrides& strides = p.input_strides;
     const int64_t stride = plan.panel_stride;
     const int64_t lanes_used = smaller(plan.tile_width, panel_lanes() - first);
@@ -286,8 +289,16 @@ class WeightGradientRun {
           }
           break;
         case PanelSource::planes:
-          transpose_rows<T>(target, stride, lanes_used, block.columns,
-                            [&](int64_t row) { return at_block + row * strides.channel; });
+          // Planes are far apart, so the hardware does not foresee the next channels' pieces.
+          transpose_rows<T>(
+              target, stride, lanes_used, block.columns,
+              [&](int64_t row) { return at_block + row * strides.channel; },
+              [&](int64_t row) {
+                const int64_t channel = first + row;
+                return channel + lanes < last_of_item
+                           ? lanes * strides.channel
+                           : block.columns - (channel - first_of_item) * strides.channel;
+              });
           break;
         case PanelSource::lines:
           fill_from_lines(band, image, first, lanes_used, lines, target);
@@ -321,14 +332,18 @@ class WeightGradientRun {
       fill(first_channel, channels, lines);
       fill(0, last_channel - channels, lines + (channels - first_channel) * band.channel_stride);
     }
-    transpose_rows<Real>(target, plan.panel_stride, terms, band.places(), [&](int64_t row) {
-      const int64_t term = first + row;
-      const int64_t channel = plan.taps_fastest ? term / plan.taps : term % channels;
-      const int64_t tap = plan.taps_fastest ? term % plan.taps : term / channels;
-      const int64_t place =
-          channel >= first_channel ? channel - first_channel : channel + channels - first_channel;
-      return lines + place * band.channel_stride + band.at(tap / plan.columns.taps, tap % plan.columns.taps);
-    });
+    transpose_rows<Real>(
+        target, plan.panel_stride, terms, band.places(),
+        [&](int64_t row) {
+          const int64_t term = first + row;
+          const int64_t channel = plan.taps_fastest ? term / plan.taps : term % channels;
+          const int64_t tap = plan.taps_fastest ? term % plan.taps : term / channels;
+          const int64_t place =
+              channel >= first_channel ? channel - first_channel : channel + channels - first_channel;
+          return lines + place * band.channel_stride +
+                 band.at(tap / plan.columns.taps, tap % plan.columns.taps);
+        },
+        [](int64_t) { return 0; });
   }
 
   // A band with channels in the lanes.
@@ -339,8 +354,9 @@ class WeightGradientRun {
     for (int64_t c = 0; c < channels; c += lanes) {
       const int64_t count = smaller(lanes, channels - c);
       fill_band(band, source + c * p.input_strides.channel, p.input_strides, count, 0, lines);
-      transpose_rows<Real>(target + c, plan.panel_stride, count, band.lines() * band.pitch,
-                           [&](int64_t row) { return lines + row * band.channel_stride; });
+      transpose_rows<Real>(
+          target + c, plan.panel_stride, count, band.lines() * band.pitch,
+          [&](int64_t row) { return lines + row * band.channel_stride; }, [](int64_t) { return 0; });
     }
   }
 
@@ -366,17 +382,18 @@ class WeightGradientRun {
       }
     }
     const bool is_whole = used % lanes == 0;
+    const MicroKernel<Real> full = micro_kernel_of<Real>(smaller(rows, plan.tile_height), vectors);
     for (int64_t row = 0; row < rows; row += plan.tile_height) {
       const int64_t height = smaller(plan.tile_height, rows - row);
-      const MicroKernel<Real> kernel = micro_kernel_of<Real>(height, vectors);
+      const bool is_full = height == smaller(rows, plan.tile_height);
+      const MicroKernel<Real> kernel = is_full ? full : micro_kernel_of<Real>(height, vectors);
       Real* const to = sums + row * stride;
       operands.a = row_of(outputs, first + row);
+      operands.ahead = {to, result_lines, 1, vectors, stride, is_whole ? height : 0};
       if (is_whole) {
-        operands.ahead = {to, result_lines, 1, vectors, stride, height};
         kernel(operands, to, stride, accumulate);
       } else {
         Real tile[most_tile_rows * most_tile_vectors * lanes];
-        operands.ahead = {};
         kernel(operands, tile, vectors * lanes, false);
         add_tile(tile, vectors, height, used, to, stride, accumulate);
       }

@@ -9,15 +9,19 @@ namespace convext {
 namespace CONVEXT_ISA_NAMESPACE {
 namespace {
 
-// target[place][row] for one vector of rows, which begin at lines[row]; those from `rows` on are zero.
+// target[place][row] for one vector of rows, which begin at lines[row]; those from `rows` on are zero. What
+// is `ahead` of these lines is fetched meanwhile, if that is not 0.
 template <class T>
 CONVEXT_INLINE void transpose_lines(Compute<T>* target, int64_t target_stride,
                                     const T* const (&lines)[Vector<Compute<T>>::lanes], int64_t rows,
-                                    int64_t places) {
+                                    int64_t places, int64_t ahead) {
   using Real = Compute<T>;
   constexpr int64_t lanes = Vector<Real>::lanes;
   for (int64_t x = 0; x < places; x += lanes, target += lanes * target_stride) {
     Vector<Real> v[lanes];
+    if (ahead != 0) {
+      for (int64_t i = 0; i < rows; ++i) __builtin_prefetch(lines[i] + x + ahead);
+    }
     if (rows == lanes && places - x >= lanes) {
       CONVEXT_UNROLL
       for (int64_t i = 0; i < lanes; ++i) v[i] = load_widened(lines[i] + x);
@@ -41,15 +45,15 @@ CONVEXT_INLINE void transpose_lines(Compute<T>* target, int64_t target_stride,
 }
 
 // target[place][row] for `rows` rows, zeros up to a whole vector.
-template <class T, class LineOf>
+template <class T, class LineOf, class Ahead>
 CONVEXT_INLINE void transpose_rows(Compute<T>* target, int64_t target_stride, int64_t rows, int64_t places,
-                                   const LineOf& line_of) {
+                                   const LineOf& line_of, const Ahead& ahead) {
   constexpr int64_t lanes = Vector<Compute<T>>::lanes;
   for (int64_t row = 0; row < rows; row += lanes) {
     const int64_t count = smaller(lanes, rows - row);
     const T* lines[lanes];
     for (int64_t i = 0; i < lanes; ++i) lines[i] = line_of(row + smaller(i, count - 1));
-    transpose_lines<T>(target + row, target_stride, lines, count, places);
+    transpose_lines<T>(target + row, target_stride, lines, count, places, ahead(row));
   }
 }
 

@@ -96,7 +96,7 @@ struct WeightGradientPlan {
   bool is_direct;  // tiles are stored to the result itself
   bool outputs_in_place;
   bool outputs_by_rows;  // [channel][pixel], else packed in groups of channels, [pixel][channel of the group]
-  int64_t outputs_group;  // tiles whose rows fill a vector
+  int64_t outputs_group;
 
   int64_t panels;          // of all channels or terms
   int64_t panel_places;    // of one image
@@ -150,7 +150,7 @@ struct WeightGradientPlan {
 
     outputs_by_rows = p.output_strides.column == 1 || p.output_strides.channel != 1;
     outputs_in_place = std::is_same_v<T, Real> && reads_outputs_in_place(p);
-    outputs_group = larger(1, lanes / tile_height) * tile_height;
+    outputs_group = choose_group();
     rows_at_a_time = larger(1, 72 / outputs_group) * outputs_group;
     outputs_of_item = larger(outputs_group, most_outputs / block / outputs_group * outputs_group);
     outputs_of_item = smaller(channels, outputs_of_item);
@@ -270,6 +270,14 @@ struct WeightGradientPlan {
         tile_width = wide * lanes;
       }
     }
+  }
+
+  // Tiles whose rows fill vectors, if they are few.
+  int64_t choose_group() const {
+    for (int64_t group = tile_height; group <= 64; group += tile_height) {
+      if (group % lanes == 0) return group;
+    }
+    return larger(1, lanes / tile_height) * tile_height;
   }
 
   // Few rows of a tile should fall into the same sets of the cache.
