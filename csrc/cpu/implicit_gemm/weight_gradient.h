@@ -25,12 +25,11 @@ namespace {
 template <class T>
 class WeightGradientRun {
  public:
-  WeightGradientRun(const ConvProblem& problem, const WeightGradientPlan<T>& cut, const ConvData& data,
-                    void* workspace)
-      : p(problem),
+  WeightGradientRun(const WeightGradientPlan<T>& cut, const ConvData& data, void* workspace)
+      : p(cut.problem),
         plan(cut),
-        input(static_cast<const T*>(data.input)),
-        grad_output(static_cast<const T*>(data.output)),
+        input(static_cast<const T*>(cut.is_swapped ? data.output : data.input)),
+        grad_output(static_cast<const T*>(cut.is_swapped ? data.input : data.output)),
         grad_weight(static_cast<T*>(data.weight)),
         scratch(static_cast<char*>(workspace)),
         partials(reinterpret_cast<Real*>(scratch + plan.partials_offset)),
@@ -190,7 +189,7 @@ class WeightGradientRun {
     const int64_t last_block = smaller(plan.blocks.count, first_block + plan.blocks_of_chunk);
     for (int64_t b = first_block; b < last_block; ++b) {
       const Block block = plan.blocks.at(b);
-      fill_panels(item, block, lines, panels);
+      fill_panels(item, block, b == first_block, lines, panels);
       TileOperands<Real> operands{};
       operands.a_terms = a_terms;
       operands.b_terms = b_terms;
@@ -255,67 +254,68 @@ class WeightGradientRun {
 
   int64_t panel_lanes() const { return plan.by_channels ? plan.input_channels : plan.terms; }
 
-  void fill_panels(const Item& item, const Block& block, Real* lines, Real* panels) const {
+  void fill_panels(const Item& item, const Block& block, bool is_first, Real* lines, Real* panels) const {
     const int64_t first = item.first_panel * plan.tile_width;
     if (plan.source == PanelSource::patches) {
       const int64_t terms = smaller(item.panels * plan.tile_width, plan.terms - first);
       pack_terms_fastest(input_patches(item.group), first_pixel(block), block.pixels(), first, terms, panels,
                          plan.panel_stride);
-      clear_missing_lanes(panels, block.pixels(), terms);
+      if (is_first) clear_missing_lanes(panels, plan.blocks.most_pixels(), terms);
       return;
     }
-    for (int64_t k = 0; k < item.panels; ++k) {
-      fill_panel(item, block, first + k * plan.tile_width, lines, panels + k * plan.panel_step);
-    }
-  }
-
-  // The panel of the channels or terms from `first` on.
-  void fill_panel(const Item& item, const Block& block, int64_t first, Real* lines, Real* panel) const {
-    const T* const source = input_patches(item.group).source;
-    const int64_t first_of_item = item.first_panel * plan.tile_width;
-    const int64_t last_of_item = smaller(panel_lanes(), first_of_item + item.panels * plan.tile_width);
-    const ImageStrides& strides = p.input_strides;
-    const int64_t stride = plan.panel_stride;
-    const int64_t lanes_used = smaller(plan.tile_width, panel_lanes() - first);
-    const Band band(plan.rows, plan.columns, block.row, block.rows, block.column, block.columns);
-    for (int64_t k = 0; k < block.images; ++k) {
-      Real* const target = panel + k * plan.panel_places * stride;
-      const T* const image = source + (block.image + k) * strides.batch;
-      const T* const at_block = image + first * strides.channel + block.column * strides.column;
-      switch (plan.source) {
-        case PanelSource::pixels:
-          for (int64_t x = 0; x < block.columns; ++x) {
-            copy_channels(target + x * stride, at_block + x * strides.column, lanes_used);
-          }
-          break;
-        case PanelSource::planes:
-          // Planes are far apart, so the hardware does not foresee the next channels' pieces.
-          transpose_rows<T>(
-              target, stride, lanes_used, block.columns,
-              [&](int64_t row) { return at_block + row * strides.channel; },
-              [&](int64_t row) {
-                const int64_t channel = first + row;
-                return channel + lanes < last_of_item
-                           ? lanes * strides.channel
-                           : block.columns - (channel - first_of_item) * strides.channel;
-              });
-          break;
-        case PanelSource::lines:
-          fill_from_lines(band, image, first, lanes_used, lines, target);
-          break;
-        default:
-          fill_shifted(band, image + first * strides.channel, lanes_used, lines, target);
+    for (int64_t image = 0; image < block.images; ++image) {
+      for (int64_t k = 0; k < item.panels; ++k) {
+        fill_panel(item, block, image, first + k * plan.tile_width, lines,
+                   panels + k * plan.panel_step + image * plan.panel_places * plan.panel_stride);
       }
     }
   }
 
+  // What one image of the block adds to the panel of the channels or terms from `first` on.
+  void fill_panel(const Item& item, const Block& block, int64_t image, int64_t first, Real* lines,
+                  Real* panel) const {
+    const ImageStrides& strides = p.input_strides;
+    const T* const source = input_patches(item.group).source + (block.image + image) * strides.batch;
+    const T* const at_block = source + first * strides.channel + block.column * strides.column;
+    const int64_t first_of_item = item.first_panel * plan.tile_width;
+    const int64_t last_of_item = smaller(panel_lanes(), first_of_item + item.panels * plan.tile_width);
+    const int64_t used = smaller(plan.tile_width, panel_lanes() - first);
+    const Band band(plan.rows, plan.columns, block.row, block.rows, block.column, block.columns);
+    switch (plan.source) {
+      case PanelSource::pixels:
+        for (int64_t x = 0; x < block.columns; ++x) {
+          copy_channels(panel + x * plan.panel_stride, at_block + x * strides.column, used);
+        }
+        break;
+      case PanelSource::planes:
+        // Planes are far apart, so the hardware does not foresee the next channels' pieces.
+        transpose_rows<T>(
+            panel, plan.panel_stride, used, block.columns,
+            [&](int64_t row) { return at_block + row * strides.channel; },
+            [&](int64_t row) {
+              const int64_t channel = first + row;
+              return channel + lanes < last_of_item
+                         ? lanes * strides.channel
+                         : block.columns - (channel - first_of_item) * strides.channel;
+            });
+        break;
+      case PanelSource::lines:
+        fill_from_lines(band, source, first, used, first == first_of_item, lines, panel);
+        break;
+      default:
+        fill_shifted(band, source + first * strides.channel, used, lines, panel);
+    }
+  }
+
   // Every term is a line of the band, shifted.
-  void fill_from_lines(const Band& band, const T* image, int64_t first, int64_t terms, Real* lines,
-                       Real* target) const {
+  void fill_from_lines(const Band& band, const T* image, int64_t first, int64_t terms, bool is_first,
+                       Real* lines, Real* target) const {
     const int64_t channels = plan.input_channels;
     int64_t first_channel = 0;
     int64_t last_channel = channels;
-    if (plan.taps_fastest) {
+    if (plan.all_lines) {
+      // Filled once for all panels.
+    } else if (plan.taps_fastest) {
       first_channel = first / plan.taps;
       last_channel = (first + terms - 1) / plan.taps + 1;
     } else if (channels > plan.tile_width) {
@@ -326,7 +326,9 @@ class WeightGradientRun {
     const auto fill = [&](int64_t from, int64_t to, Real* band_lines) {
       fill_band(band, image + from * p.input_strides.channel, p.input_strides, to - from, 0, band_lines);
     };
-    if (last_channel <= channels) {
+    if (plan.all_lines && !is_first) {
+      // Still there.
+    } else if (last_channel <= channels) {
       fill(first_channel, last_channel, lines);
     } else {
       fill(first_channel, channels, lines);
@@ -381,7 +383,8 @@ class WeightGradientRun {
         sums = grad_weight + output * stride + term;
       }
     }
-    const bool is_whole = used % lanes == 0;
+    // Rows of partial results have room for whole vectors.
+    const bool is_whole = used % lanes == 0 || !(plan.is_direct || plan.by_channels);
     const MicroKernel<Real> full = micro_kernel_of<Real>(smaller(rows, plan.tile_height), vectors);
     for (int64_t row = 0; row < rows; row += plan.tile_height) {
       const int64_t height = smaller(plan.tile_height, rows - row);

@@ -70,6 +70,7 @@ struct WeightGradientPlan {
   using Real = Compute<T>;
   static constexpr int64_t lanes = Vector<Real>::lanes;
   // What an item keeps in the L2 cache, at most: its panels, and what it packs of the gradient of the output.
+  static constexpr int64_t most_lines = 40 * 1024 / sizeof(Real);
 #if defined(__AVX512F__)
   static constexpr int64_t most_panels = 448 * 1024 / sizeof(Real);
   static constexpr int64_t most_outputs = 256 * 1024 / sizeof(Real);
@@ -78,6 +79,8 @@ struct WeightGradientPlan {
   static constexpr int64_t most_outputs = 128 * 1024 / sizeof(Real);
 #endif
 
+  bool is_swapped;
+  ConvProblem problem;  // with input and output in each other's place if they are swapped
   Axis rows;
   Axis columns;
   int64_t input_channels;  // of one group
@@ -86,6 +89,7 @@ struct WeightGradientPlan {
   int64_t channels;              // output channels of one group
   bool channels_are_neighbours;  // channels_last input
   PanelSource source;
+  bool all_lines;     // of the few channels' bands, filled once for all panels
   bool by_channels;   // a panel holds channels, and each tap reads it shifted; else it holds terms
   bool taps_fastest;  // terms are (c, i, j), else (i, j, c)
   int64_t tile_height;
@@ -120,14 +124,17 @@ struct WeightGradientPlan {
   int64_t outputs_offset;
   int64_t worker_bytes;
 
-  explicit WeightGradientPlan(const ConvProblem& p)
-      : rows(AxisClasses(problem_rows(p), true).at(0)),
-        columns(AxisClasses(problem_columns(p), true).at(0)),
-        input_channels(in_channels_per_group(p)),
-        taps(p.kernel.height * p.kernel.width),
+  explicit WeightGradientPlan(const ConvProblem& original)
+      : is_swapped(lies_better_swapped(original)),
+        problem(is_swapped ? swapped(original) : original),
+        rows(AxisClasses(problem_rows(problem), true).at(0)),
+        columns(AxisClasses(problem_columns(problem), true).at(0)),
+        input_channels(in_channels_per_group(problem)),
+        taps(problem.kernel.height * problem.kernel.width),
         terms(input_channels * taps),
-        channels(out_channels_per_group(p)),
+        channels(out_channels_per_group(problem)),
         blocks(0, 0, 0, 1) {
+    const ConvProblem& p = problem;
     const bool is_flat = flatten_both(p);
     const int64_t pixels = p.batch * rows.count * columns.count;
     choose_source(p, is_flat, pixels);
@@ -137,6 +144,7 @@ struct WeightGradientPlan {
     chain = ceil_div(block, ceil_div(block, sum_shape(pixels, Pass::grad_weight).chain));
 
     const Band band(rows, columns, 0, blocks.rows, 0, blocks.columns);
+    all_lines = input_channels * band.channel_stride <= most_lines;
     panel_places = source == PanelSource::channels ? band.lines() * band.pitch
                    : source == PanelSource::lines  ? band.places()
                                                    : blocks.rows * blocks.columns;
@@ -190,6 +198,31 @@ struct WeightGradientPlan {
   }
 
  private:
+  // The gradient of a 1x1 kernel is the same product with input and output in each other's place, transposed.
+  // Of channels_last tensors, which are packed by copying either way, the lanes get the one with more
+  // channels, if the other one would leave tiles of one or two vectors, which load more than they multiply.
+  static bool lies_better_swapped(const ConvProblem& p) {
+    const auto has_channels_last = [](const ImageStrides& strides) {
+      return strides.channel == 1 && strides.column != 1;
+    };
+    const Padding& padding = p.padding;
+    return p.groups == 1 && p.kernel.height * p.kernel.width == 1 && p.stride.height == 1 &&
+           p.stride.width == 1 && padding.top == 0 && padding.bottom == 0 && padding.left == 0 &&
+           padding.right == 0 && has_channels_last(p.input_strides) && has_channels_last(p.output_strides) &&
+           p.in_channels <= 2 * lanes && 2 * p.in_channels <= p.out_channels;
+  }
+
+  static ConvProblem swapped(const ConvProblem& p) {
+    ConvProblem other = p;
+    other.in_channels = p.out_channels;
+    other.out_channels = p.in_channels;
+    other.input_strides = p.output_strides;
+    other.output_strides = p.input_strides;
+    other.weight_strides.in_channel = p.weight_strides.out_channel;
+    other.weight_strides.out_channel = p.weight_strides.in_channel;
+    return other;
+  }
+
   // A 1x1 kernel that reads the images as they lie sees each as one long row.
   bool flatten_both(const ConvProblem& p) {
     Patches<T> inputs{nullptr, p.input_strides, p.batch, 1, rows, columns};
@@ -207,6 +240,7 @@ struct WeightGradientPlan {
     return source == PanelSource::lines || (source == PanelSource::channels && !channels_are_neighbours);
   }
   int64_t channels_of_lines() const {
+    if (all_lines) return input_channels;
     if (by_channels || !taps_fastest) return smaller(input_channels, by_channels ? lanes : tile_width);
     return smaller(input_channels, (tile_width - 1 + taps - 1) / taps + 1);
   }
