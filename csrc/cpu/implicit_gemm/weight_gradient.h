@@ -1,19 +1,21 @@
 // The gradient of the weight: for each group
 //
-//     gradient[term][o] = sum over pixels (n, y, x) of patch[pixel][term] * grad_output[pixel][o]
+//     gradient[o][term] = sum over pixels (n, y, x) of grad_output[o][pixel] * patch[pixel][term]
 //
-// with terms (i, j, c). Output channels are spread over the lanes, and only the gradient of the output, the
-// smaller of the two, may have to be transposed while packing. The rows of a tile are terms: of contiguous
-// inputs, channels of a band of lines (see band.h) that every tap reads shifted, or taps where there are
-// fewer channels; of channels_last inputs, columns of a matrix of patches.
+// Terms lie in the lanes, in the order in which the result has them, so a tile of sums is stored straight to
+// its place, whole vectors at a time: of small maps there are as many results as numbers to multiply, and
+// nothing but their arithmetic and their memory may cost. The lanes' operand is packed into panels (see
+// weight_gradient_panels.h), by transposing where pixels are neighbours; the gradient of the output, whose
+// numbers are broadcast, is read where it lies if its pixels are neighbours.
 //
-// The sum runs over all pixels of the batch. It is cut into blocks of whole rows, or of pieces of long ones,
-// and the blocks into chunks, each summed into a partial result of its own, so that there is work for many
-// threads where the result is small. Both cuts depend on the shape and layout alone, and the chunks are added
-// in order.
+// The sum runs over all pixels of the batch. It is cut into blocks, and where the result is small and the
+// pixels are many, the blocks into chunks, each summed into a partial result of its own, so that there is
+// work for several threads. Both cuts depend on the shape and layout alone, and the chunks are added in
+// order.
 #pragma once
 
 #include "cpu/implicit_gemm/micro_kernel.h"
+#include "cpu/implicit_gemm/weight_gradient_panels.h"
 #include "cpu/implicit_gemm/weight_gradient_plan.h"
 
 namespace convext {
@@ -23,52 +25,79 @@ namespace {
 template <class T>
 class WeightGradientRun {
  public:
-  WeightGradientRun(const ConvProblem& problem, const WeightGradientPlan<T>& cut, const ConvData& data,
-                    void* workspace)
-      : p(problem),
+  WeightGradientRun(const WeightGradientPlan<T>& cut, const ConvData& data, void* workspace)
+      : p(cut.problem),
         plan(cut),
-        input(static_cast<const T*>(data.input)),
-        grad_output(static_cast<const T*>(data.output)),
+        input(static_cast<const T*>(cut.is_swapped ? data.output : data.input)),
+        grad_output(static_cast<const T*>(cut.is_swapped ? data.input : data.output)),
         grad_weight(static_cast<T*>(data.weight)),
         scratch(static_cast<char*>(workspace)),
-        partials(reinterpret_cast<Real*>(scratch + plan.partials_offset)) {}
+        partials(reinterpret_cast<Real*>(scratch + plan.partials_offset)),
+        a_terms(reinterpret_cast<int32_t*>(scratch + plan.terms_offset)),
+        b_terms(a_terms + plan.blocks.most_pixels()),
+        result_lines(b_terms + plan.blocks.most_pixels()) {}
 
   void run(const Executor& executor) {
     if (plan.terms == 0 || plan.channels == 0) return;
-    // Terms do not depend on each other, so their items may follow the number of workers.
-    const int64_t all = plan.terms_fastest ? plan.terms : plan.input_channels;
-    const int64_t least = plan.terms_fastest ? Plan::terms_at_a_time : plan.tile_height;
-    terms_of_item = plan.terms_fastest ? Plan::terms_of_item : plan.inputs_of_item;
-    const int64_t others = plan.chunks * p.groups * plan.channel_items;
-    while (executor.workers > 1 && others * ceil_div(all, terms_of_item) < 2 * executor.workers &&
-           terms_of_item >= 2 * least) {
-      terms_of_item = round_up(ceil_div(smaller(all, terms_of_item), 2), least);
+    if (plan.blocks.count == 0) return clear();
+    fill_tables();
+    // Results do not depend on each other, so items may follow the number of workers.
+    int64_t panels_of_item = plan.panels_of_item;
+    int64_t outputs_of_item = plan.outputs_of_item;
+    const auto items = [&] {
+      return plan.chunks * p.groups * ceil_div(plan.panels, panels_of_item) *
+             ceil_div(plan.channels, outputs_of_item);
+    };
+    if (executor.workers > 1) {
+      while (panels_of_item > 1 && items() < 4 * executor.workers)
+        panels_of_item = ceil_div(panels_of_item, 2);
+      // Each part of the outputs packs the panels again.
+      while (items() < 4 * executor.workers && outputs_of_item >= 512)
+        outputs_of_item = half(outputs_of_item);
+      while (items() < 2 * executor.workers && outputs_of_item >= 2 * plan.outputs_group) {
+        outputs_of_item = half(outputs_of_item);
+      }
     }
-    const int64_t term_items = ceil_div(all, terms_of_item);
-    for_each_tile(executor, others * term_items, [&](int64_t index, int worker) {
-      const int64_t channel_item = index % plan.channel_items;
-      index /= plan.channel_items;
-      const int64_t term_item = index % term_items;
-      index /= term_items;
-      const int64_t group = index % p.groups;
-      sum_item(index / p.groups, group, term_item, channel_item,
-               scratch + plan.workers_offset + worker * plan.worker_bytes);
+    const int64_t panel_items = ceil_div(plan.panels, panels_of_item);
+    const int64_t output_items = ceil_div(plan.channels, outputs_of_item);
+    for_each_tile(executor, items(), [&](int64_t index, int worker) {
+      Item item;
+      item.first_output = index % output_items * outputs_of_item;
+      item.outputs = smaller(outputs_of_item, plan.channels - item.first_output);
+      index /= output_items;
+      item.first_panel = index % panel_items * panels_of_item;
+      item.panels = smaller(panels_of_item, plan.panels - item.first_panel);
+      index /= panel_items;
+      item.group = index % p.groups;
+      item.chunk = index / p.groups;
+      sum_item(item, scratch + plan.workers_offset + worker * plan.worker_bytes);
     });
+    if (plan.is_direct) return;
 
-    const int64_t channel_blocks = ceil_div(in_channels_per_group(p), channels_at_a_time);
-    const int64_t vectors = ceil_div(plan.channels, lanes);
-    for_each_tile(executor, p.groups * vectors * channel_blocks, [&](int64_t index, int) {
-      const int64_t block = index % channel_blocks;
-      index /= channel_blocks;
-      store_gradient(index / vectors, index % vectors * lanes, block * channels_at_a_time);
+    const int64_t all_rows = p.groups * plan.channels;
+    const int64_t rows_of_item = larger(1, 16384 / (plan.terms * plan.chunks));
+    for_each_tile(executor, ceil_div(all_rows, rows_of_item), [&](int64_t index, int) {
+      const int64_t last = smaller(all_rows, (index + 1) * rows_of_item);
+      for (int64_t row = index * rows_of_item; row < last; ++row) store_gradient(row);
     });
   }
 
  private:
   using Real = Compute<T>;
   using Plan = WeightGradientPlan<T>;
+  using Block = PixelBlocks::Block;
   static constexpr int64_t lanes = Vector<Real>::lanes;
-  static constexpr int64_t channels_at_a_time = 64;
+
+  // What one worker computes at a time: the sums of some panels' terms for some output channels, over a
+  // chunk.
+  struct Item {
+    int64_t chunk;
+    int64_t group;
+    int64_t first_panel;
+    int64_t panels;
+    int64_t first_output;
+    int64_t outputs;
+  };
 
   const ConvProblem& p;
   const Plan& plan;
@@ -77,11 +106,50 @@ class WeightGradientRun {
   T* grad_weight;
   char* scratch;
   Real* partials;
-  int64_t terms_of_item = 1;  // of a band, input channels
+  int32_t* a_terms;
+  int32_t* b_terms;
+  int32_t* result_lines;
 
-  // [term][output channel]
-  Real* partial(int64_t chunk, int64_t group) const {
-    return partials + (chunk * p.groups + group) * plan.terms * plan.partial_stride;
+  int64_t half(int64_t outputs) const { return round_up(ceil_div(outputs, 2), plan.outputs_group); }
+
+  // The sum of no pixels.
+  void clear() const {
+    for (int64_t o = 0; o < p.out_channels; ++o) {
+      for (int64_t c = 0; c < plan.input_channels; ++c) {
+        for (int64_t i = 0; i < p.kernel.height; ++i) {
+          for (int64_t j = 0; j < p.kernel.width; ++j) *weight_at(o, c, i, j) = narrow<T>(0);
+        }
+      }
+    }
+  }
+
+  T* weight_at(int64_t o, int64_t c, int64_t i, int64_t j) const {
+    const WeightStrides& strides = p.weight_strides;
+    return grad_weight + o * strides.out_channel + c * strides.in_channel + i * strides.row +
+           j * strides.column;
+  }
+
+  // Where the pixels of a block lie, in both operands: those of a smaller block are the first ones.
+  void fill_tables() const {
+    const ImageStrides& strides = p.output_strides;
+    const PixelBlocks& blocks = plan.blocks;
+    const bool has_gaps = plan.source == PanelSource::lines || plan.source == PanelSource::channels;
+    const int64_t pitch =
+        has_gaps ? Band(plan.rows, plan.columns, 0, blocks.rows, 0, blocks.columns).pitch : blocks.columns;
+    int64_t k = 0;
+    for (int64_t image = 0; image < blocks.images; ++image) {
+      for (int64_t y = 0; y < blocks.rows; ++y) {
+        for (int64_t x = 0; x < blocks.columns; ++x, ++k) {
+          const int64_t place = image * plan.panel_places + y * pitch + x;
+          b_terms[k] = static_cast<int32_t>(place * plan.panel_stride);
+          a_terms[k] = static_cast<int32_t>(plan.outputs_in_place
+                                                ? image * strides.batch + y * strides.row + x * strides.column
+                                            : plan.outputs_by_rows ? k
+                                                                   : k * plan.outputs_group);
+        }
+      }
+    }
+    for (int64_t v = 0; v < plan.tile_vectors; ++v) result_lines[v] = static_cast<int32_t>(v * lanes);
   }
 
   Patches<T> input_patches(int64_t group) const {
@@ -109,142 +177,306 @@ class WeightGradientRun {
             columns};
   }
 
-  void sum_item(int64_t chunk, int64_t group, int64_t term_item, int64_t channel_item, char* own) {
-    const Patches<T> inputs = input_patches(group);
-    const Patches<T> outputs = output_patches(group);
-    Real* const input_block = reinterpret_cast<Real*>(own + plan.inputs_offset);
-    Real* const output_block = reinterpret_cast<Real*>(own + plan.outputs_offset);
-    int32_t* const a_terms = reinterpret_cast<int32_t*>(own + plan.terms_offset);
-    int32_t* const b_terms = a_terms + plan.blocks.most_pixels();
-    for (int64_t k = 0; k < plan.blocks.most_pixels(); ++k)
-      b_terms[k] = static_cast<int32_t>(k * plan.outputs_stride);
-    const int64_t first_channel = channel_item * Plan::channels_of_item;
-    const int64_t channels = smaller(Plan::channels_of_item, plan.channels - first_channel);
-    Real* const sums = partial(chunk, group) + first_channel;
-    const int64_t first_block = chunk * plan.blocks_of_chunk;
+  int64_t first_pixel(const Block& block) const {
+    return (block.image * plan.rows.count + block.row) * plan.columns.count + block.column;
+  }
+
+  void sum_item(const Item& item, char* own) const {
+    Real* const panels = reinterpret_cast<Real*>(own + plan.panels_offset);
+    Real* const lines = reinterpret_cast<Real*>(own + plan.lines_offset);
+    Real* const packed = reinterpret_cast<Real*>(own + plan.outputs_offset);
+    const int64_t first_block = item.chunk * plan.blocks_of_chunk;
     const int64_t last_block = smaller(plan.blocks.count, first_block + plan.blocks_of_chunk);
-    if (first_block >= last_block) return clear_partial(sums, term_item, channels);
     for (int64_t b = first_block; b < last_block; ++b) {
-      const PixelBlocks::Block block = plan.blocks.at(b);
-      const int64_t pixels = block.rows * block.columns;
-      const int64_t first_pixel =
-          (block.image * plan.rows.count + block.row) * plan.columns.count + block.column;
-      pack_terms_fastest(outputs, first_pixel, pixels, first_channel, channels, output_block,
-                         plan.outputs_stride);
-      clear_missing_lanes(output_block, pixels, channels);
-      TileOperands<Real> operands{input_block, 1,      a_terms,           output_block,
-                                  b_terms,     pixels, plan.blocks.chain, {}};
-      if (plan.terms_fastest) {
-        const int64_t first_term = term_item * terms_of_item;
-        const int64_t last_term = smaller(plan.terms, first_term + terms_of_item);
-        for (int64_t k = 0; k < pixels; ++k) a_terms[k] = static_cast<int32_t>(k * plan.patches_stride);
-        for (int64_t term = first_term; term < last_term; term += Plan::terms_at_a_time) {
-          const int64_t terms = smaller(Plan::terms_at_a_time, last_term - term);
-          pack_terms_fastest(inputs, first_pixel, pixels, term, terms, input_block, plan.patches_stride);
-          multiply(operands, terms, channels, sums + term * plan.partial_stride, plan.partial_stride,
-                   b > first_block);
-        }
-      } else {
-        const int64_t first_input = term_item * terms_of_item;
-        const int64_t last_input = smaller(plan.input_channels, first_input + terms_of_item);
-        sum_band(inputs, block, first_input, last_input - first_input, channels, operands, a_terms,
-                 input_block, sums, b > first_block);
-      }
-    }
-  }
-
-  void sum_band(const Patches<T>& inputs, const PixelBlocks::Block& block, int64_t first_input,
-                int64_t input_count, int64_t channels, TileOperands<Real> operands, int32_t* a_terms,
-                Real* lines, Real* sums, bool accumulate) const {
-    const Band band(inputs.rows, inputs.columns, block.row, block.rows, block.column, block.columns);
-    fill_band(band,
-              inputs.source + block.image * p.input_strides.batch + first_input * p.input_strides.channel,
-              p.input_strides, input_count, 0, lines);
-    for (int64_t y = 0; y < block.rows; ++y) {
-      for (int64_t x = 0; x < block.columns; ++x) {
-        a_terms[y * block.columns + x] = static_cast<int32_t>(y * band.pitch + x);
-      }
-    }
-    const int64_t row_taps = inputs.rows.taps;
-    const int64_t column_taps = inputs.columns.taps;
-    for (int64_t i = 0; i < row_taps; ++i) {
-      // Taps that read the same phase are rows of one tile: the next one reads a fixed distance further on.
-      const int64_t runs = plan.rows_are_taps ? band.columns.phases : column_taps;
-      for (int64_t j = 0; j < runs; ++j) {
-        Real* const to =
-            sums + ((i * column_taps + j) * plan.input_channels + first_input) * plan.partial_stride;
-        operands.a = lines + band.at(i, j);
-        if (!plan.rows_are_taps) {
-          operands.a_row = band.channel_stride;
-          multiply(operands, input_count, channels, to, plan.partial_stride, accumulate);
-          continue;
-        }
-        const int64_t taps = ceil_div(column_taps - j, runs);
-        operands.a_row = taps > 1 ? band.at(i, j + runs) - band.at(i, j) : 0;
-        for (int64_t k = 0; k < input_count; ++k) {
-          multiply(operands, taps, channels, to + k * plan.partial_stride,
-                   runs * plan.input_channels * plan.partial_stride, accumulate);
-          operands.a += band.channel_stride;
-        }
-      }
-    }
-  }
-
-  // For the sum of no pixels.
-  void clear_partial(Real* sums, int64_t term_item, int64_t channels) const {
-    if (term_item > 0) return;
-    for (int64_t term = 0; term < plan.terms; ++term) {
-      for (int64_t o = 0; o < channels; o += lanes)
-        store(sums + term * plan.partial_stride + o, zero<Real>());
-    }
-  }
-
-  void clear_missing_lanes(Real* block, int64_t pixels, int64_t channels) const {
-    const int64_t missing = round_up(channels, lanes) - channels;
-    if (missing == 0) return;
-    for (int64_t pixel = 0; pixel < pixels; ++pixel) {
-      for (int64_t lane = 0; lane < missing; ++lane) block[pixel * plan.outputs_stride + channels + lane] = 0;
-    }
-  }
-
-  // `rows` rows for all output channels; the tile's b stays in the L1 cache.
-  void multiply(TileOperands<Real> operands, int64_t rows, int64_t channels, Real* sums, int64_t sums_row,
-                bool accumulate) const {
-    const Real* const a = operands.a;
-    const Real* const b = operands.b;
-    for (int64_t channel = 0; channel < channels; channel += plan.tile_width) {
-      const int64_t vectors = ceil_div(smaller(plan.tile_width, channels - channel), lanes);
-      operands.b = b + channel;
-      for (int64_t row = 0; row < rows; row += plan.tile_height) {
-        operands.a = a + row * operands.a_row;
-        micro_kernel_of<Real>(smaller(plan.tile_height, rows - row), vectors)(
-            operands, sums + row * sums_row + channel, sums_row, accumulate);
-      }
-    }
-  }
-
-  // Adds the chunks and writes one vector of output channels for some input channels.
-  void store_gradient(int64_t group, int64_t first_output, int64_t first_input) const {
-    const int64_t input_channels = in_channels_per_group(p);
-    const int64_t last_input = smaller(input_channels, first_input + channels_at_a_time);
-    const int64_t outputs = smaller(lanes, plan.channels - first_output);
-    const int64_t chunk_stride = p.groups * plan.terms * plan.partial_stride;
-    T* first = grad_weight + (group * plan.channels + first_output) * p.weight_strides.out_channel;
-    for (int64_t i = 0; i < p.kernel.height; ++i) {
-      for (int64_t j = 0; j < p.kernel.width; ++j) {
-        for (int64_t c = first_input; c < last_input; ++c) {
-          const int64_t term = (i * p.kernel.width + j) * input_channels + c;
-          const Real* from = partial(0, group) + term * plan.partial_stride + first_output;
-          Vector<Real> sum = load(from);
-          for (int64_t chunk = 1; chunk < plan.chunks; ++chunk) {
-            sum = add(sum, load(from + chunk * chunk_stride));
+      const Block block = plan.blocks.at(b);
+      fill_panels(item, block, b == first_block, lines, panels);
+      TileOperands<Real> operands{};
+      operands.a_terms = a_terms;
+      operands.b_terms = b_terms;
+      operands.terms = block.pixels();
+      operands.chain = plan.chain;
+      operands.a_row = plan.outputs_in_place  ? p.output_strides.channel
+                       : plan.outputs_by_rows ? plan.outputs_stride
+                                              : 1;
+      const Real* const outputs = rows_operand(item, block, packed);
+      const int64_t row_taps = plan.by_channels ? plan.rows.taps : 1;
+      const int64_t column_taps = plan.by_channels ? plan.columns.taps : 1;
+      const Band band(plan.rows, plan.columns, block.row, block.rows, block.column, block.columns);
+      for (int64_t first = 0; first < item.outputs; first += plan.rows_at_a_time) {
+        const int64_t rows = smaller(plan.rows_at_a_time, item.outputs - first);
+        for (int64_t k = 0; k < item.panels; ++k) {
+          const int64_t first_lane = (item.first_panel + k) * plan.tile_width;
+          for (int64_t i = 0; i < row_taps; ++i) {
+            for (int64_t j = 0; j < column_taps; ++j) {
+              operands.b = panels + k * plan.panel_step;
+              if (plan.by_channels) operands.b += band.at(i, j) * plan.panel_stride;
+              multiply(operands, outputs, item, first, rows,
+                       (i * column_taps + j) * plan.input_channels + first_lane,
+                       smaller(plan.tile_width, panel_lanes() - first_lane), b > first_block);
+            }
           }
-          Real values[lanes];
-          store(values, sum);
-          T* to = first + c * p.weight_strides.in_channel + i * p.weight_strides.row +
-                  j * p.weight_strides.column;
-          for (int64_t o = 0; o < outputs; ++o) {
-            to[o * p.weight_strides.out_channel] = narrow<T>(values[o]);
+        }
+      }
+    }
+  }
+
+  // The gradient of the output, see row_of.
+  const Real* rows_operand(const Item& item, const Block& block, Real* packed) const {
+    const ImageStrides& strides = p.output_strides;
+    const T* const at_block =
+        grad_output + (item.group * plan.channels + item.first_output) * strides.channel +
+        block.image * strides.batch + block.row * strides.row + block.column * strides.column;
+    if constexpr (std::is_same_v<T, Real>) {
+      if (plan.outputs_in_place) return at_block;
+    }
+    if (plan.outputs_by_rows) {
+      pack_pixels_fastest(output_patches(item.group), first_pixel(block), block.pixels(), block.pixels(),
+                          item.first_output, item.outputs, packed, plan.outputs_stride);
+      return packed;
+    }
+    Real* to = packed;
+    for (int64_t image = 0; image < block.images; ++image) {
+      for (int64_t y = 0; y < block.rows; ++y) {
+        const T* from = at_block + image * strides.batch + y * strides.row;
+        for (int64_t x = 0; x < block.columns; ++x, from += strides.column, to += plan.outputs_group) {
+          copy_groups(to, plan.outputs_stride, from, plan.outputs_group, item.outputs);
+        }
+      }
+    }
+    return packed;
+  }
+
+  const Real* row_of(const Real* outputs, int64_t row) const {
+    if (plan.outputs_in_place) return outputs + row * p.output_strides.channel;
+    if (plan.outputs_by_rows) return outputs + row * plan.outputs_stride;
+    return outputs + row / plan.outputs_group * plan.outputs_stride + row % plan.outputs_group;
+  }
+
+  int64_t panel_lanes() const { return plan.by_channels ? plan.input_channels : plan.terms; }
+
+  void fill_panels(const Item& item, const Block& block, bool is_first, Real* lines, Real* panels) const {
+    const int64_t first = item.first_panel * plan.tile_width;
+    if (plan.source == PanelSource::patches) {
+      const int64_t terms = smaller(item.panels * plan.tile_width, plan.terms - first);
+      pack_terms_fastest(input_patches(item.group), first_pixel(block), block.pixels(), first, terms, panels,
+                         plan.panel_stride);
+      if (is_first) clear_missing_lanes(panels, plan.blocks.most_pixels(), terms);
+      return;
+    }
+    for (int64_t image = 0; image < block.images; ++image) {
+      for (int64_t k = 0; k < item.panels; ++k) {
+        fill_panel(item, block, image, first + k * plan.tile_width, lines,
+                   panels + k * plan.panel_step + image * plan.panel_places * plan.panel_stride);
+      }
+    }
+  }
+
+  // What one image of the block adds to the panel of the channels or terms from `first` on.
+  void fill_panel(const Item& item, const Block& block, int64_t image, int64_t first, Real* lines,
+                  Real* panel) const {
+    const ImageStrides& strides = p.input_strides;
+    const T* const source = input_patches(item.group).source + (block.image + image) * strides.batch;
+    const T* const at_block = source + first * strides.channel + block.column * strides.column;
+    const int64_t first_of_item = item.first_panel * plan.tile_width;
+    const int64_t last_of_item = smaller(panel_lanes(), first_of_item + item.panels * plan.tile_width);
+    const int64_t used = smaller(plan.tile_width, panel_lanes() - first);
+    const Band band(plan.rows, plan.columns, block.row, block.rows, block.column, block.columns);
+    switch (plan.source) {
+      case PanelSource::pixels:
+        for (int64_t x = 0; x < block.columns; ++x) {
+          copy_channels(panel + x * plan.panel_stride, at_block + x * strides.column, used);
+        }
+        break;
+      case PanelSource::planes:
+        // Planes are far apart, so the hardware does not foresee the next channels' pieces.
+        transpose_rows<T>(
+            panel, plan.panel_stride, used, block.columns,
+            [&](int64_t row) { return at_block + row * strides.channel; },
+            [&](int64_t row) {
+              const int64_t channel = first + row;
+              return channel + lanes < last_of_item
+                         ? lanes * strides.channel
+                         : block.columns - (channel - first_of_item) * strides.channel;
+            });
+        break;
+      case PanelSource::lines:
+        fill_from_lines(band, source, first, used, first == first_of_item, lines, panel);
+        break;
+      default:
+        fill_shifted(band, source + first * strides.channel, used, lines, panel);
+    }
+  }
+
+  // Every term is a line of the band, shifted.
+  void fill_from_lines(const Band& band, const T* image, int64_t first, int64_t terms, bool is_first,
+                       Real* lines, Real* target) const {
+    const int64_t channels = plan.input_channels;
+    int64_t first_channel = 0;
+    int64_t last_channel = channels;
+    if (plan.all_lines) {
+      // Filled once for all panels.
+    } else if (plan.taps_fastest) {
+      first_channel = first / plan.taps;
+      last_channel = (first + terms - 1) / plan.taps + 1;
+    } else if (channels > plan.tile_width) {
+      // At most one end of the channels lies in the panel: those from the first term's on, or up to there.
+      first_channel = first % channels;
+      last_channel = first_channel + terms;
+    }
+    const auto fill = [&](int64_t from, int64_t to, Real* band_lines) {
+      fill_band(band, image + from * p.input_strides.channel, p.input_strides, to - from, 0, band_lines);
+    };
+    if (plan.all_lines && !is_first) {
+      // Still there.
+    } else if (last_channel <= channels) {
+      fill(first_channel, last_channel, lines);
+    } else {
+      fill(first_channel, channels, lines);
+      fill(0, last_channel - channels, lines + (channels - first_channel) * band.channel_stride);
+    }
+    transpose_rows<Real>(
+        target, plan.panel_stride, terms, band.places(),
+        [&](int64_t row) {
+          const int64_t term = first + row;
+          const int64_t channel = plan.taps_fastest ? term / plan.taps : term % channels;
+          const int64_t tap = plan.taps_fastest ? term % plan.taps : term / channels;
+          const int64_t place =
+              channel >= first_channel ? channel - first_channel : channel + channels - first_channel;
+          return lines + place * band.channel_stride +
+                 band.at(tap / plan.columns.taps, tap % plan.columns.taps);
+        },
+        [](int64_t) { return 0; });
+  }
+
+  // A band with channels in the lanes.
+  void fill_shifted(const Band& band, const T* source, int64_t channels, Real* lines, Real* target) const {
+    if (plan.channels_are_neighbours) {
+      return fill_channel_band(band, source, p.input_strides, channels, target, plan.panel_stride);
+    }
+    for (int64_t c = 0; c < channels; c += lanes) {
+      const int64_t count = smaller(lanes, channels - c);
+      fill_band(band, source + c * p.input_strides.channel, p.input_strides, count, 0, lines);
+      transpose_rows<Real>(
+          target + c, plan.panel_stride, count, band.lines() * band.pitch,
+          [&](int64_t row) { return lines + row * band.channel_stride; }, [](int64_t) { return 0; });
+    }
+  }
+
+  void clear_missing_lanes(Real* panel, int64_t pixels, int64_t used) const {
+    const int64_t missing = round_up(used, lanes) - used;
+    for (int64_t pixel = 0; missing > 0 && pixel < pixels; ++pixel) {
+      fill_zero(panel + pixel * plan.panel_stride + used, missing);
+    }
+  }
+
+  // Adds the sums of `used` terms from `term` on for some of the item's outputs to the result, or to the
+  // chunk's.
+  void multiply(TileOperands<Real> operands, const Real* outputs, const Item& item, int64_t first,
+                int64_t rows, int64_t term, int64_t used, bool accumulate) const {
+    const int64_t vectors = ceil_div(used, lanes);
+    const int64_t output = item.group * plan.channels + item.first_output + first;
+    int64_t stride = plan.partial_stride;
+    Real* sums = partials + (item.chunk * p.groups * plan.channels + output) * stride + term;
+    if constexpr (std::is_same_v<T, Real>) {
+      if (plan.is_direct) {
+        stride = p.weight_strides.out_channel;
+        sums = grad_weight + output * stride + term;
+      }
+    }
+    // Rows of partial results have room for whole vectors.
+    const bool is_whole = used % lanes == 0 || !(plan.is_direct || plan.by_channels);
+    const MicroKernel<Real> full = micro_kernel_of<Real>(smaller(rows, plan.tile_height), vectors);
+    for (int64_t row = 0; row < rows; row += plan.tile_height) {
+      const int64_t height = smaller(plan.tile_height, rows - row);
+      const bool is_full = height == smaller(rows, plan.tile_height);
+      const MicroKernel<Real> kernel = is_full ? full : micro_kernel_of<Real>(height, vectors);
+      Real* const to = sums + row * stride;
+      operands.a = row_of(outputs, first + row);
+      operands.ahead = {to, result_lines, 1, vectors, stride, is_whole ? height : 0};
+      if (is_whole) {
+        kernel(operands, to, stride, accumulate);
+      } else {
+        Real tile[most_tile_rows * most_tile_vectors * lanes];
+        kernel(operands, tile, vectors * lanes, false);
+        add_tile(tile, vectors, height, used, to, stride, accumulate);
+      }
+    }
+  }
+
+  static void add_tile(const Real* tile, int64_t vectors, int64_t rows, int64_t used, Real* to,
+                       int64_t stride, bool accumulate) {
+    for (int64_t row = 0; row < rows; ++row, tile += vectors * lanes, to += stride) {
+      for (int64_t v = 0; v < used; v += lanes) {
+        const int64_t count = smaller(lanes, used - v);
+        const Vector<Real> sum = load(tile + v);
+        store(to + v, accumulate ? add(load(to + v, count), sum) : sum, count);
+      }
+    }
+  }
+
+  // Adds the chunks of one output channel and writes its weights.
+  void store_gradient(int64_t output) const {
+    const int64_t chunk_stride = p.groups * plan.channels * plan.partial_stride;
+    const Real* const first = partials + output * plan.partial_stride;
+    const auto sum_at = [&](int64_t term) {
+      Vector<Real> sum = load(first + term);
+      for (int64_t chunk = 1; chunk < plan.chunks; ++chunk)
+        sum = add(sum, load(first + chunk * chunk_stride + term));
+      return sum;
+    };
+    if (plan.lies_as_terms(p.weight_strides, p.kernel)) {
+      T* const to = weight_at(output, 0, 0, 0);
+      for (int64_t term = 0; term < plan.terms; term += lanes) {
+        store_narrowed(to + term, sum_at(term), smaller(lanes, plan.terms - term));
+      }
+      return;
+    }
+    if (plan.by_channels && lies_with_taps_fastest())
+      return interleave_taps(weight_at(output, 0, 0, 0), sum_at);
+    const int64_t columns = p.kernel.width;
+    for (int64_t term = 0; term < plan.terms; term += lanes) {
+      Real values[lanes];
+      store(values, sum_at(term));
+      const int64_t last = smaller(plan.terms, term + lanes);
+      int64_t channel = plan.taps_fastest ? term / plan.taps : term % plan.input_channels;
+      int64_t tap = plan.taps_fastest ? term % plan.taps : term / plan.input_channels;
+      for (int64_t t = term; t < last; ++t) {
+        *weight_at(output, channel, tap / columns, tap % columns) = narrow<T>(values[t - term]);
+        if (plan.taps_fastest ? ++tap == plan.taps : ++channel == plan.input_channels) {
+          (plan.taps_fastest ? tap : channel) = 0;
+          ++(plan.taps_fastest ? channel : tap);
+        }
+      }
+    }
+  }
+
+  bool lies_with_taps_fastest() const {
+    const WeightStrides& strides = p.weight_strides;
+    return (strides.column == 1 || p.kernel.width == 1) &&
+           (strides.row == p.kernel.width || p.kernel.height == 1) && strides.in_channel == plan.taps;
+  }
+
+  // Writes sums in the order (tap, channel) to the order (channel, tap).
+  template <class SumAt>
+  void interleave_taps(T* to, const SumAt& sum_at) const {
+    const int64_t channels = plan.input_channels;
+    for (int64_t c = 0; c < channels; c += lanes) {
+      // A whole vector may be written past the last tap, onto the next channel's first ones: those come
+      // later.
+      for (int64_t tap = (plan.taps - 1) / lanes * lanes; tap >= 0; tap -= lanes) {
+        const int64_t count = smaller(lanes, plan.taps - tap);
+        Vector<Real> v[lanes];
+        CONVEXT_UNROLL
+        for (int64_t i = 0; i < lanes; ++i)
+          v[i] = i < count ? sum_at((tap + i) * channels + c) : zero<Real>();
+        transpose(v);
+        T* const first = to + c * plan.taps + tap;
+        CONVEXT_UNROLL
+        for (int64_t i = 0; i < lanes; ++i) {
+          if (c + i + 1 < channels && (channels - c - i) * plan.taps - tap >= lanes) {
+            store_narrowed(first + i * plan.taps, v[i]);
+          } else if (c + i < channels) {
+            store_narrowed(first + i * plan.taps, v[i], count);
           }
         }
       }

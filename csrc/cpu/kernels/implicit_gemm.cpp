@@ -67,7 +67,7 @@ template <class T>
 void run_as(const ConvProblem& problem, const ConvData& data, void* workspace, const Executor& executor) {
   if (problem.pass == Pass::grad_weight) {
     const WeightGradientPlan<T> plan(problem);
-    return WeightGradientRun<T>(problem, plan, data, workspace).run(executor);
+    return WeightGradientRun<T>(plan, data, workspace).run(executor);
   }
   if (!correlate<T>(problem, data, workspace, executor)) {
     reference_kernel.run(problem, data, nullptr, executor);
