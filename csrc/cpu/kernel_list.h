@@ -6,7 +6,7 @@
 #include "core/kernel.h"
 
 // X(name): defined as `extern const Kernel name` in the namespace of every instruction set.
-#define CONVEXT_CPU_KERNELS(X) X(direct_rows) X(winograd) X(implicit_gemm)
+#define CONVEXT_CPU_KERNELS(X) X(grouped) X(direct_rows) X(winograd) X(implicit_gemm)
 
 #define CONVEXT_DECLARE_KERNEL(name) extern const Kernel name;
 

@@ -6,6 +6,7 @@
 //   store(p, v), store(p, v, n)     nothing past element n is touched
 //   zero<T>(), broadcast(x)
 //   even_lanes(a, b)               lanes 0, 2, 4, ... of a, then those of b
+//   permute(v, order)               lane i is lane order[i] of v; lane_order<T>(p): from `lanes` integers
 //   add(a, b), sub(a, b), mul(a, b)
 //   absolute(v), maximum(a, b)      where an operand of the maximum is NaN, the result is either
 //   transpose(rows)                 of `lanes` vectors: lane j of row i becomes lane i of row j
@@ -47,6 +48,12 @@ struct Vector;
 
 template <class T>
 CONVEXT_INLINE Vector<T> zero();
+
+template <class T>
+struct LaneOrder;
+
+template <class T>
+CONVEXT_INLINE LaneOrder<T> lane_order(const int32_t* lanes);
 
 }  // namespace
 }  // namespace CONVEXT_ISA_NAMESPACE

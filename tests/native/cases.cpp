@@ -237,6 +237,50 @@ void add_groups(Collector& cases) {
       c.problem.dilation = {2, 2};
     });
   }
+  // Few channels of a group, so that several groups meet in a vector: every pair of numbers around the
+  // vectors, and enough groups for vectors that are full and for one that is not.
+  for (int64_t in = 1; in <= 9; ++in) {
+    for (int64_t out = 1; out <= 9; ++out) {
+      const int64_t groups = 3 + (7 * in + 5 * out) % 17;
+      cases.add_drawn({2, groups * in, 4, 9, groups * out, 3, 3, groups},
+                      [](Case& c) { pad(c, 1, 1, 1, 1); });
+      cases.add_drawn({1, groups * in, 7, 8, groups * out, 3, 3, groups}, [](Case& c) {
+        pad(c, 1, 0, 2, 1);
+        c.problem.stride = {2, 2};
+      });
+    }
+  }
+  for (int64_t channels : {10, 11, 12, 13, 15, 16, 17, 20, 24, 30, 31}) {
+    cases.add_drawn({2, 3 * channels, 5, 7, 3 * channels, 3, 3, 3}, [](Case& c) { pad(c, 1, 1, 1, 1); });
+    cases.add_drawn({1, 5 * channels, 4, 5, 10, 3, 2, 5}, [](Case& c) { pad(c, 0, 1, 1, 0); });
+    cases.add_drawn({1, 10, 4, 5, 5 * channels, 2, 3, 5}, [](Case& c) { pad(c, 0, 1, 1, 0); });
+  }
+  for (int64_t width : {7, 14, 15, 29, 57, 63, 64, 65, 129, 130}) {
+    cases.add_drawn({1, 32, 5, width, 32, 3, 3, 8}, [](Case& c) { pad(c, 1, 1, 1, 1); });
+    cases.add_drawn({2, 32, width, 5, 32, 3, 3, 16}, [](Case& c) {
+      pad(c, 1, 1, 1, 1);
+      c.problem.stride = {2, 2};
+    });
+  }
+  for (Shape shape : {Shape{2, 32, 9, 8, 32, 3, 3, 8}, Shape{1, 34, 6, 9, 34, 5, 4, 17},
+                      Shape{1, 30, 9, 9, 40, 7, 7, 10}, Shape{3, 24, 6, 5, 24, 1, 1, 6}}) {
+    cases.add_everywhere(shape, [&](Case& c) {
+      pad(c, shape.kernel_height / 2, shape.kernel_height / 2, shape.kernel_width / 2,
+          shape.kernel_width / 2);
+    });
+    for (int64_t stride : {1, 2, 3}) {
+      for (int64_t dilation : {1, 2, 3}) {
+        for (PaddingMode mode : modes) {
+          cases.add_drawn(shape, [&](Case& c) {
+            pad(c, 3, 2, 4, 3);
+            c.problem.stride = {stride, 3 - stride % 3};
+            c.problem.dilation = {dilation, 3 - dilation % 3};
+            c.problem.padding_mode = mode;
+          });
+        }
+      }
+    }
+  }
 }
 
 // Enough channels for kernels that transform tiles of pixels: maps of every size around a few tiles, channels

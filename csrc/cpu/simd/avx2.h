@@ -78,6 +78,32 @@ CONVEXT_INLINE Vector<double> even_lanes(Vector<double> a, Vector<double> b) {
   return {_mm256_permute4x64_pd(_mm256_unpacklo_pd(a.native, b.native), 0xd8)};
 }
 
+template <>
+struct LaneOrder<float> {
+  __m256i native;
+};
+template <>
+struct LaneOrder<double> {
+  __m256i native;  // of the halves of the lanes
+};
+template <>
+CONVEXT_INLINE LaneOrder<float> lane_order<float>(const int32_t* lanes) {
+  return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(lanes))};
+}
+template <>
+CONVEXT_INLINE LaneOrder<double> lane_order<double>(const int32_t* lanes) {
+  const __m256i wide = _mm256_cvtepi32_epi64(_mm_loadu_si128(reinterpret_cast<const __m128i*>(lanes)));
+  const __m256i even = _mm256_slli_epi64(wide, 1);
+  const __m256i odd = _mm256_add_epi64(even, _mm256_set1_epi64x(1));
+  return {_mm256_or_si256(even, _mm256_slli_epi64(odd, 32))};
+}
+CONVEXT_INLINE Vector<float> permute(Vector<float> v, LaneOrder<float> order) {
+  return {_mm256_permutevar8x32_ps(v.native, order.native)};
+}
+CONVEXT_INLINE Vector<double> permute(Vector<double> v, LaneOrder<double> order) {
+  return {_mm256_castps_pd(_mm256_permutevar8x32_ps(_mm256_castpd_ps(v.native), order.native))};
+}
+
 CONVEXT_INLINE Vector<float> add(Vector<float> a, Vector<float> b) {
   return {_mm256_add_ps(a.native, b.native)};
 }

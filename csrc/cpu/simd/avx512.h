@@ -87,6 +87,29 @@ CONVEXT_INLINE Vector<double> even_lanes(Vector<double> a, Vector<double> b) {
   return {_mm512_permutex2var_pd(a.native, even, b.native)};
 }
 
+template <>
+struct LaneOrder<float> {
+  __m512i native;
+};
+template <>
+struct LaneOrder<double> {
+  __m512i native;
+};
+template <>
+CONVEXT_INLINE LaneOrder<float> lane_order<float>(const int32_t* lanes) {
+  return {_mm512_loadu_si512(lanes)};
+}
+template <>
+CONVEXT_INLINE LaneOrder<double> lane_order<double>(const int32_t* lanes) {
+  return {_mm512_cvtepi32_epi64(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(lanes)))};
+}
+CONVEXT_INLINE Vector<float> permute(Vector<float> v, LaneOrder<float> order) {
+  return {_mm512_permutexvar_ps(order.native, v.native)};
+}
+CONVEXT_INLINE Vector<double> permute(Vector<double> v, LaneOrder<double> order) {
+  return {_mm512_permutexvar_pd(order.native, v.native)};
+}
+
 CONVEXT_INLINE Vector<float> add(Vector<float> a, Vector<float> b) {
   return {_mm512_add_ps(a.native, b.native)};
 }

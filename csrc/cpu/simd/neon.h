@@ -76,6 +76,33 @@ CONVEXT_INLINE Vector<double> even_lanes(Vector<double> a, Vector<double> b) {
   return {vuzp1q_f64(a.native, b.native)};
 }
 
+template <>
+struct LaneOrder<float> {
+  uint8x16_t native;  // of the bytes
+};
+template <>
+struct LaneOrder<double> {
+  uint8x16_t native;
+};
+template <>
+CONVEXT_INLINE LaneOrder<float> lane_order<float>(const int32_t* lanes) {
+  const uint32x4_t lane = vreinterpretq_u32_s32(vld1q_s32(lanes));
+  return {vreinterpretq_u8_u32(vmlaq_n_u32(vdupq_n_u32(0x03020100), lane, 0x04040404))};
+}
+template <>
+CONVEXT_INLINE LaneOrder<double> lane_order<double>(const int32_t* lanes) {
+  constexpr uint64_t bytes = 0x0706050403020100;
+  constexpr uint64_t step = 0x0808080808080808;
+  const uint64x2_t first = vdupq_n_u64(bytes + static_cast<uint64_t>(lanes[0]) * step);
+  return {vreinterpretq_u8_u64(vsetq_lane_u64(bytes + static_cast<uint64_t>(lanes[1]) * step, first, 1))};
+}
+CONVEXT_INLINE Vector<float> permute(Vector<float> v, LaneOrder<float> order) {
+  return {vreinterpretq_f32_u8(vqtbl1q_u8(vreinterpretq_u8_f32(v.native), order.native))};
+}
+CONVEXT_INLINE Vector<double> permute(Vector<double> v, LaneOrder<double> order) {
+  return {vreinterpretq_f64_u8(vqtbl1q_u8(vreinterpretq_u8_f64(v.native), order.native))};
+}
+
 CONVEXT_INLINE Vector<float> add(Vector<float> a, Vector<float> b) {
   return {vaddq_f32(a.native, b.native)};
 }

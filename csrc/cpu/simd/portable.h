@@ -94,6 +94,34 @@ CONVEXT_INLINE Vector<double> even_lanes(Vector<double> a, Vector<double> b) {
   return {Double2{a.native[0], b.native[0]}};
 }
 
+template <>
+struct LaneOrder<float> {
+  const int32_t* lanes;
+};
+template <>
+struct LaneOrder<double> {
+  const int32_t* lanes;
+};
+template <>
+CONVEXT_INLINE LaneOrder<float> lane_order<float>(const int32_t* lanes) {
+  return {lanes};
+}
+template <>
+CONVEXT_INLINE LaneOrder<double> lane_order<double>(const int32_t* lanes) {
+  return {lanes};
+}
+CONVEXT_INLINE Vector<float> permute(Vector<float> v, LaneOrder<float> order) {
+  float from[4];
+  std::memcpy(from, &v.native, sizeof(from));
+  const int32_t* lanes = order.lanes;
+  return {Float4{from[lanes[0]], from[lanes[1]], from[lanes[2]], from[lanes[3]]}};
+}
+CONVEXT_INLINE Vector<double> permute(Vector<double> v, LaneOrder<double> order) {
+  double from[2];
+  std::memcpy(from, &v.native, sizeof(from));
+  return {Double2{from[order.lanes[0]], from[order.lanes[1]]}};
+}
+
 CONVEXT_INLINE Vector<float> add(Vector<float> a, Vector<float> b) {
   return {a.native + b.native};
 }

@@ -1,0 +1,131 @@
+// Groups of a few channels, several of them side by side in a vector: see grouped/layout.h.
+#include "cpu/grouped/correlate.h"
+#include "cpu/grouped/weight_gradient.h"
+#include "cpu/kernel_list.h"
+
+namespace convext {
+namespace CONVEXT_ISA_NAMESPACE {
+namespace {
+
+// Calls visit(T{}) with the element type.
+template <class Visit>
+auto with_type(DType dtype, const Visit& visit) {
+  switch (dtype) {
+    case DType::float64:
+      return visit(double{});
+    case DType::bfloat16:
+      return visit(BFloat16{});
+    case DType::float16:
+      return visit(Float16{});
+    default:
+      return visit(float{});
+  }
+}
+
+// Calls visit(plan) with the plan of the pass.
+template <class T, class Visit>
+auto with_plan(const ConvProblem& p, const Visit& visit) {
+  return p.pass == Pass::grad_weight ? visit(GroupWeightGradientPlan<T>(p))
+                                     : visit(GroupCorrelationPlan<T>(p));
+}
+
+template <class T>
+void run_as(const ConvProblem& p, const ConvData& data, void* workspace, const Executor& executor) {
+  if (p.pass == Pass::grad_weight) {
+    const GroupWeightGradientPlan<T> plan(p);
+    return GroupWeightGradient<T>(plan, p, data, workspace).run(executor);
+  }
+  const GroupCorrelationPlan<T> plan(p);
+  if (!GroupCorrelation<T>(plan, p, data, workspace).run(executor))
+    reference_kernel.run(p, data, nullptr, executor);
+}
+
+bool is_empty(const ConvProblem& p) {
+  return p.batch == 0 || p.in_channels == 0 || p.out_channels == 0 || p.input.height == 0 ||
+         p.input.width == 0;
+}
+
+bool has_padding(const ConvProblem& p) {
+  return p.padding.top != 0 || p.padding.bottom != 0 || p.padding.left != 0 || p.padding.right != 0;
+}
+
+// Where too many lanes stay empty. The limits were measured against direct_rows and implicit_gemm, which have
+// full vectors of pixels for contiguous images and only scalars for a few channels of channels_last ones.
+template <class T>
+Reason empty_lanes(const ConvProblem& p) {
+  constexpr Reason reason = "too many lanes of its vectors would be empty";
+  const int64_t in = in_channels_per_group(p);
+  const int64_t out = out_channels_per_group(p);
+  const bool is_input = p.pass == Pass::grad_input;
+  const GroupLayout<T> layout(p.groups, is_input ? out : in, is_input ? in : out);
+  const int64_t used = layout.used_lanes();
+  const int64_t all = layout.all_lanes();
+  if (p.pass == Pass::grad_weight) {
+    if (2 * used < all || (layout.vectors_of_group > 1 && 10 * used < 9 * all)) return reason;
+    return nullptr;
+  }
+  if (has_channels_innermost(p.input_strides) && has_channels_innermost(p.output_strides))
+    return 4 * used < all ? reason : nullptr;
+  if (p.kernel.height == 1 && p.kernel.width == 1) return "transposing planes costs more than one tap";
+  return layout.broadcasts ? (5 * used < 4 * all ? reason : nullptr) : (2 * used < all ? reason : nullptr);
+}
+
+Reason why_not(const ConvProblem& p) {
+  if (p.dtype != DType::float32 && p.dtype != DType::float64 && p.dtype != DType::bfloat16 &&
+      p.dtype != DType::float16)
+    return "integers have no SIMD kernel";
+  if (is_empty(p)) return "a tensor is empty";
+  if (p.groups == 1) return "there is one group only";
+  const int64_t in = in_channels_per_group(p);
+  const int64_t out = out_channels_per_group(p);
+  if (in == 1 && out == 1) return "depthwise problems need no permutations";
+  // Small maps have few vectors of pixels, so there it is faster for a little longer.
+  const bool is_small = p.output.height * p.output.width <= 256;
+  const int64_t most_channels = is_small ? 32 : 31;
+  if (in > most_channels || out > most_channels) return "a group has channels enough to fill vectors";
+  const auto has_pixels = [](const ImageStrides& strides) {
+    return has_channels_innermost(strides) || strides.column == 1;
+  };
+  if (!has_pixels(p.input_strides) || !has_pixels(p.output_strides))
+    return "neither channels nor columns are adjacent in memory";
+  if (p.pass == Pass::grad_input && p.padding_mode != PaddingMode::zeros && has_padding(p))
+    return "the padding is filled from the input";
+  constexpr int64_t longest = 1 << 20;
+  if (p.stride.height > longest || p.stride.width > longest || p.dilation.height > longest ||
+      p.dilation.width > longest)
+    return "a stride or dilation is larger than 2^20";
+  if (p.kernel.height > most_group_taps || p.kernel.width > most_group_taps)
+    return "a side of the kernel is longer than 64";
+  if (const Reason reason = with_type(p.dtype, [&](auto zero) { return empty_lanes<decltype(zero)>(p); }))
+    return reason;
+  constexpr int64_t most_scratch = 4 << 20;
+  const int64_t scratch = with_type(p.dtype, [&](auto zero) {
+    return with_plan<decltype(zero)>(p, [](const auto& plan) { return plan.worker_bytes; });
+  });
+  if (scratch > most_scratch) return "a worker would need more than 4 MiB of scratch";
+  return nullptr;
+}
+
+int64_t workspace_bytes(const ConvProblem& p, int workers) {
+  return with_type(p.dtype, [&](auto zero) {
+    return with_plan<decltype(zero)>(p, [&](const auto& plan) { return plan.workspace_bytes(workers); });
+  });
+}
+
+void run(const ConvProblem& problem, const ConvData& data, void* workspace, const Executor& executor) {
+  with_type(problem.dtype, [&](auto zero) { run_as<decltype(zero)>(problem, data, workspace, executor); });
+}
+
+}  // namespace
+
+extern const Kernel grouped{
+    "grouped",
+    CONVEXT_ISA_ENUMERATOR,
+    "groups of a few channels, several side by side in a vector; forward and both gradients",
+    why_not,
+    workspace_bytes,
+    run,
+};
+
+}  // namespace CONVEXT_ISA_NAMESPACE
+}  // namespace convext
