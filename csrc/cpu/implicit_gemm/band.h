@@ -88,11 +88,12 @@ struct Band {
     pitch = columns.length - columns.shared_zeros();
     plane_stride = (rows.length - 1) * pitch + columns.length;
     // An odd number of cache lines (of floats), lest channels fall into a few sets of the cache.
-    channel_stride = (ceil_div(rows.phases * columns.phases * plane_stride, 16) | 1) * 16;
+    channel_stride = (ceil_div(numbers(), 16) | 1) * 16;
   }
 
   int64_t places() const { return (rows.count - 1) * pitch + columns.count; }
-  int64_t lines() const { return rows.phases * columns.phases * rows.length; }  // of a channel
+  int64_t lines() const { return rows.phases * columns.phases * rows.length; }     // of a channel
+  int64_t numbers() const { return rows.phases * columns.phases * plane_stride; }  // of a channel
 
   // Where place 0 reads for a tap.
   int64_t at(int64_t row_tap, int64_t column_tap) const {

@@ -69,7 +69,7 @@ constexpr int64_t block_terms = 192;
 // Chains of length L, m of them one after the other, leave a squared error of about (L + m) / 2 final
 // roundings, and every chain costs an addition for each accumulator, so chains are as long as F.conv2d's
 // error allows. Its forward pass adds up long chains, its gradient of the weight often eight interleaved
-// ones, which for few terms takes short chains and a third level to match.
+// ones, which takes short chains to match.
 struct SumShape {
   int64_t chain;  // at most
   int64_t block;  // at most
@@ -78,7 +78,7 @@ struct SumShape {
 inline SumShape sum_shape(int64_t terms, Pass pass) {
   if (terms <= 16) return {8, block_terms};
   if (pass == Pass::grad_weight) {
-    return {terms <= 192 ? 17 : terms <= 512 ? 24 : terms <= 1024 ? 32 : 64, block_terms};
+    return {terms <= 64 ? 17 : terms <= 192 ? 12 : terms <= 512 ? 24 : terms <= 1024 ? 32 : 64, block_terms};
   }
   return {terms <= 64 ? 16 : terms <= 256 ? 32 : 64, block_terms};
 }

@@ -357,7 +357,7 @@ class WeightGradientRun {
       const int64_t count = smaller(lanes, channels - c);
       fill_band(band, source + c * p.input_strides.channel, p.input_strides, count, 0, lines);
       transpose_rows<Real>(
-          target + c, plan.panel_stride, count, band.lines() * band.pitch,
+          target + c, plan.panel_stride, count, band.numbers(),
           [&](int64_t row) { return lines + row * band.channel_stride; }, [](int64_t) { return 0; });
     }
   }

@@ -82,7 +82,7 @@ CONVEXT_INLINE void copy_groups(Compute<T>* target, int64_t group_stride, const 
 // The band of lines of `channels` neighbouring channels, [place][channel].
 template <class T>
 void fill_channel_band(const Band& band, const T* source, const ImageStrides& strides, int64_t channels,
-                       Compute<T>* target, int64_t target_stride) {
+                       Compute<T>* plane, int64_t target_stride) {
   using Real = Compute<T>;
   constexpr int64_t lanes = Vector<Real>::lanes;
   const Axis& rows = band.rows.axis;
@@ -93,10 +93,10 @@ void fill_channel_band(const Band& band, const T* source, const ImageStrides& st
     const int64_t first_row = band.rows.position(row_phase);
     for (int64_t column_phase = 0; column_phase < band.columns.phases; ++column_phase) {
       const int64_t first_column = band.columns.position(column_phase);
-      const int64_t begin = Inside::first_at_least(columns.stride, -first_column, width);
-      const int64_t end =
-          larger(begin, Inside::first_at_least(columns.stride, columns.source_size - first_column, width));
+      const int64_t begin = band.columns.inside_begin(column_phase);
+      const int64_t end = band.columns.inside_end(column_phase);
       for (int64_t line = 0; line < band.rows.length; ++line) {
+        Compute<T>* target = plane + line * band.pitch * target_stride;
         const int64_t row = band_source(rows, first_row + line * rows.stride);
         const T* const from = source + row * strides.row;
         const auto pad = [&](int64_t first, int64_t last) {
@@ -120,6 +120,7 @@ void fill_channel_band(const Band& band, const T* source, const ImageStrides& st
         }
         pad(end, width);
       }
+      plane += band.plane_stride * target_stride;
     }
   }
 }

@@ -145,7 +145,7 @@ struct WeightGradientPlan {
 
     const Band band(rows, columns, 0, blocks.rows, 0, blocks.columns);
     all_lines = input_channels * band.channel_stride <= most_lines;
-    panel_places = source == PanelSource::channels ? band.lines() * band.pitch
+    panel_places = source == PanelSource::channels ? band.numbers()
                    : source == PanelSource::lines  ? band.places()
                                                    : blocks.rows * blocks.columns;
     panels = ceil_div(by_channels ? input_channels : terms, tile_width);
