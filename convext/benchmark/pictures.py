@@ -142,14 +142,14 @@ def _bars(axes: Any, table: dict[Any, Summary], names: Sequence[str], *, horizon
 
 
 def draw_networks(results: Sequence[Result], file: Path) -> Path:
-    """Geometric mean and worst ratio of every network, to torch and to the best peer."""
+    """Geometric mean and worst ratio of every network, to torch and, if there were others, to the best peer."""
     networks = list(dict.fromkeys(result.network for result in results))
-    figure = _figure(max(7.0, 2 + 0.9 * len(networks)), 7.5)
-    ratios: list[tuple[str, Callable[[Result], float | None]]] = [
-        ("torch's better layout", to_torch),
-        ("the best peer", to_best_peer),
-    ]
-    for axes, (title, ratio) in zip(figure.subplots(2, 1, sharex=True), ratios, strict=True):
+    ratios: list[tuple[str, Callable[[Result], float | None]]] = [("torch's better layout", to_torch)]
+    if any(to_best_peer(result) != to_torch(result) for result in results):
+        ratios.append(("the best peer", to_best_peer))
+    figure = _figure(max(7.0, 2 + 0.9 * len(networks)), 1 + 3.25 * len(ratios))
+    panels = figure.subplots(len(ratios), 1, sharex=True, squeeze=False)[:, 0]
+    for axes, (title, ratio) in zip(panels, ratios, strict=True):
         table = summaries(results, lambda result: (result.network, result.pass_name), ratio)
         _bars(axes, table, networks, horizontal=False)
         mean = geometric_mean(value for value in map(ratio, results) if value is not None)
