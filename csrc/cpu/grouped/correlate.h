@@ -13,6 +13,7 @@
 #include "cpu/grouped/lines.h"
 #include "cpu/grouped/weights.h"
 #include "cpu/implicit_gemm/clear.h"
+#include "cpu/scratch.h"
 
 namespace convext {
 namespace CONVEXT_ISA_NAMESPACE {
@@ -291,12 +292,6 @@ class GroupCorrelation {
     unit.height = smaller(plan.band, plan.result_rows - unit.row);
     unit.width = smaller(plan.tile_columns, plan.result_columns - unit.column);
     if (unit.height > 0 && unit.width > 0) compute(index / plan.column_tiles / plan.bands, unit, own);
-  }
-
-  static bool all_finite(const Real* values, int64_t count) {
-    Vector<Real> product = zero<Real>();  // 0 * finite is 0, anything else is NaN
-    for (int64_t i = 0; i < count; i += lanes) product = fmadd(load(values + i), zero<Real>(), product);
-    return sum(product) == 0;
   }
 
   void compute(int64_t n, Unit& unit, char* own) const {

@@ -3,15 +3,11 @@
 #pragma once
 
 #include "cpu/grouped/layout.h"
+#include "cpu/scratch.h"
 
 namespace convext {
 namespace CONVEXT_ISA_NAMESPACE {
 namespace {
-
-template <class Real>
-CONVEXT_INLINE void fill_zero_vectors(Real* target, int64_t count) {
-  for (int64_t k = 0; k < count; k += Vector<Real>::lanes) store(target + k, zero<Real>());
-}
 
 // The channels of one tile of an image. `data` below is the image at the tile's first channel.
 template <class T>

@@ -14,6 +14,7 @@
 #include "cpu/implicit_gemm/channels_plan.h"
 #include "cpu/implicit_gemm/clear.h"
 #include "cpu/implicit_gemm/window_patches.h"
+#include "cpu/scratch.h"
 
 namespace convext {
 namespace CONVEXT_ISA_NAMESPACE {
@@ -166,7 +167,7 @@ class ChannelsInLanes {
 
   void pack(const Part& part, Real* panel) {
     weights.pack(part, panel);
-    if (!c.is_forward && !WeightPanels<T>::all_finite(panel, part.terms * plan.width)) {
+    if (!c.is_forward && !all_finite(panel, part.terms * plan.width)) {
       has_non_finite_weight.store(true, std::memory_order_relaxed);
     }
   }

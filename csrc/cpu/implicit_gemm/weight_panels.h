@@ -75,26 +75,6 @@ class WeightPanels {
     return fetch;
   }
 
-  static bool all_finite(const Real* values, int64_t count) {
-    constexpr int64_t together = 8;
-    Vector<Real> product[together];  // 0 * finite is 0, anything else is NaN
-    CONVEXT_UNROLL
-    for (int64_t v = 0; v < together; ++v) product[v] = zero<Real>();
-    int64_t i = 0;
-    for (; i + together * lanes <= count; i += together * lanes) {
-      CONVEXT_UNROLL
-      for (int64_t v = 0; v < together; ++v) {
-        product[v] = fmadd(load(values + i + v * lanes), zero<Real>(), product[v]);
-      }
-    }
-    for (; i < count; i += lanes) {
-      product[0] = fmadd(load(values + i, smaller(lanes, count - i)), zero<Real>(), product[0]);
-    }
-    CONVEXT_UNROLL
-    for (int64_t v = 1; v < together; ++v) product[0] = add(product[0], product[v]);
-    return sum(product[0]) == 0;
-  }
-
  private:
   static constexpr int64_t lanes = Vector<Real>::lanes;
 

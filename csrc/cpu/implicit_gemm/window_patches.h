@@ -3,6 +3,7 @@
 #pragma once
 
 #include "cpu/implicit_gemm/patches.h"
+#include "cpu/scratch.h"
 
 namespace convext {
 namespace CONVEXT_ISA_NAMESPACE {
@@ -15,12 +16,6 @@ struct Window {
   int64_t row;
   int64_t column;
 };
-
-// Zeros, up to a vector's lanes more.
-template <class T>
-CONVEXT_INLINE void fill_zero_vectors(T* target, int64_t count) {
-  for (int64_t i = 0; i < count; i += Vector<T>::lanes) store(target + i, zero<T>());
-}
 
 // block[pixel][term], terms (i, j, c) from `first` on. May write up to a vector's lanes behind each row. Not
 // for borders.

@@ -5,6 +5,7 @@
 #include "cpu/direct_rows/pixel_weight_gradient.h"
 #include "cpu/direct_rows/plane_correlation.h"
 #include "cpu/direct_rows/weight_gradient.h"
+#include "cpu/dispatch.h"
 #include "cpu/kernel_list.h"
 
 namespace convext {
@@ -31,21 +32,6 @@ auto with_plan(const ConvProblem& p, const Visit& visit) {
   if (runs_along_channels(p))
     return is_weight ? visit(PixelWeightGradientPlan<T>(p)) : visit(PixelCorrelationPlan<T>(p));
   return is_weight ? visit(WeightGradientPlan<T>(p)) : visit(PlaneCorrelationPlan<T>(p));
-}
-
-// Calls visit(T{}) with the element type.
-template <class Visit>
-auto with_type(DType dtype, const Visit& visit) {
-  switch (dtype) {
-    case DType::float64:
-      return visit(double{});
-    case DType::bfloat16:
-      return visit(BFloat16{});
-    case DType::float16:
-      return visit(Float16{});
-    default:
-      return visit(float{});
-  }
 }
 
 int64_t workspace_bytes(const ConvProblem& p, int workers) {
@@ -75,11 +61,6 @@ void run_as(const ConvProblem& p, const ConvData& data, void* workspace, const E
   if (!done) reference_kernel.run(p, data, nullptr, executor);
 }
 
-bool is_empty(const ConvProblem& p) {
-  return p.batch == 0 || p.in_channels == 0 || p.out_channels == 0 || p.input.height == 0 ||
-         p.input.width == 0;
-}
-
 // Where a matrix product is faster: it reuses a source channel for all the result channels, which pays for
 // copying patches if there are enough of them. The limits were measured against implicit_gemm.
 Reason too_many_channels(const ConvProblem& p) {
@@ -104,9 +85,7 @@ Reason too_many_channels(const ConvProblem& p) {
 }
 
 Reason why_not(const ConvProblem& p) {
-  if (p.dtype != DType::float32 && p.dtype != DType::float64 && p.dtype != DType::bfloat16 &&
-      p.dtype != DType::float16)
-    return "integers have no SIMD kernel";
+  if (!is_floating(p.dtype)) return "integers have no SIMD kernel";
   if (is_empty(p)) return "a tensor is empty";
   if (const Reason reason = too_many_channels(p)) return reason;
   constexpr int64_t longest = 1 << 20;

@@ -1,4 +1,5 @@
 // Groups of a few channels, several of them side by side in a vector: see grouped/layout.h.
+#include "cpu/dispatch.h"
 #include "cpu/grouped/correlate.h"
 #include "cpu/grouped/weight_gradient.h"
 #include "cpu/kernel_list.h"
@@ -6,21 +7,6 @@
 namespace convext {
 namespace CONVEXT_ISA_NAMESPACE {
 namespace {
-
-// Calls visit(T{}) with the element type.
-template <class Visit>
-auto with_type(DType dtype, const Visit& visit) {
-  switch (dtype) {
-    case DType::float64:
-      return visit(double{});
-    case DType::bfloat16:
-      return visit(BFloat16{});
-    case DType::float16:
-      return visit(Float16{});
-    default:
-      return visit(float{});
-  }
-}
 
 // Calls visit(plan) with the plan of the pass.
 template <class T, class Visit>
@@ -38,15 +24,6 @@ void run_as(const ConvProblem& p, const ConvData& data, void* workspace, const E
   const GroupCorrelationPlan<T> plan(p);
   if (!GroupCorrelation<T>(plan, p, data, workspace).run(executor))
     reference_kernel.run(p, data, nullptr, executor);
-}
-
-bool is_empty(const ConvProblem& p) {
-  return p.batch == 0 || p.in_channels == 0 || p.out_channels == 0 || p.input.height == 0 ||
-         p.input.width == 0;
-}
-
-bool has_padding(const ConvProblem& p) {
-  return p.padding.top != 0 || p.padding.bottom != 0 || p.padding.left != 0 || p.padding.right != 0;
 }
 
 // Where too many lanes stay empty. The limits were measured against direct_rows and implicit_gemm, which have
@@ -71,9 +48,7 @@ Reason empty_lanes(const ConvProblem& p) {
 }
 
 Reason why_not(const ConvProblem& p) {
-  if (p.dtype != DType::float32 && p.dtype != DType::float64 && p.dtype != DType::bfloat16 &&
-      p.dtype != DType::float16)
-    return "integers have no SIMD kernel";
+  if (!is_floating(p.dtype)) return "integers have no SIMD kernel";
   if (is_empty(p)) return "a tensor is empty";
   if (p.groups == 1) return "there is one group only";
   const int64_t in = in_channels_per_group(p);
@@ -88,8 +63,7 @@ Reason why_not(const ConvProblem& p) {
   };
   if (!has_pixels(p.input_strides) || !has_pixels(p.output_strides))
     return "neither channels nor columns are adjacent in memory";
-  if (p.pass == Pass::grad_input && p.padding_mode != PaddingMode::zeros && has_padding(p))
-    return "the padding is filled from the input";
+  if (collects_padding(p)) return "the padding is filled from the input";
   constexpr int64_t longest = 1 << 20;
   if (p.stride.height > longest || p.stride.width > longest || p.dilation.height > longest ||
       p.dilation.width > longest)

@@ -2,6 +2,7 @@
 // implicit_gemm/pixels_in_lanes.h and channels_in_lanes.h for forward and the gradient of the input,
 // implicit_gemm/weight_gradient.h for the gradient of the weight. Any strides, padding mode, stride, dilation
 // and groups; float32, float64, and bfloat16 and float16 widened to float32 while packing.
+#include "cpu/dispatch.h"
 #include "cpu/implicit_gemm/channels_in_lanes.h"
 #include "cpu/implicit_gemm/pixels_in_lanes.h"
 #include "cpu/implicit_gemm/weight_gradient.h"
@@ -75,41 +76,16 @@ void run_as(const ConvProblem& problem, const ConvData& data, void* workspace, c
 }
 
 Reason why_not(const ConvProblem& problem) {
-  switch (problem.dtype) {
-    case DType::float32:
-    case DType::float64:
-    case DType::bfloat16:
-    case DType::float16:
-      return nullptr;
-    default:
-      return "integers have no SIMD kernel";
-  }
+  return is_floating(problem.dtype) ? nullptr : "integers have no SIMD kernel";
 }
 
 int64_t workspace_bytes(const ConvProblem& problem, int workers) {
-  switch (problem.dtype) {
-    case DType::float64:
-      return workspace_bytes_as<double>(problem, workers);
-    case DType::bfloat16:
-      return workspace_bytes_as<BFloat16>(problem, workers);
-    case DType::float16:
-      return workspace_bytes_as<Float16>(problem, workers);
-    default:
-      return workspace_bytes_as<float>(problem, workers);
-  }
+  return with_type(problem.dtype,
+                   [&](auto zero) { return workspace_bytes_as<decltype(zero)>(problem, workers); });
 }
 
 void run(const ConvProblem& problem, const ConvData& data, void* workspace, const Executor& executor) {
-  switch (problem.dtype) {
-    case DType::float64:
-      return run_as<double>(problem, data, workspace, executor);
-    case DType::bfloat16:
-      return run_as<BFloat16>(problem, data, workspace, executor);
-    case DType::float16:
-      return run_as<Float16>(problem, data, workspace, executor);
-    default:
-      return run_as<float>(problem, data, workspace, executor);
-  }
+  with_type(problem.dtype, [&](auto zero) { run_as<decltype(zero)>(problem, data, workspace, executor); });
 }
 
 }  // namespace

@@ -1,4 +1,5 @@
 // Winograd's convolution for 3 x 3 kernels: forward and the gradient of the input. See winograd/correlate.h.
+#include "cpu/dispatch.h"
 #include "cpu/winograd/correlate.h"
 
 namespace convext {
@@ -23,10 +24,7 @@ bool takes_large_tiles(const ConvProblem& problem) {
 }
 
 Reason why_not(const ConvProblem& problem) {
-  if (element_size(problem.dtype) < 2 || problem.dtype == DType::int16 || problem.dtype == DType::int32 ||
-      problem.dtype == DType::int64) {
-    return "integers have no SIMD kernel";
-  }
+  if (!is_floating(problem.dtype)) return "integers have no SIMD kernel";
   if (problem.pass == Pass::grad_weight) return "it does not compute the gradient of the weight";
   if (problem.kernel.height != 3 || problem.kernel.width != 3) return "the kernel is not 3 x 3";
   if (problem.stride.height != 1 || problem.stride.width != 1) return "the stride is not 1";
@@ -37,11 +35,7 @@ Reason why_not(const ConvProblem& problem) {
   if (in_channels_per_group(problem) < 32 || out_channels_per_group(problem) < 32) {
     return "there are fewer than 32 channels to transform";
   }
-  const Padding& padding = problem.padding;
-  if (problem.pass == Pass::grad_input && problem.padding_mode != PaddingMode::zeros &&
-      (padding.top != 0 || padding.bottom != 0 || padding.left != 0 || padding.right != 0)) {
-    return "the padding is filled from the input";
-  }
+  if (collects_padding(problem)) return "the padding is filled from the input";
   // 16 against 36 for a pair of channels on a 2 x 2 map, but 8 against 9 on one row of pixels.
   const Size2 size = result_size(problem);
   if (8 * multiplications<TileOfTwo>(problem) > 7 * 9 * size.height * size.width) {
