@@ -13,6 +13,34 @@ CONVEXT_INLINE void fill_zero_vectors(Real* target, int64_t count) {
   for (int64_t i = 0; i < count; i += Vector<Real>::lanes) store(target + i, zero<Real>());
 }
 
+// Copies `count` numbers that are `step` apart to neighbouring places. May write up to a vector's lanes past
+// the last one: in a block those places are written afterwards, or never read. (Stores of part of a vector
+// are slow on many CPUs.)
+template <class T>
+CONVEXT_INLINE void copy_widened(Compute<T>* target, const T* source, int64_t step, int64_t count) {
+  constexpr int64_t lanes = Vector<Compute<T>>::lanes;
+  if (step == 2) {
+    int64_t i = 0;
+    // Reads one element past the last one that it takes, which must have a successor.
+    for (; i + lanes < count; i += lanes) {
+      store(target + i, even_lanes(load_widened(source + 2 * i), load_widened(source + 2 * i + lanes)));
+    }
+    if (i < count) {
+      const int64_t rest = 2 * (count - i) - 1;
+      const auto first = load_widened(source + 2 * i, smaller(rest, lanes));
+      store(target + i, even_lanes(first, rest > lanes ? load_widened(source + 2 * i + lanes, rest - lanes)
+                                                       : zero<Compute<T>>()));
+    }
+  } else if (step != 1) {
+    for (int64_t i = 0; i < count; ++i) target[i] = widen(source[i * step]);
+  } else if (count >= lanes) {
+    for (int64_t i = 0; i + lanes <= count; i += lanes) store(target + i, load_widened(source + i));
+    store(target + count - lanes, load_widened(source + count - lanes));
+  } else if (count > 0) {
+    store(target, load_widened(source, count));
+  }
+}
+
 template <class Real>
 bool all_finite(const Real* values, int64_t count) {
   constexpr int64_t lanes = Vector<Real>::lanes;

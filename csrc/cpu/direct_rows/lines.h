@@ -4,6 +4,7 @@
 
 #include "core/padding.h"
 #include "cpu/implicit_gemm/blocking.h"
+#include "cpu/scratch.h"
 
 namespace convext {
 namespace CONVEXT_ISA_NAMESPACE {
@@ -58,15 +59,7 @@ void fill_line(Compute<T>* target, const T* source, int64_t column_stride, const
   Real* to = target + span.begin;
   const int64_t count = span.end - span.begin;
   for (int64_t k = 0; k < span.begin; k += lanes) store(target + k, zero<Real>());
-  if (stride == 1) {
-    int64_t k = 0;
-    for (; k + lanes <= count; k += lanes) store(to + k, load_widened(from + k));
-    if (k < count) store(to + k, load_widened(from + k, count - k));
-  } else if (stride == 2) {  // a constant that the compiler turns into shuffles
-    for (int64_t k = 0; k < count; ++k) to[k] = widen(from[2 * k]);
-  } else {
-    for (int64_t k = 0; k < count; ++k) to[k] = widen(from[k * stride]);
-  }
+  copy_widened(to, from, stride, count);
   for (int64_t k = span.end; k < span.length; k += lanes) store(target + k, zero<Real>());
   if (axis.mode == PaddingMode::zeros) return;
   const auto fill_padding = [&](int64_t begin, int64_t end) {

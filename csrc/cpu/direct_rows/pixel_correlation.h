@@ -416,6 +416,7 @@ class PixelCorrelation {
   void correlate(Tile& t, Real* target, int64_t target_row, int64_t target_column) const {
     constexpr int64_t lanes = Vector<Real>::lanes;
     PixelRows<Real> rows = t.rows;
+    rows.block = block;
     rows.tap_stride = rows.tap_rows * t.line_stride;
     rows.run_stride = rows.run_rows * t.line_stride;
     rows.tap_step = t.tap_pixels * t.pixel_stride;
@@ -423,9 +424,8 @@ class PixelCorrelation {
     rows.pixel_step = t.step_pixels * t.pixel_stride;
     rows.target_stride = target_row;
     rows.target_step = target_column;
-    const PixelKernel<Real> single = pixel_kernel_of<Real, block, 1>(rows);
-    const PixelKernel<Real> together =
-        t.shares_lines ? pixel_kernel_of<Real, block, rows_of_kernel>(rows) : single;
+    const PixelKernel<Real> single = pixel_kernel_of<Real, 1>(rows);
+    const PixelKernel<Real> together = t.shares_lines ? pixel_kernel_of<Real, rows_of_kernel>(rows) : single;
     const int64_t rows_together = t.shares_lines ? rows_of_kernel : 1;
     const auto set_column = [&](int64_t x) {
       rows.pixels = smaller(pixels_of_kernel, t.width - x);

@@ -48,6 +48,7 @@ struct PixelRows {
   int64_t tap_step;  // from tap to tap across
   bool is_dense;     // neighbouring taps read neighbouring pixels
   int64_t pixel_step;
+  int64_t block;        // channels side by side in the weights
   const Real* weights;  // [run][tap down][tap across][block]
   const Real* bias;     // [block]
   Real* target;
@@ -66,18 +67,18 @@ struct PixelRows {
 
 // `taps` taps across that rows lowest..highest find in one line, of neighbouring pixels (step 1), of every
 // other one (2), or of any (0, for a single tap).
-template <class Real, int64_t block, int rows, int lowest, int highest, int taps, int step>
+template <class Real, int rows, int lowest, int highest, int taps, int step>
 CONVEXT_INLINE void add_taps(Vector<Real> (&sum)[rows][pixels_of_kernel], const Real* line,
-                             const Real* weights, int64_t row_weights, int64_t pixel_step) {
+                             const Real* weights, int64_t row_weights, const PixelRows<Real>& all) {
   static_assert(step > 0 || taps == 1, "taps that are not neighbours are added one at a time");
   Vector<Real> weight[rows][taps];
   CONVEXT_UNROLL
   for (int q = lowest; q <= highest; ++q) {
     CONVEXT_UNROLL
-    for (int j = 0; j < taps; ++j) weight[q][j] = load(weights - q * row_weights + j * block);
+    for (int j = 0; j < taps; ++j) weight[q][j] = load(weights - q * row_weights + j * all.block);
   }
   constexpr int stride = step == 0 ? 1 : step;
-  const int64_t distance = pixel_step / stride;  // from pixel to pixel of the line
+  const int64_t distance = all.pixel_step / stride;  // from pixel to pixel of the line
   CONVEXT_UNROLL
   for (int k = 0; k < pixels_of_kernel + (taps - 1) / stride; ++k) {
     CONVEXT_UNROLL
@@ -96,28 +97,27 @@ CONVEXT_INLINE void add_taps(Vector<Real> (&sum)[rows][pixels_of_kernel], const 
 }
 
 // All the taps across, `columns` of them if that is not 0.
-template <class Real, int64_t block, int rows, int lowest, int highest, int columns, int step>
+template <class Real, int rows, int lowest, int highest, int columns, int step>
 CONVEXT_INLINE void add_pixels(Vector<Real> (&sum)[rows][pixels_of_kernel], const Real* line,
                                const Real* weights, int64_t row_weights, const PixelRows<Real>& all) {
   if constexpr (columns > 0) {
-    add_taps<Real, block, rows, lowest, highest, columns, step>(sum, line, weights, row_weights,
-                                                                all.pixel_step);
+    add_taps<Real, rows, lowest, highest, columns, step>(sum, line, weights, row_weights, all);
   } else {
     int64_t j = all.inside_taps.begin;
     const int64_t end = all.inside_taps.end;
     constexpr int together = step == 0 ? 1 : 4;
     for (; j + together <= end; j += together) {
-      add_taps<Real, block, rows, lowest, highest, together, step>(
-          sum, line + j * all.tap_step, weights + j * block, row_weights, all.pixel_step);
+      add_taps<Real, rows, lowest, highest, together, step>(sum, line + j * all.tap_step,
+                                                            weights + j * all.block, row_weights, all);
     }
     for (; j < end; ++j) {
-      add_taps<Real, block, rows, lowest, highest, 1, step>(sum, line + j * all.tap_step, weights + j * block,
-                                                            row_weights, all.pixel_step);
+      add_taps<Real, rows, lowest, highest, 1, step>(sum, line + j * all.tap_step, weights + j * all.block,
+                                                     row_weights, all);
     }
   }
 }
 
-template <class Real, int64_t block, int rows, int columns, int step>
+template <class Real, int rows, int columns, int step>
 void pixel_kernel(const PixelRows<Real>& all) {
   constexpr int64_t lanes = Vector<Real>::lanes;
   constexpr int pixels = pixels_of_kernel;
@@ -134,7 +134,7 @@ void pixel_kernel(const PixelRows<Real>& all) {
   int64_t chain_end[rows];
   for (int q = 0; q < rows; ++q) chain_end[q] = chain_taps;
   if (has_parts) fill_zeros(parts, 0, rows * pixels * lanes);
-  const int64_t row_weights = (columns > 0 ? columns : all.columns) * block;
+  const int64_t row_weights = (columns > 0 ? columns : all.columns) * all.block;
   const Real* run_lines = all.lines;
   const Real* weights = all.weights;
   int64_t taps_before = 0;
@@ -159,15 +159,15 @@ void pixel_kernel(const PixelRows<Real>& all) {
       const Real* line = run_lines + k * all.tap_stride;
       const Real* first = weights + k * row_weights;
       if constexpr (rows == 1) {
-        add_pixels<Real, block, rows, 0, 0, columns, step>(sum, line, first, row_weights, all);
+        add_pixels<Real, rows, 0, 0, columns, step>(sum, line, first, row_weights, all);
       } else {
         static_assert(rows == 2, "a line is read by one row or by both");
         if (k == 0) {
-          add_pixels<Real, block, rows, 0, 0, columns, step>(sum, line, first, row_weights, all);
+          add_pixels<Real, rows, 0, 0, columns, step>(sum, line, first, row_weights, all);
         } else if (k < taps) {
-          add_pixels<Real, block, rows, 0, 1, columns, step>(sum, line, first, row_weights, all);
+          add_pixels<Real, rows, 0, 1, columns, step>(sum, line, first, row_weights, all);
         } else {
-          add_pixels<Real, block, rows, 1, 1, columns, step>(sum, line, first, row_weights, all);
+          add_pixels<Real, rows, 1, 1, columns, step>(sum, line, first, row_weights, all);
         }
       }
     }
@@ -197,36 +197,38 @@ void pixel_kernel(const PixelRows<Real>& all) {
 template <class Real>
 using PixelKernel = void (*)(const PixelRows<Real>& rows);
 
-template <class Real, int64_t block, int rows>
+template <class Real, int rows>
 PixelKernel<Real> pixel_kernel_of(const PixelRows<Real>& all) {
   const int64_t columns = all.runs * all.long_taps * all.columns > block_terms ? 0 : all.columns;
   if (all.pixel_step == all.tap_step && all.is_dense) {
     switch (columns) {
       case 1:
-        return pixel_kernel<Real, block, rows, 1, 1>;
+        return pixel_kernel<Real, rows, 1, 1>;
       case 2:
-        return pixel_kernel<Real, block, rows, 2, 1>;
+        return pixel_kernel<Real, rows, 2, 1>;
       case 3:
-        return pixel_kernel<Real, block, rows, 3, 1>;
+        return pixel_kernel<Real, rows, 3, 1>;
       case 5:
-        return pixel_kernel<Real, block, rows, 5, 1>;
+        return pixel_kernel<Real, rows, 5, 1>;
       case 7:
-        return pixel_kernel<Real, block, rows, 7, 1>;
+        return pixel_kernel<Real, rows, 7, 1>;
       default:
-        return pixel_kernel<Real, block, rows, 0, 1>;
+        return pixel_kernel<Real, rows, 0, 1>;
     }
   }
-  if (all.pixel_step == 2 * all.tap_step && all.is_dense) {
-    switch (columns) {
-      case 3:
-        return pixel_kernel<Real, block, rows, 3, 2>;
-      case 5:
-        return pixel_kernel<Real, block, rows, 5, 2>;
-      default:
-        return pixel_kernel<Real, block, rows, 0, 2>;
+  if constexpr (rows == 1) {  // two rows that share lines seldom step over columns
+    if (all.pixel_step == 2 * all.tap_step && all.is_dense) {
+      switch (columns) {
+        case 3:
+          return pixel_kernel<Real, rows, 3, 2>;
+        case 5:
+          return pixel_kernel<Real, rows, 5, 2>;
+        default:
+          return pixel_kernel<Real, rows, 0, 2>;
+      }
     }
   }
-  return pixel_kernel<Real, block, rows, 0, 0>;
+  return pixel_kernel<Real, rows, 0, 0>;
 }
 
 }  // namespace

@@ -146,6 +146,7 @@ class PixelWeightGradient {
     TapPixels<Real> pixels;
     pixels.line_stride = rows.stride * line_stride;
     pixels.step = columns.stride * block;
+    pixels.block = block;
     pixels.grad_output_stride = gradient_stride;
     pixels.columns = width;
     for (int64_t row = 0; row < height; row += plan.sum_rows) {
@@ -157,7 +158,7 @@ class PixelWeightGradient {
         for (int64_t t = 0; t < tap_blocks; ++t) {
           const int64_t tap = plan.kernel_area * t / tap_blocks;
           const int64_t taps = plan.kernel_area * (t + 1) / tap_blocks - tap;
-          pixel_tap_kernel_of<Real, block>(taps)(pixels, offsets + tap, totals + tap * block + c);
+          pixel_tap_kernel_of<Real>(taps)(pixels, offsets + tap, totals + tap * block + c);
         }
       }
     }

@@ -9,6 +9,8 @@
 // After `chain` terms or a few more the sum starts anew and the parts are added up.
 #pragma once
 
+#include <type_traits>
+
 #include "cpu/grouped/layout.h"
 
 namespace convext {
@@ -214,36 +216,41 @@ void group_kernel(const GroupRows<Real>& all) {
 template <class Real>
 using GroupKernel = void (*)(const GroupRows<Real>& rows);
 
-template <class Real, bool broadcasts, int rows, int pixels>
-GroupKernel<Real> group_kernel_of(const GroupRows<Real>& all) {
-  if (all.pixel_step == all.tap_step || all.taps_across == 1) {
-    switch (all.taps_across) {
-      case 1:
-        return group_kernel<Real, broadcasts, rows, pixels, 1, 1>;
-      case 2:
-        return group_kernel<Real, broadcasts, rows, pixels, 2, 1>;
-      case 3:
-        return group_kernel<Real, broadcasts, rows, pixels, 3, 1>;
-      default:
-        return group_kernel<Real, broadcasts, rows, pixels, 0, 1>;
-    }
-  }
-  if (all.pixel_step == 2 * all.tap_step) {
-    return all.taps_across == 3 ? group_kernel<Real, broadcasts, rows, pixels, 3, 2>
-                                : group_kernel<Real, broadcasts, rows, pixels, 0, 2>;
-  }
-  return group_kernel<Real, broadcasts, rows, pixels, 0, 0>;
-}
-
 // Seven pixels at a time where that leaves fewer places empty.
 inline int64_t group_pixels(int64_t count) {
   return round_up(count, 7) < round_up(count, most_group_pixels) ? 7 : most_group_pixels;
 }
 
+template <class Real, bool broadcasts, int rows, int columns, int step>
+GroupKernel<Real> group_kernel_for_pixels(int64_t count) {
+  if constexpr (std::is_same_v<Real, float>) {  // others do without, for the time that compiling takes
+    if (group_pixels(count) == 7) return group_kernel<Real, broadcasts, rows, 7, columns, step>;
+  }
+  return group_kernel<Real, broadcasts, rows, most_group_pixels, columns, step>;
+}
+
+// What is common has a kernel of its own: up to three neighbouring taps across; and, of single rows where
+// there could be two, three taps of every other pixel. Any kernel gives the same bits.
 template <class Real, bool broadcasts, int rows>
 GroupKernel<Real> group_kernel_of(const GroupRows<Real>& all) {
-  return group_pixels(all.pixels) == 7 ? group_kernel_of<Real, broadcasts, rows, 7>(all)
-                                       : group_kernel_of<Real, broadcasts, rows, most_group_pixels>(all);
+  constexpr int pixels = most_group_pixels;
+  if (all.pixel_step == all.tap_step || all.taps_across == 1) {
+    if constexpr (rows == most_group_rows) {
+      if (all.taps_across == 1) return group_kernel_for_pixels<Real, broadcasts, rows, 1, 1>(all.pixels);
+      if (all.taps_across == 2) return group_kernel_for_pixels<Real, broadcasts, rows, 2, 1>(all.pixels);
+      if (all.taps_across == 3) return group_kernel_for_pixels<Real, broadcasts, rows, 3, 1>(all.pixels);
+    } else if (all.taps_across == 3) {
+      return group_kernel<Real, broadcasts, rows, pixels, 3, 1>;
+    }
+    return group_kernel<Real, broadcasts, rows, pixels, 0, 1>;
+  }
+  if constexpr (rows == 1) {
+    if (all.pixel_step == 2 * all.tap_step) {
+      return all.taps_across == 3 ? group_kernel_for_pixels<Real, broadcasts, rows, 3, 2>(all.pixels)
+                                  : group_kernel<Real, broadcasts, rows, pixels, 0, 2>;
+    }
+  }
+  return group_kernel<Real, broadcasts, rows, pixels, 0, 0>;
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
-// The innermost loops of the gradient of the weight: a block of up to 3 x 3 taps for some source channels of
-// one vector of result channels, summed over the pixels of a unit:
+// The innermost loops of the gradient of the weight: a block of 1 or 3 by 1 or 3 taps for some source
+// channels of one vector of result channels, summed over the pixels of a unit:
 //
 //     sum[a][b][k] += gradient[y][x] * operand(line[y + a * spread][x + b * spread], k)
 //
@@ -15,7 +15,7 @@ namespace convext {
 namespace CONVEXT_ISA_NAMESPACE {
 namespace {
 
-constexpr int most_taps_of_block = 3;
+constexpr int taps_of_block = 3;  // or a single one, down as across
 
 // Source channels whose sums are in registers together.
 constexpr int channels_together(int taps) {
@@ -198,15 +198,15 @@ template <class Real>
 using TapBlockKernel = void (*)(const TapBlock<Real>& block);
 
 // For down x across taps and either channels_together or, if not `together`, one channel.
-template <class Real, bool broadcasts, int down = most_taps_of_block, int across = most_taps_of_block>
+template <class Real, bool broadcasts, int down = taps_of_block, int across = taps_of_block>
 TapBlockKernel<Real> tap_block_kernel_of(int64_t wanted_down, int64_t wanted_across, bool together) {
   if constexpr (across > 1) {
     if (wanted_across < across)
-      return tap_block_kernel_of<Real, broadcasts, down, across - 1>(wanted_down, wanted_across, together);
+      return tap_block_kernel_of<Real, broadcasts, down, 1>(wanted_down, wanted_across, together);
   }
   if constexpr (down > 1) {
     if (wanted_down < down)
-      return tap_block_kernel_of<Real, broadcasts, down - 1, across>(wanted_down, wanted_across, together);
+      return tap_block_kernel_of<Real, broadcasts, 1, across>(wanted_down, wanted_across, together);
   }
   constexpr int most_channels = channels_together(down * across);
   if constexpr (broadcasts) {

@@ -215,14 +215,14 @@ class GroupWeightGradient {
   // apart than the rows or columns of the unit are.
   template <class Visit>
   static void for_each_tap_block(const RowsAxis& axis, int64_t extent, const Visit& visit) {
-    const int64_t most = smaller(most_taps_of_block, 1 + extent / axis.spread);
+    const bool has_blocks = (taps_of_block - 1) * axis.spread <= extent;
     for (int64_t u = 0; u < axis.runs(); ++u) {
       const int64_t taps = axis.run_taps(u);
-      const int64_t blocks = ceil_div(taps, most);
-      for (int64_t b = 0; b < blocks; ++b) {
-        const int64_t first = taps * b / blocks;
-        visit(u + first * axis.period, taps * (b + 1) / blocks - first);
+      int64_t first = 0;
+      for (; has_blocks && first + taps_of_block <= taps; first += taps_of_block) {
+        visit(u + first * axis.period, int64_t{taps_of_block});
       }
+      for (; first < taps; ++first) visit(u + first * axis.period, int64_t{1});
     }
   }
 
