@@ -143,6 +143,12 @@ struct AxisClasses {
   int64_t taps_of_set(int64_t set) const {
     return set < phases ? ceil_div(p.kernel - set, period) : p.kernel;
   }
+  // Where a tap is in a set, or -1.
+  int64_t index_of(int64_t set, int64_t tap_of_kernel) const {
+    if (set >= phases || period == 1) return tap_of_kernel;
+    const int64_t ahead = tap_of_kernel - set;
+    return ahead < 0 || ahead % period != 0 ? -1 : ahead / period;
+  }
   int64_t tap(int64_t set, int64_t t) const { return set < phases ? set + t * period : t; }
   // Taps of all the sets before this one; of all sets for set == tap_sets().
   int64_t taps_before(int64_t set) const {

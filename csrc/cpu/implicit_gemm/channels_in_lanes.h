@@ -1,19 +1,21 @@
-// Correlations whose source is contiguous along channels (channels_last): neighbouring result channels lie in
-// the lanes of a vector, and a tile is some result pixels times some vectors of channels, with k = (i, j, c).
+// Correlations with neighbouring result channels in the lanes of a vector: a tile is some result pixels times
+// some vectors of channels, with k = (i, j, c).
 //
-// A work item is a block of result channels for a strip of pixels, which may run across rows and images. Its
-// pixels are of two kinds. Those whose whole window lies inside the source are read in place, each by a
-// pointer of its own and all by one table of positions. For the others (near padding; all, if the source is
-// of a 16-bit type) patches are packed, block by block of terms. Weights are packed into panels, once per
-// call or, if few items use a panel, in the item. Results are written to their tensor as soon as they are
-// final.
+// A work item is a block of result channels for a strip of pixels, which may run across rows and images. Each
+// pixel is read by a pointer of its own, and all by one table of positions. In channels_last tensors, pixels
+// whose whole window lies inside the source are read in place; for the others (near padding; all, if the
+// source is of a 16-bit type) patches are packed, block by block of terms. Of contiguous tensors, a band is
+// copied with its channels side by side (channel_band.h), some channels at a time, k = (some c, i, j, c).
+// Weights are packed into panels, once per call or, if few items use a panel, in the item. Results are
+// written to their tensor as soon as they are final.
 #pragma once
 
 #include <atomic>
 
 #include "cpu/implicit_gemm/channels_plan.h"
 #include "cpu/implicit_gemm/clear.h"
-#include "cpu/implicit_gemm/window_patches.h"
+#include "cpu/implicit_gemm/source_pixels.h"
+#include "cpu/implicit_gemm/transposed_results.h"
 #include "cpu/scratch.h"
 
 namespace convext {
@@ -83,31 +85,15 @@ class ChannelsInLanes {
     int64_t strip;
   };
 
-  // Pixels that are read by one table of positions.
-  struct Pixels {
-    const Real** from;
-    T** to;  // at the first channel of the item
-    int64_t count = 0;
-    const int32_t* terms;
-  };
-
   // The scratch of an item and what is in it.
   struct Work {
-    Patches<T> patches;
-    Pixels inside;
-    Pixels packed;
-    bool has_windows;  // or else runs, of the pixels that are packed
-    Window<T>* windows;
-    int64_t* runs;  // pairs of first pixel and number
-    int64_t run_count = 0;
+    SourcePixels<T> pixels;
     Real** sums;
-    int32_t* inside_terms;
     Real* chains;
     Real* panel;
-    Real* block;
-    Part part;
+    Part part{};
     int64_t panels;
-    int64_t chain;
+    int64_t chain = 1;
   };
 
   const Correlation& c;
@@ -133,31 +119,37 @@ class ChannelsInLanes {
   }
 
   Real* early_panel(const Part& part) const {
-    const int64_t terms =
-        c.rows.taps_of_set(part.row_set) * c.columns.taps_of_set(part.column_set) * c.source_channels;
-    const int64_t before = c.groups * plan.panels * c.terms_before(part.row_set, part.column_set) +
-                           (part.group * plan.panels + part.first_channel / plan.width) * terms;
-    return reinterpret_cast<Real*>(scratch + plan.weights_offset) + (before + part.first_term) * plan.width;
+    const int64_t taps = c.rows.taps_of_set(part.row_set) * c.columns.taps_of_set(part.column_set);
+    const int64_t before =
+        c.groups * plan.panels * c.terms_before(part.row_set, part.column_set) +
+        (part.group * plan.panels + part.first_channel / plan.width) * taps * c.source_channels;
+    return reinterpret_cast<Real*>(scratch + plan.weights_offset) +
+           (before + part.first_source * taps + part.first_term) * plan.width;
   }
 
   void pack_early(const Executor& executor) {
-    // Pieces that several workers share; but gathering reads best all terms of a channel at once.
-    const int64_t piece = WeightPanels<T>::are_vectors(c) ? 128 : larger(1, c.most_terms());
-    const int64_t pieces = ceil_div(c.most_terms(), piece);
-    const int64_t tiles = c.tap_sets() * c.groups * plan.panels * pieces;
+    // Pieces that several workers share; but weights that are no vectors are read best in one go.
+    const int64_t block_terms = plan.block_channels * c.rows.most_taps() * c.columns.most_taps();
+    const int64_t piece = WeightPanels<T>::are_vectors(c) ? 128 : larger(1, block_terms);
+    const int64_t pieces = ceil_div(block_terms, piece);
+    const int64_t blocks = ceil_div(c.source_channels, plan.block_channels);
+    const int64_t tiles = c.tap_sets() * c.groups * plan.panels * blocks * pieces;
     const auto pack_piece = [&](int64_t index, int) {
       Part part;
       part.first_term = index % pieces * piece;
       index /= pieces;
+      part.first_source = index % blocks * plan.block_channels;
+      part.sources = smaller(plan.block_channels, c.source_channels - part.first_source);
+      index /= blocks;
       part.first_channel = index % plan.panels * plan.width;
       index /= plan.panels;
       part.group = index % c.groups;
       index /= c.groups;
       part.column_set = index % c.columns.tap_sets();
       part.row_set = index / c.columns.tap_sets();
-      part.terms = smaller(piece, c.rows.taps_of_set(part.row_set) * c.columns.taps_of_set(part.column_set) *
-                                          c.source_channels -
-                                      part.first_term);
+      part.terms = smaller(
+          piece, c.rows.taps_of_set(part.row_set) * c.columns.taps_of_set(part.column_set) * part.sources -
+                     part.first_term);
       if (part.terms > 0) pack(part, early_panel(part));
     };
     // Waking threads costs more than packing a few weights.
@@ -173,168 +165,78 @@ class ChannelsInLanes {
   }
 
   void run_item(const Item& item, char* own) {
-    Work work;
-    Patches<T>& patches = work.patches;
+    Patches<T> patches;
     patches.source = source + item.group * c.source_channels * c.source_strides.channel;
     patches.strides = c.source_strides;
     patches.batch = c.batch;
     patches.channels = c.source_channels;
     patches.rows = c.rows.at(item.row_class);
     patches.columns = c.columns.at(item.column_class);
-    const int64_t strip = ceil_div(patches.pixels(), plan.strips);
-    const int64_t first_pixel = item.strip * strip;
-    const int64_t pixels = smaller(strip, patches.pixels() - first_pixel);
+    const auto [first_pixel, count] = strip_of(patches, item.strip);
     const int64_t first_panel = item.block * plan.panels / plan.blocks;
-    work.panels = (item.block + 1) * plan.panels / plan.blocks - first_panel;
-    if (pixels <= 0 || work.panels <= 0) return;
+    const int64_t panels = (item.block + 1) * plan.panels / plan.blocks - first_panel;
+    if (count <= 0 || panels <= 0) return;
 
+    Work work{SourcePixels<T>(c, plan, patches, first_pixel, count, own),
+              reinterpret_cast<Real**>(own + plan.sum_pointers_offset),
+              reinterpret_cast<Real*>(own + plan.chains_offset),
+              reinterpret_cast<Real*>(own + plan.panel_offset),
+              {},
+              panels};
     work.part.row_set = c.rows.tap_set_of(item.row_class);
     work.part.column_set = c.columns.tap_set_of(item.column_class);
     work.part.group = item.group;
     work.part.first_channel = first_panel * plan.width;
-    const auto table = [&](int64_t index) {
-      return own + plan.pointers_offset + index * plan.pointers() * static_cast<int64_t>(sizeof(void*));
-    };
-    work.inside.from = reinterpret_cast<const Real**>(table(0));
-    work.inside.to = reinterpret_cast<T**>(table(1));
-    work.packed.from = reinterpret_cast<const Real**>(table(2));
-    work.packed.to = reinterpret_cast<T**>(table(3));
-    work.sums = reinterpret_cast<Real**>(table(4));
-    work.has_windows = !patches.in_border() && c.source_strides.channel == 1;
-    work.windows = reinterpret_cast<Window<T>*>(own + plan.runs_offset);
-    work.runs = reinterpret_cast<int64_t*>(own + plan.runs_offset);
-    work.inside_terms = reinterpret_cast<int32_t*>(own + plan.terms_offset);
-    work.chains = reinterpret_cast<Real*>(own + plan.chains_offset);
-    work.panel = reinterpret_cast<Real*>(own + plan.panel_offset);
-    work.block = reinterpret_cast<Real*>(own + plan.patches_offset);
-    int32_t* const packed_terms = work.inside_terms + plan.terms;
-    for (int64_t k = 0; k < plan.terms; ++k) packed_terms[k] = static_cast<int32_t>(k);
-    work.inside.terms = work.inside_terms;
-    work.packed.terms = packed_terms;
     Real* const sums = reinterpret_cast<Real*>(own + plan.sums_offset);
     for (int64_t p = 0; p < plan.pointers(); ++p) work.sums[p] = sums + p * plan.sums_stride;
-
-    find_pixels(
-        work, first_pixel, pixels,
-        result + (item.group * c.result_channels + work.part.first_channel) * c.result_strides.channel);
-    multiply(work);
+    T* const first_result =
+        result + (item.group * c.result_channels + work.part.first_channel) * c.result_strides.channel;
+    work.pixels.find(first_result);
+    multiply(work, first_result);
   }
 
-  // Result positions [begin, end) whose windows lie inside the source.
-  static void find_inside(const Axis& axis, int64_t& begin, int64_t& end) {
-    const int64_t reach = (axis.taps - 1) * axis.step;
-    const int64_t lowest = axis.offset + smaller(0, reach);
-    const int64_t highest = axis.offset + larger(0, reach);
-    begin = Inside::first_at_least(axis.stride, -lowest, axis.count);
-    end = larger(begin, Inside::first_at_least(axis.stride, axis.source_size - highest, axis.count));
-  }
-
-  bool reads_in_place(const Patches<T>& patches) const {
-    if (!std::is_same_v<T, Real> || patches.in_border() || c.source_strides.channel != 1) return false;
-    // Tables of positions hold 32 bits.
-    const double reach =
-        static_cast<double>(patches.rows.taps * patches.rows.step * c.source_strides.row) +
-        static_cast<double>(patches.columns.taps * patches.columns.step * c.source_strides.column);
-    return reach < 1e9 && reach > -1e9 && c.source_channels < (int64_t{1} << 29);
-  }
-
-  void find_pixels(Work& work, int64_t first_pixel, int64_t pixels, T* first_result) const {
-    const Patches<T>& patches = work.patches;
-    const Axis& rows = patches.rows;
-    const Axis& columns = patches.columns;
-    int64_t first_row = 0, end_row = 0, first_column = 0, end_column = 0;
-    if (reads_in_place(patches)) {
-      find_inside(rows, first_row, end_row);
-      find_inside(columns, first_column, end_column);
+  struct Strip {
+    int64_t first_pixel;
+    int64_t pixels;
+  };
+  Strip strip_of(const Patches<T>& patches, int64_t index) const {
+    const int64_t columns = patches.columns.count;
+    if (plan.pieces == 0 || patches.in_border()) {
+      const int64_t size = ceil_div(patches.pixels(), plan.strips);
+      return {index * size, smaller(size, patches.pixels() - index * size)};
     }
-    const int64_t step = columns.stride * c.source_strides.column;
-    for_each_segment(rows.count, columns.count, first_pixel, pixels, [&](const Segment& segment) {
-      T* const line = first_result + segment.image * c.result_strides.batch +
-                      rows.result_position(segment.row) * c.result_strides.row;
-      const bool row_is_inside = segment.row >= first_row && segment.row < end_row;
-      const int64_t end = segment.column + segment.length;
-      const int64_t inside_begin = row_is_inside ? smaller(end, larger(segment.column, first_column)) : end;
-      const int64_t inside_end = row_is_inside ? larger(inside_begin, smaller(end, end_column)) : end;
-      const auto add_packed = [&](int64_t begin, int64_t behind) {
-        if (begin >= behind) return;
-        if (work.has_windows) {
-          const T* const image = patches.source + segment.image * c.source_strides.batch;
-          const int64_t row = segment.row * rows.stride + rows.offset;
-          for (int64_t x = begin; x < behind; ++x) {
-            work.windows[work.packed.count + x - begin] = {image, row, x * columns.stride + columns.offset};
-          }
-        } else {
-          const int64_t first = first_pixel + segment.begin + begin - segment.column;
-          work.runs[2 * work.run_count] = first;
-          work.runs[2 * work.run_count++ + 1] = behind - begin;
+    const int64_t row = index / plan.pieces;
+    if (row >= patches.batch * patches.rows.count) return {0, 0};
+    const int64_t size = round_up(ceil_div(columns, plan.pieces), lanes);
+    const int64_t first = index % plan.pieces * size;
+    return {row * columns + first, smaller(size, columns - first)};
+  }
+
+  void multiply(Work& work, T* first_result) {
+    SourcePixels<T>& pixels = work.pixels;
+    const int64_t chain = chain_length(c, pixels.patches.terms());
+    bool is_first = true;
+    for (int64_t source = 0; source == 0 || source < c.source_channels; source += plan.block_channels) {
+      work.part.first_source = source;
+      work.part.sources = smaller(plan.block_channels, c.source_channels - source);
+      pixels.take_channels(source, work.part.sources);
+      const int64_t terms = pixels.patches.terms();
+      work.chain = larger(1, ceil_div(terms, larger(1, ceil_div(terms, chain))));
+      const int64_t size = plan.block_terms_of(work.chain);
+      for (int64_t first = 0; first == 0 || first < terms; first += size) {
+        const int64_t length = smaller(size, terms - first);
+        pixels.take_terms(first, length);
+        const bool is_last = source + work.part.sources >= c.source_channels && first + length >= terms;
+        for (int64_t panel = 0; panel < work.panels; ++panel) {
+          multiply_panel(work, panel, first, length, is_first, is_last, first_result);
         }
-        for (int64_t x = begin; x < behind; ++x) {
-          work.packed.from[work.packed.count] = work.block + work.packed.count * plan.patches_stride;
-          work.packed.to[work.packed.count++] = line + columns.result_position(x) * c.result_strides.column;
-        }
-      };
-      add_packed(segment.column, inside_begin);
-      if constexpr (std::is_same_v<T, Real>) {
-        const T* from = patches.source + segment.image * c.source_strides.batch +
-                        (segment.row * rows.stride + rows.offset) * c.source_strides.row +
-                        columns.offset * c.source_strides.column + inside_begin * step;
-        T* to = line + (columns.first + inside_begin * columns.spacing) * c.result_strides.column;
-        for (int64_t x = inside_begin; x < inside_end; ++x) {
-          work.inside.from[work.inside.count] = from;
-          work.inside.to[work.inside.count++] = to;
-          from += step;
-          to += columns.spacing * c.result_strides.column;
-        }
-      }
-      add_packed(inside_end, end);
-    });
-    // Tiles fetch what the next one reads; the last one has no next.
-    Pixels* const sets[] = {&work.inside, &work.packed};
-    for (Pixels* set : sets) {
-      for (int64_t p = 0; p < most_indirect_rows && set->count > 0; ++p) {
-        set->from[set->count + p] = set->from[set->count - 1];
+        is_first = false;
       }
     }
   }
 
-  void multiply(Work& work) {
-    const Patches<T>& patches = work.patches;
-    const int64_t terms = patches.terms();
-    work.chain = chain_length(c, terms);
-    const int64_t size = plan.block_terms_of(work.chain);
-    for (int64_t first = 0; first == 0 || first < terms; first += size) {
-      const int64_t length = smaller(size, terms - first);
-      if (work.inside.count > 0) fill_terms(patches, first, length, work.inside_terms);
-      pack_outside(work, first, length);
-      for (int64_t panel = 0; panel < work.panels; ++panel) {
-        multiply_panel(work, panel, first, length, first + length >= terms);
-      }
-    }
-  }
-
-  // The patches of the pixels that are not read in place.
-  void pack_outside(const Work& work, int64_t first, int64_t length) const {
-    if (work.has_windows) {
-      return pack_windows(work.patches, work.windows, work.packed.count, first, length, work.block,
-                          plan.patches_stride);
-    }
-    int64_t packed = 0;
-    for (int64_t r = 0; r < work.run_count; ++r) {
-      pack_terms_fastest(work.patches, work.runs[2 * r], work.runs[2 * r + 1], first, length,
-                         work.block + packed * plan.patches_stride, plan.patches_stride);
-      packed += work.runs[2 * r + 1];
-    }
-  }
-
-  void fill_terms(const Patches<T>& patches, int64_t first, int64_t length, int32_t* table) const {
-    for_each_tap_run(c.source_channels, patches.columns.taps, first, length, [&](const TapRun& run) {
-      const int64_t at = run.row_tap * patches.rows.step * c.source_strides.row +
-                         run.column_tap * patches.columns.step * c.source_strides.column + run.channel;
-      for (int64_t k = 0; k < run.length; ++k) table[run.begin + k] = static_cast<int32_t>(at + k);
-    });
-  }
-
-  void multiply_panel(const Work& work, int64_t panel, int64_t first, int64_t length, bool is_last) {
+  void multiply_panel(const Work& work, int64_t panel, int64_t first, int64_t length, bool is_first,
+                      bool is_last, T* first_result) {
     Part part = work.part;
     part.first_channel += panel * plan.width;
     part.first_term = first;
@@ -348,7 +250,9 @@ class ChannelsInLanes {
     const int64_t channels = smaller(plan.width, c.result_channels - part.first_channel);
     const int64_t vectors = ceil_div(channels, lanes);
     const bool in_place = plan.writes_in_place && channels % lanes == 0;
-    const bool is_single = first == 0 && is_last;
+    // Sums that are written at once take the place of those before. In a band, pixels are in order.
+    const bool is_transposed = plan.has_band && c.result_strides.channel != 1;
+    const bool is_single = is_first && is_last && !is_transposed;
 
     Fetch fetch = next_weights(work, part, panel, is_last);
     IndirectTile<Real> tile;
@@ -357,17 +261,34 @@ class ChannelsInLanes {
     tile.terms = length;
     tile.chain = work.chain;
     tile.column = panel * plan.width;
-    tile.accumulate = first > 0;
+    tile.accumulate = !is_first;
     tile.bias = bias == nullptr ? nullptr
                                 : widened_bias() + part.group * plan.panels * plan.width + part.first_channel;
     tile.fetch = &fetch;
     tile.chains = work.chains;
+    Fetch lines;
+    tile.fetch_results = is_last && is_transposed ? &lines : nullptr;
     const int64_t most_rows = indirect_rows(vectors);
-    const int64_t all_tiles = ceil_div(work.inside.count, most_rows) + ceil_div(work.packed.count, most_rows);
+    // The lines of the cache where the block of results from `pixel` on ends, one for each channel; those
+    // where it begins belong to the block before.
+    const auto fetch_results = [&](int64_t pixel) {
+      if (pixel >= work.pixels.count) return;
+      const int64_t last = work.pixels.first_pixel + smaller(pixel + lanes, work.pixels.count) - 1;
+      lines.row = reinterpret_cast<const char*>(first_result + tile.column * c.result_strides.channel +
+                                                position_of(work.pixels.patches, c.result_strides, last));
+      lines.pitch = c.result_strides.channel * static_cast<int64_t>(sizeof(T));
+      lines.line = 0;
+      lines.left = channels;
+      lines.rate = ceil_div(channels * most_rows, lanes * ceil_div(length, 64 / sizeof(Real)));
+    };
+    if (is_last && is_transposed) fetch_results(0);
+    const int64_t all_tiles =
+        ceil_div(work.pixels.inside.count, most_rows) + ceil_div(work.pixels.packed.count, most_rows);
     fetch.rate = ceil_div(fetch.left, larger(1, all_tiles * ceil_div(length, 64 / sizeof(Real))));
-    int64_t before = 0;  // pixels
-    const Pixels* const sets[] = {&work.inside, &work.packed};
-    for (const Pixels* set : sets) {
+    int64_t before = 0;   // pixels
+    int64_t written = 0;  // pixels, where results are transposed
+    const PixelSet<T>* const sets[] = {&work.pixels.inside, &work.pixels.packed};
+    for (const PixelSet<T>* set : sets) {
       const int64_t tiles = ceil_div(set->count, most_rows);
       if (tiles == 0) continue;
       const int64_t height = set->count / tiles;
@@ -375,7 +296,7 @@ class ChannelsInLanes {
       const IndirectKernel<Real> kernels[2] = {indirect_kernel_of<Real>(height, vectors),
                                                indirect_kernel_of<Real>(height + 1, vectors)};
       tile.a_terms = set->terms;
-      tile.fetches_next_rows = set == &work.inside && panel == 0;
+      tile.fetches_next_rows = set == &work.pixels.inside && panel == 0;
       int64_t pixel = 0;
       for (int64_t t = 0; t < tiles; ++t) {
         const int64_t rows = height + (t < higher ? 1 : 0);
@@ -386,13 +307,24 @@ class ChannelsInLanes {
           tile.c = work.sums + (is_single ? 0 : before + pixel);
         }
         kernels[t < higher ? 1 : 0](tile);
-        if (is_last && !in_place) {
+        if (is_last && !in_place && !is_transposed) {
           for (int64_t r = 0; r < rows; ++r) {
             store_channels(set->to[pixel + r] + tile.column * c.result_strides.channel,
                            tile.c[r] + tile.column, channels);
           }
         }
         pixel += rows;
+        // While stores of a few results wait for memory, the next ones are computed.
+        if (is_last && is_transposed) {
+          const int64_t ready = t + 1 == tiles ? pixel - written : (pixel - written) / lanes * lanes;
+          if (ready > 0) {
+            write_transposed(work.pixels.patches, c.result_strides, work.pixels.first_pixel + written, ready,
+                             work.sums[written] + tile.column, plan.sums_stride, channels,
+                             first_result + tile.column * c.result_strides.channel);
+            written += ready;
+            fetch_results(written);
+          }
+        }
       }
       before += set->count;
     }
@@ -405,7 +337,7 @@ class ChannelsInLanes {
     } else if (!is_last) {
       part.first_channel = work.part.first_channel;
       part.first_term += part.terms;
-      part.terms = smaller(part.terms, work.patches.terms() - part.first_term);
+      part.terms = smaller(part.terms, work.pixels.patches.terms() - part.first_term);
     } else {
       return {};
     }

@@ -4,6 +4,7 @@
 
 #include <type_traits>
 
+#include "cpu/implicit_gemm/channel_band.h"
 #include "cpu/implicit_gemm/weight_panels.h"
 
 namespace convext {
@@ -12,12 +13,13 @@ namespace {
 
 // Chains of equal length, added in order; depends on the number of terms and the problem's kind alone.
 //
-// F.conv2d adds the channels of a pixel in one chain each where it goes forward or has a single tap, and
-// often in eight for the gradient of the input: see SumShape.
+// In channels_last, F.conv2d adds the channels of a pixel in one chain each where it goes forward or has a
+// single tap, and often in eight for the gradient of the input: see SumShape.
 constexpr int64_t most_chain = 128;
 inline int64_t chain_length(const Correlation& c, int64_t terms) {
   int64_t most = sum_shape(terms, Pass::forward).chain;
-  if (c.is_forward || c.rows.p.kernel * c.columns.p.kernel == 1) most = terms < 512 ? 64 : most_chain;
+  const bool is_single_tap = c.rows.p.kernel * c.columns.p.kernel == 1;
+  if (c.source_strides.channel == 1 && (c.is_forward || is_single_tap)) most = terms < 512 ? 64 : most_chain;
   while (most < most_chain && most * most < terms) most *= 2;
   return larger(1, ceil_div(terms, larger(1, ceil_div(terms, most))));
 }
@@ -35,6 +37,7 @@ struct ChannelsInLanesPlan {
 #endif
   static constexpr int64_t most_block_terms = 512;
   static constexpr int64_t most_patches = 256 * 1024 / sizeof(Real);
+  static constexpr int64_t usual_block_channels = 64;
   static constexpr int64_t most_strip = 224;
   static constexpr int64_t usual_strip = 128;
   static constexpr int64_t channels_of_item = 256;
@@ -49,6 +52,9 @@ struct ChannelsInLanesPlan {
   int64_t terms;            // of a block, about
   bool packs_early = true;  // all panels once per call, or each in the items that use it
   bool writes_in_place;     // the micro-kernel writes the result itself
+  bool has_band;            // of source pixels with their channels side by side: see channel_band.h
+  int64_t block_channels;   // source channels whose terms follow each other: all, but for some bands
+  int64_t pieces = 0;       // strips that a row of results is cut into; 0: strips run across rows
   int64_t patches_stride;
   int64_t sums_stride;
 
@@ -56,6 +62,7 @@ struct ChannelsInLanesPlan {
   int64_t bias_offset;
   int64_t workers_offset;
   int64_t pointers_offset;  // in a worker's part
+  int64_t sum_pointers_offset;
   int64_t runs_offset;
   int64_t terms_offset;
   int64_t chains_offset;
@@ -68,10 +75,18 @@ struct ChannelsInLanesPlan {
     const int64_t channels = larger(1, c.result_channels);
     const int64_t pixels = larger(1, c.most_pixels());
     cut(c, channels, pixels, workers);
-
+    has_band = c.source_strides.channel != 1;
+    block_channels = has_band ? band_block_channels(c) : larger(1, c.source_channels);
     panels_of_item = ceil_div(panels, blocks);
     strip = ceil_div(pixels, strips);
-    const int64_t most_terms = larger(1, c.most_terms());
+    const int64_t columns = most_count(c.columns);
+    if (has_band && columns > strip) {
+      const int64_t piece = round_up(strip, lanes);
+      pieces = ceil_div(columns, piece);
+      strips = pieces * larger(1, c.batch) * most_count(c.rows);
+      strip = larger(piece, ceil_div(pixels, strips));  // the border has no pieces
+    }
+    const int64_t most_terms = larger(1, block_channels * c.rows.most_taps() * c.columns.most_taps());
     terms = smaller(smaller(most_block / width, most_block_terms), most_patches / strip);
     terms = smaller(most_terms, larger(terms, most_chain));
     writes_in_place = std::is_same_v<T, Real> && c.result_strides.channel == 1;
@@ -84,13 +99,17 @@ struct ChannelsInLanesPlan {
     bias_offset = shared.take(c.groups * panels * width, sizeof(Real));
     workers_offset = shared.bytes;
     Carver own;
-    pointers_offset = own.take(5 * pointers(), sizeof(void*));
+    pointers_offset = own.take(4 * pointers(), sizeof(void*));
+    sum_pointers_offset = own.take(pointers(), sizeof(void*));
     runs_offset = own.take(3 * strip, sizeof(int64_t));  // runs or windows
     terms_offset = own.take(2 * terms, sizeof(int32_t));
     chains_offset = own.take(most_indirect_rows * most_tile_vectors * lanes, sizeof(Real));
     panel_offset = own.take(packs_early ? 0 : terms * width, sizeof(Real));
-    patches_offset = own.take(strip * patches_stride, sizeof(Real));
-    sums_offset = own.take(writes_in_place && channels % lanes == 0 ? 0 : strip * sums_stride, sizeof(Real));
+    patches_offset = own.take(
+        larger(strip * patches_stride, has_band ? band_numbers(c, strip, c.batch, band_channels()) : 0),
+        sizeof(Real));
+    sums_offset =
+        own.take(writes_in_place && channels % lanes == 0 ? 0 : (strip + lanes) * sums_stride, sizeof(Real));
     worker_bytes = own.bytes;
   }
 
@@ -99,10 +118,65 @@ struct ChannelsInLanesPlan {
   // Of a table: one for each pixel, and some behind the last to be fetched in vain.
   int64_t pointers() const { return strip + most_indirect_rows; }
 
+  // Channels that are in the band at a time: of a single tap as many as are multiplied at a time.
+  int64_t band_channels() const { return smaller(block_channels, larger(terms, usual_block_channels)); }
+
+  // Source channels of a block of terms (block of channels, i, j, channel), so that the band of a usual strip
+  // stays in the L2 cache; 0 if not even that of few channels does. It follows from the shape alone, since
+  // the order of the additions follows from it.
+  static int64_t band_block_channels(const Correlation& c) {
+    if (c.rows.p.kernel * c.columns.p.kernel == 1) return larger(1, c.source_channels);
+    for (int64_t most = usual_block_channels; most >= lanes; most /= 2) {
+      const int64_t blocks = larger(1, ceil_div(c.source_channels, most));
+      const int64_t even =
+          blocks == 1 ? larger(1, c.source_channels) : round_up(ceil_div(c.source_channels, blocks), lanes);
+      if (band_numbers(c, usual_strip, 1, even) <= most_patches) return even;
+    }
+    return 0;
+  }
+
   // Terms of a block: whole chains, so that blocks change nothing in a result.
   int64_t block_terms_of(int64_t chain) const { return larger(1, terms / chain) * chain; }
 
  private:
+  static int64_t most_count(const AxisClasses& axis) {
+    int64_t most = 1;
+    for (int64_t k = 0; k < axis.count(); ++k) {
+      const Axis of_class = axis.at(k);
+      if (!of_class.is_border) most = larger(most, of_class.count);
+    }
+    return most;
+  }
+  static int64_t least_count(const AxisClasses& axis) {
+    int64_t least = most_count(axis);
+    for (int64_t k = 0; k < axis.count(); ++k) {
+      const Axis of_class = axis.at(k);
+      if (!of_class.is_border && of_class.count > 0) least = smaller(least, of_class.count);
+    }
+    return least;
+  }
+  static int64_t most_places(const AxisClasses& axis, int64_t positions) {
+    int64_t most = 0;
+    for (int64_t k = 0; k < axis.count(); ++k) {
+      const Axis of_class = axis.at(k);
+      if (!of_class.is_border) most = larger(most, PlaceAxis(of_class, positions).places);
+    }
+    return most;
+  }
+
+  // Of a band for any strip of so many pixels, which may begin and end anywhere.
+  static int64_t band_numbers(const Correlation& c, int64_t pixels, int64_t batch, int64_t channels) {
+    const int64_t columns = most_count(c.columns);
+    if (columns > pixels) {
+      return ChannelBand<T>::capacity(most_places(c.rows, 1), most_places(c.columns, pixels), 1, channels);
+    }
+    const int64_t least_columns = least_count(c.columns);
+    const int64_t rows = smaller(most_count(c.rows), pixels / least_columns + 2);
+    const int64_t images = smaller(batch, pixels / (least_columns * least_count(c.rows)) + 2);
+    return ChannelBand<T>::capacity(most_places(c.rows, rows), most_places(c.columns, columns), images,
+                                    channels);
+  }
+
   // Chooses by a rough count of cycles for each term; any choice gives the same bits.
   void cut(const Correlation& c, int64_t channels, int64_t pixels, int workers) {
     const int64_t all_vectors = ceil_div(channels, lanes);

@@ -41,17 +41,32 @@ inline bool reaches(const AxisClasses& axis, int64_t position) {
   return false;
 }
 
-// Of one row of one image the pixels that no tap reaches, and only those. For channels that are neighbours.
+// Of one row of one image the pixels that no tap reaches, and only those.
 template <class T>
 void clear_gaps(const Correlation& c, T* result, int64_t index) {
   const ImageStrides& strides = c.result_strides;
+  const bool whole = !reaches(c.rows, index % c.rows.p.input);
+  if (whole) return clear_row(c, result, index);
   T* row = result + index / c.rows.p.input * strides.batch + index % c.rows.p.input * strides.row;
   const int64_t channels = c.groups * c.result_channels;
-  const bool whole = !reaches(c.rows, index % c.rows.p.input);
-  for (int64_t column = 0; column < c.columns.p.input; ++column) {
-    if (!whole && reaches(c.columns, column)) continue;
-    T* pixel = row + column * strides.column;
-    for (int64_t channel = 0; channel < channels; ++channel) pixel[channel * strides.channel] = T{};
+  // Gaps come again after a stride.
+  const AxisClasses& columns = c.columns;
+  const int64_t period = smaller(columns.p.stride, columns.inside_end - columns.inside_begin);
+  for (int64_t first = columns.inside_begin; first < columns.inside_begin + period; ++first) {
+    if (reaches(columns, first)) continue;
+    if (strides.channel == 1) {
+      for (int64_t column = first; column < columns.inside_end; column += columns.p.stride) {
+        T* pixel = row + column * strides.column;
+        for (int64_t channel = 0; channel < channels; ++channel) pixel[channel] = T{};
+      }
+    } else {
+      for (int64_t channel = 0; channel < channels; ++channel) {
+        T* line = row + channel * strides.channel;
+        for (int64_t column = first; column < columns.inside_end; column += columns.p.stride) {
+          line[column * strides.column] = T{};
+        }
+      }
+    }
   }
 }
 

@@ -56,7 +56,8 @@ struct IndirectTile {
   bool accumulate;
   const T* bias;  // where nothing is accumulated; or nullptr
   bool fetches_next_rows;
-  Fetch* fetch;
+  Fetch* fetch;          // weights
+  Fetch* fetch_results;  // where results will be stored that do not go to c, or nullptr
   T* chains;  // scratch for a tile; a local array would be taken apart into registers that are needed
 };
 
@@ -94,6 +95,7 @@ void indirect_kernel(const IndirectTile<T>& tile) {
         for (int r = 0; r < rows; ++r) __builtin_prefetch(tile.a[rows + r] + a_terms[k]);
       }
       tile.fetch->advance();
+      if (tile.fetch_results != nullptr) tile.fetch_results->advance();
       for (; k < pause; ++k, b += b_stride) {
         const int64_t at = a_terms[k];
         Vector<T> columns[vectors];

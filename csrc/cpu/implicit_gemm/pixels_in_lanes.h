@@ -100,8 +100,6 @@ class PixelsInLanes {
     patches.channels = c.source_channels;
     patches.rows = c.rows.at(row_class);
     patches.columns = c.columns.at(column_class);
-    const bool result_is_flat = c.result_strides.row == patches.columns.count * c.result_strides.column;
-    if (result_is_flat) flatten(patches);
     work.strips = plan.cut(patches.rows, patches.columns);
     work.row_set = c.rows.tap_set_of(row_class);
     work.column_set = c.columns.tap_set_of(column_class);

@@ -23,26 +23,39 @@ class WeightPanels {
     return c.weight_result_stride == 1 || c.weight_source_stride == 1;
   }
 
-  // Which terms of which channels.
+  // Whether the taps of a pair of channels lie one after the other, as in contiguous weights, and enough of
+  // them to be transposed.
+  static bool has_transposed_taps(const Correlation& c) {
+    const int64_t area = area_of(c);
+    return area > 1 && area <= most_transposed_taps &&
+           (c.columns.p.kernel == 1 || c.weight_strides.column == 1) &&
+           (c.rows.p.kernel == 1 || c.weight_strides.row == c.columns.p.kernel) &&
+           (c.weight_source_stride == area || (c.weight_result_stride == area && 2 * area >= lanes));
+  }
+
+  // Which terms of which channels. Terms are those of a block of source channels.
   struct Part {
     int64_t row_set;
     int64_t column_set;
     int64_t group;
     int64_t first_channel;  // in the group
+    int64_t first_source;
+    int64_t sources;
     int64_t first_term;
     int64_t terms;
   };
 
   void pack(const Part& part, Real* panel) const {
     const int64_t column_taps = c.columns.taps_of_set(part.column_set);
-    const T* first =
-        weight + part.group * c.weight_group_stride + part.first_channel * c.weight_result_stride;
+    const T* first = weight + part.group * c.weight_group_stride +
+                     part.first_channel * c.weight_result_stride + part.first_source * c.weight_source_stride;
     const int64_t channels = smaller(width, c.result_channels - part.first_channel);
-    if (terms_are_neighbours()) {
+    if (terms_are_neighbours() && part.sources == c.source_channels) {
       return transpose_run(first + part.first_term, channels, part.terms, panel);
     }
+    if (has_transposed_taps(c) && part.first_term == 0) return transpose_taps(part, first, channels, panel);
     if (!are_vectors(c)) return gather(part, first, channels, panel);
-    for_each_tap_run(c.source_channels, column_taps, part.first_term, part.terms, [&](const TapRun& run) {
+    for_each_tap_run(part.sources, column_taps, part.first_term, part.terms, [&](const TapRun& run) {
       const T* from =
           first + offset_of(part, run.row_tap, run.column_tap) + run.channel * c.weight_source_stride;
       if (c.weight_source_stride == 1) {
@@ -58,12 +71,12 @@ class WeightPanels {
     Fetch fetch;
     if (!are_vectors(c) || part.terms <= 0) return fetch;
     const int64_t column_taps = c.columns.taps_of_set(part.column_set);
-    const int64_t tap = part.first_term / c.source_channels;
+    const int64_t tap = part.first_term / part.sources;
     const int64_t channels = smaller(width, c.result_channels - part.first_channel);
     const T* from = weight + part.group * c.weight_group_stride +
                     part.first_channel * c.weight_result_stride +
                     offset_of(part, tap / column_taps, tap % column_taps) +
-                    part.first_term % c.source_channels * c.weight_source_stride;
+                    (part.first_source + part.first_term % part.sources) * c.weight_source_stride;
     const bool by_terms = c.weight_source_stride == 1;
     const int64_t rows = by_terms ? channels : part.terms;
     const int64_t bytes = (by_terms ? part.terms : channels) * static_cast<int64_t>(sizeof(T));
@@ -78,9 +91,13 @@ class WeightPanels {
  private:
   static constexpr int64_t lanes = Vector<Real>::lanes;
 
+  static constexpr int64_t most_transposed_taps = 128;
+
   const Correlation& c;
   const T* weight;
   int64_t width;
+
+  static int64_t area_of(const Correlation& c) { return c.rows.p.kernel * c.columns.p.kernel; }
 
   int64_t offset_of(const Part& part, int64_t row_tap, int64_t column_tap) const {
     return c.rows.tap(part.row_set, row_tap) * c.weight_strides.row +
@@ -142,13 +159,67 @@ class WeightPanels {
     }
   }
 
+  // All terms of a block, if taps are neighbours. In memory, terms (c, i, j) of a result channel follow each
+  // other (forward), or taps (i, j) of a source channel do, for neighbouring result channels.
+  void transpose_taps(const Part& part, const T* first, int64_t channels, Real* panel) const {
+    const int64_t column_taps = c.columns.taps_of_set(part.column_set);
+    int64_t rows[most_transposed_taps];  // of the panel: the first channel of each tap, or -1
+    const int64_t area = area_of(c);
+    for (int64_t tap = 0; tap < area; ++tap) {
+      const int64_t i = c.rows.index_of(part.row_set, tap / c.columns.p.kernel);
+      const int64_t j = c.columns.index_of(part.column_set, tap % c.columns.p.kernel);
+      rows[tap] = i < 0 || j < 0 ? -1 : (i * column_taps + j) * part.sources;
+    }
+    const int64_t together = c.weight_source_stride == area ? part.sources : 1;
+    for (int64_t source = 0; source < part.sources; source += together, first += c.weight_source_stride) {
+      for (int64_t lane = 0; lane < width; lane += lanes) {
+        int64_t tap = 0;
+        int64_t channel = source;
+        transpose_rows(first + lane * c.weight_result_stride, smaller(lanes, channels - lane),
+                       together * area, [&](Vector<Real> value) {
+                         if (rows[tap] >= 0) store(panel + (rows[tap] + channel) * width + lane, value);
+                         if (++tap == area) {
+                           tap = 0;
+                           ++channel;
+                         }
+                       });
+      }
+    }
+  }
+
+  // Calls visit for each of `count` columns of `rows` rows, as vectors.
+  template <class Visit>
+  CONVEXT_INLINE void transpose_rows(const T* from, int64_t rows, int64_t count, const Visit& visit) const {
+    for (int64_t k = 0; k < count; k += lanes) {
+      const int64_t length = smaller(lanes, count - k);
+      Vector<Real> block[lanes];
+      if (rows == lanes && length == lanes) {
+        CONVEXT_UNROLL
+        for (int64_t row = 0; row < lanes; ++row) {
+          block[row] = load_widened(from + row * c.weight_result_stride + k);
+        }
+      } else {
+        CONVEXT_UNROLL
+        for (int64_t row = 0; row < lanes; ++row) {
+          block[row] =
+              row < rows ? load_widened(from + row * c.weight_result_stride + k, length) : zero<Real>();
+        }
+      }
+      transpose(block);
+      CONVEXT_UNROLL
+      for (int64_t i = 0; i < lanes; ++i) {
+        if (i < length) visit(block[i]);
+      }
+    }
+  }
+
   // Any strides. A few channels at a time for all taps: of contiguous weights, the lines that one tap reads
   // hold the other taps, too, and each tap's part of the panel is written in one go.
   void gather(const Part& part, const T* first, int64_t channels, Real* panel) const {
     constexpr int64_t together = 16;
     const int64_t column_taps = c.columns.taps_of_set(part.column_set);
-    for (int64_t channel = 0; channel < c.source_channels; channel += together) {
-      for_each_tap_run(c.source_channels, column_taps, part.first_term, part.terms, [&](const TapRun& run) {
+    for (int64_t channel = 0; channel < part.sources; channel += together) {
+      for_each_tap_run(part.sources, column_taps, part.first_term, part.terms, [&](const TapRun& run) {
         const int64_t begin = larger(channel, run.channel);
         const int64_t end = smaller(channel + together, run.channel + run.length);
         const T* from = first + offset_of(part, run.row_tap, run.column_tap);

@@ -2,6 +2,7 @@
 // implicit_gemm/pixels_in_lanes.h and channels_in_lanes.h for forward and the gradient of the input,
 // implicit_gemm/weight_gradient.h for the gradient of the weight. Any strides, padding mode, stride, dilation
 // and groups; float32, float64, and bfloat16 and float16 widened to float32 while packing.
+
 #include "cpu/dispatch.h"
 #include "cpu/implicit_gemm/channels_in_lanes.h"
 #include "cpu/implicit_gemm/pixels_in_lanes.h"
@@ -12,11 +13,57 @@ namespace convext {
 namespace CONVEXT_ISA_NAMESPACE {
 namespace {
 
+// Of contiguous images, whether a copy that has channels side by side pays: a rough count of cycles for each
+// pixel of the result, as measured. Nothing here depends on the batch.
+template <class T>
+bool channel_band_pays(const Correlation& c) {
+  constexpr int64_t lanes = Vector<Compute<T>>::lanes;
+  if (c.source_strides.channel == 1 || c.source_strides.column != 1 || c.source_channels < lanes / 2 ||
+      c.result_channels < lanes || ChannelsInLanesPlan<T>::band_block_channels(c) == 0) {
+    return false;
+  }
+  const auto source = static_cast<double>(c.source_channels);
+  const auto result = static_cast<double>(round_up(c.result_channels, lanes));
+  const auto source_pixels = static_cast<double>(c.is_forward ? c.rows.p.input * c.columns.p.input
+                                                              : c.rows.p.output * c.columns.p.output);
+  const int64_t pixels =
+      c.is_forward ? c.rows.p.output * c.columns.p.output : c.rows.p.input * c.columns.p.input;
+  const auto result_pixels = static_cast<double>(larger(1, pixels));
+  // Of the gradient of the input, a pixel has its share of the taps.
+  const auto area = static_cast<double>(c.rows.p.kernel * c.columns.p.kernel);
+  const double taps = c.is_forward ? area : area / static_cast<double>(c.rows.p.stride * c.columns.p.stride);
+  const double products = source * result * taps / static_cast<double>(2 * lanes);
+  const double pixels_in_lanes =
+      products / 0.62 * static_cast<double>(round_up(larger(1, pixels), lanes)) / result_pixels;
+  constexpr double cached = 1024 * 1024 / sizeof(Compute<T>);
+  const bool is_cached = source * source_pixels + result * result_pixels < cached;
+  const bool is_scattered = !c.is_forward && c.columns.p.stride > 1;
+  const double copying = source * source_pixels / result_pixels * (is_cached ? 0.3 : 0.6) +
+                         result * ((is_cached ? 0.4 : 0.9) + (is_scattered ? 0.8 : 0.0));
+  return products / 0.85 + copying < pixels_in_lanes;
+}
+
 // Vectors of channels are worth it if there are channels to fill them.
 template <class T>
-bool has_channels_in_lanes(const Correlation& correlation) {
-  return correlation.prefers_channels_in_lanes() &&
-         2 * correlation.result_channels >= Vector<Compute<T>>::lanes;
+bool has_channels_in_lanes(const Correlation& c) {
+  if (c.prefers_channels_in_lanes()) return 2 * c.result_channels >= Vector<Compute<T>>::lanes;
+  return channel_band_pays<T>(c);
+}
+
+// A 1x1 kernel that steps over nothing sees each image as one long row, if it lies so.
+ConvProblem with_rows_joined(const ConvProblem& problem) {
+  const auto has_no_gaps = [&](const ImageStrides& strides) {
+    return strides.row == problem.input.width * strides.column;
+  };
+  const Padding& padding = problem.padding;
+  const bool fits = problem.kernel.height == 1 && problem.kernel.width == 1 && problem.stride.height == 1 &&
+                    problem.stride.width == 1 &&
+                    padding.top + padding.bottom + padding.left + padding.right == 0 &&
+                    has_no_gaps(problem.input_strides) && has_no_gaps(problem.output_strides);
+  ConvProblem joined = problem;
+  if (!fits) return joined;
+  joined.input = joined.output = {1, problem.input.height * problem.input.width};
+  return joined;
 }
 
 // The gradient of the input of a kernel that steps by its own width: each column of the gradient of the
@@ -45,7 +92,7 @@ ConvProblem with_columns_as_channels(const ConvProblem& problem) {
 template <class T>
 int64_t workspace_bytes_as(const ConvProblem& problem, int workers) {
   if (problem.pass == Pass::grad_weight) return WeightGradientPlan<T>(problem).workspace_bytes(workers);
-  const Correlation correlation(with_columns_as_channels(problem));
+  const Correlation correlation(with_columns_as_channels(with_rows_joined(problem)));
   return has_channels_in_lanes<T>(correlation)
              ? ChannelsInLanesPlan<T>(correlation, workers).workspace_bytes(workers)
              : PixelsInLanesPlan<T>(correlation).workspace_bytes(workers);
@@ -54,7 +101,7 @@ int64_t workspace_bytes_as(const ConvProblem& problem, int workers) {
 // False where the kernel finds that it cannot run the problem.
 template <class T>
 bool correlate(const ConvProblem& given, const ConvData& data, void* workspace, const Executor& executor) {
-  const ConvProblem problem = with_columns_as_channels(given);
+  const ConvProblem problem = with_columns_as_channels(with_rows_joined(given));
   const Correlation correlation(problem);
   if (has_channels_in_lanes<T>(correlation)) {
     const ChannelsInLanesPlan<T> plan(correlation, executor.workers);
