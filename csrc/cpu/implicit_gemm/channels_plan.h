@@ -13,13 +13,15 @@ namespace {
 
 // Chains of equal length, added in order; depends on the number of terms and the problem's kind alone.
 //
-// In channels_last, F.conv2d adds the channels of a pixel in one chain each where it goes forward or has a
-// single tap, and often in eight for the gradient of the input: see SumShape.
+// F.conv2d adds the channels of a pixel in one chain each where it has a single tap or, in channels_last,
+// goes forward, and often in eight otherwise: see SumShape.
 constexpr int64_t most_chain = 128;
 inline int64_t chain_length(const Correlation& c, int64_t terms) {
   int64_t most = sum_shape(terms, Pass::forward).chain;
   const bool is_single_tap = c.rows.p.kernel * c.columns.p.kernel == 1;
-  if (c.source_strides.channel == 1 && (c.is_forward || is_single_tap)) most = terms < 512 ? 64 : most_chain;
+  const bool is_channels_last = c.source_strides.channel == 1;
+  if (is_single_tap && terms < 512) most = 64;
+  if (is_channels_last && (c.is_forward || is_single_tap)) most = terms < 512 ? 64 : most_chain;
   while (most < most_chain && most * most < terms) most *= 2;
   return larger(1, ceil_div(terms, larger(1, ceil_div(terms, most))));
 }

@@ -5,11 +5,11 @@
 // for each group and each class of positions (see axis.h; forward has one class). Described here by roles:
 // what is read, what is written.
 //
-// Which of result pixels and result channels is spread over the lanes of a vector depends on the layout:
-// pixels where the source is contiguous along rows (pixels_in_lanes.h), channels where channels are
-// contiguous (channels_in_lanes.h), so that whole vectors are loaded and stored. Either way the order in
-// which the terms of an element are added follows from the shape and the layout, not from how the work is
-// cut, nor from the batch or the number of workers.
+// Either result channels or result pixels are spread over the lanes of a vector. Channels, where the channels
+// of the source are neighbours or where copying it so pays (channels_in_lanes.h); else pixels, where those of
+// a row are neighbours (pixels_in_lanes.h). Either way the order in which the terms of an element are added
+// follows from the shape and the layout, not from how the work is cut, nor from the batch or the number of
+// workers.
 #pragma once
 
 #include "cpu/implicit_gemm/axis.h"
