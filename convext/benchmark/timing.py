@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import repeat
 
@@ -49,6 +50,19 @@ def quiet() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
+
+
+def keep_freed_memory() -> None:
+    """Has malloc (glibc's) give nothing back to the system, for all contenders alike.
+
+    Else a result's pages may be mapped and cleared anew in every call, which can take longer than computing it, and
+    it depends on what else lies on the heap whose calls those are.
+    """
+    m_trim_threshold, m_mmap_max = -1, -4
+    with suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(m_trim_threshold, 2**31 - 1)
+        mallopt(m_mmap_max, 0)
 
 
 class Cache:

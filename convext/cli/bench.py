@@ -19,7 +19,7 @@ from convext.benchmark.machine import Machine
 from convext.benchmark.report import Result
 from convext.benchmark.runner import Runner, allowances
 from convext.benchmark.suite import Job, Selection
-from convext.benchmark.timing import Cache
+from convext.benchmark.timing import Cache, keep_freed_memory
 
 #: With more results than this, the lines of the cases go to the file only.
 MOST_LINES = 80
@@ -74,6 +74,7 @@ def run(options: argparse.Namespace) -> int:
     machine = Machine.measure([job.threads for job in jobs])
     seconds = options.minutes * 60 - (time.perf_counter() - begin) - 10  # for the pictures
     before = torch.get_num_threads()
+    keep_freed_memory()
     runner = Runner(found, Cache() if options.cold else None)
     results = measure(jobs, runner, len(found), seconds, options.seconds)
     machine = machine.joined(Machine.measure([job.threads for job in jobs]))
@@ -127,6 +128,7 @@ def present(results: Sequence[Result], machine: Machine, information: dict[str, 
 
 def print_short_table(jobs: Sequence[Job], seconds: float) -> None:
     """Measures beside torch and prints line by line, for those who do not want the whole benchmark."""
+    keep_freed_memory()
     runner = Runner(peers.load(["torch"])[0])
     print(f"{jobs[0].threads} thread(s), contiguous input for convext, torch's better layout beside it")
     print(f"{'layer':<26} {'shape':<28} {'convext':>10} {'torch':>10} {'speed-up':>9}  {'GF/s':>6}  kernel")
