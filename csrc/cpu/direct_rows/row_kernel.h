@@ -175,8 +175,12 @@ void row_kernel(const RowBlock<Real>& block) {
   store_block(block, sum);
 }
 
-// The same for the one kernel size that is most common: 3 x 3 neighbouring taps, with every loop unrolled.
-template <class Real, int rows, int vectors>
+template <class Real>
+using RowKernel = void (*)(const RowBlock<Real>& block);
+
+// The same for the one kernel size that is most common, 3 x 3, with every loop unrolled. Row q of the block
+// begins with line q * stride.
+template <class Real, int rows, int vectors, int stride>
 void row_kernel_3x3(const RowBlock<Real>& block) {
   constexpr int64_t lanes = Vector<Real>::lanes;
   Vector<Real> sum[rows][vectors];
@@ -188,22 +192,58 @@ void row_kernel_3x3(const RowBlock<Real>& block) {
   const Real* line = block.lines;
   const Real* weights = block.weights;
   CONVEXT_UNROLL
-  for (int k = 0; k < rows + 2; ++k, line += block.line_stride) {
+  for (int k = 0; k < (rows - 1) * stride + 3; ++k, line += block.line_stride) {
     CONVEXT_UNROLL
     for (int j = 0; j < 3; ++j) {
+      const Real* from = line + block.offsets[j];
       Vector<Real> values[vectors];
       CONVEXT_UNROLL
-      for (int v = 0; v < vectors; ++v) values[v] = load(line + j + v * lanes);
+      for (int v = 0; v < vectors; ++v) values[v] = in_register(load(from + v * lanes));
       CONVEXT_UNROLL
       for (int q = 0; q < rows; ++q) {
-        if (q > k || k > q + 2) continue;
-        const Vector<Real> weight = broadcast(weights[(k - q) * 3 + j]);
+        const int tap = k - q * stride;
+        if (tap < 0 || tap > 2) continue;
+        const Vector<Real> weight = broadcast(weights[tap * 3 + j]);
         CONVEXT_UNROLL
         for (int v = 0; v < vectors; ++v) sum[q][v] = fmadd(weight, values[v], sum[q][v]);
       }
     }
   }
   store_block(block, sum);
+}
+
+#if defined(__AVX512F__) || defined(__aarch64__)
+constexpr int vectors_3x3 = 2;  // 8 sums and all 9 weights in registers; with more, GCC reads lines twice
+#else
+constexpr int vectors_3x3 = row_kernel_vectors;
+#endif
+
+template <class Real, int stride, int vectors = vectors_3x3>
+RowKernel<Real> row_kernel_3x3_of(int64_t wanted) {
+  if constexpr (vectors > 1) {
+    if (wanted < vectors) return row_kernel_3x3_of<Real, stride, vectors - 1>(wanted);
+  }
+  return row_kernel_3x3<Real, row_kernel_rows, vectors, stride>;
+}
+
+// Up to four rows of `columns` results. There must be lines for four.
+template <class Real, int stride>
+void row_block_3x3(RowBlock<Real>& block, int64_t columns) {
+  constexpr int64_t lanes = Vector<Real>::lanes;
+  const Real* lines = block.lines;
+  Real* target = block.target;
+  int64_t vectors = ceil_div(columns, lanes);
+  int64_t column = 0;
+  for (int64_t blocks = ceil_div(vectors, vectors_3x3); blocks > 0; --blocks) {
+    const int64_t across = (vectors + blocks - 1) / blocks;
+    block.lines = lines + column;
+    block.target = target + column;
+    block.valid_columns = smaller(across * lanes, columns - column);
+    row_kernel_3x3_of<Real, stride>(across)(block);
+    vectors -= across;
+    column += across * lanes;
+  }
+  block.lines = lines;
 }
 
 // For results of a single vector: more rows, to have as many sums at a time; each line is loaded for each row
@@ -253,15 +293,12 @@ void narrow_kernel(const RowBlock<Real>& block) {
   store_block(block, sum);
 }
 
-template <class Real>
-using RowKernel = void (*)(const RowBlock<Real>& block);
-
 template <class Real, int rows, int vectors = row_kernel_vectors>
-RowKernel<Real> row_kernel_of(int64_t wanted, bool is_3x3) {
+RowKernel<Real> row_kernel_of(int64_t wanted) {
   if constexpr (vectors > 1) {
-    if (wanted < vectors) return row_kernel_of<Real, rows, vectors - 1>(wanted, is_3x3);
+    if (wanted < vectors) return row_kernel_of<Real, rows, vectors - 1>(wanted);
   }
-  return is_3x3 ? row_kernel_3x3<Real, rows, vectors> : row_kernel<Real, rows, vectors>;
+  return row_kernel<Real, rows, vectors>;
 }
 
 // Fills `block.valid_rows` x `block.valid_columns` results, whatever these are. The scratch must have lines
@@ -269,12 +306,19 @@ RowKernel<Real> row_kernel_of(int64_t wanted, bool is_3x3) {
 template <class Real>
 void row_blocks(const RowBlock<Real>& all) {
   constexpr int64_t lanes = Vector<Real>::lanes;
-  const bool is_3x3 = all.channels == 1 && all.runs == 1 && all.long_taps == 3 && all.columns == 3 &&
-                      all.offsets[1] == 1 && all.offsets[2] == 2;
   RowBlock<Real> block = all;
+  if (all.channels == 1 && all.runs == 1 && all.long_taps == 3 && all.columns == 3) {
+    for (int64_t row = 0; row < all.valid_rows; row += row_kernel_rows) {
+      block.valid_rows = smaller(row_kernel_rows, all.valid_rows - row);
+      block.lines = all.lines + row * all.line_stride;
+      block.target = all.target + row * all.target_stride;
+      row_block_3x3<Real, 1>(block, all.valid_columns);
+    }
+    return;
+  }
   // The last vector of the columns, if it stands alone.
   const int64_t vectors = ceil_div(all.valid_columns, lanes);
-  const bool ends_narrow = all.valid_rows > row_kernel_rows && vectors % row_kernel_vectors == 1 && !is_3x3;
+  const bool ends_narrow = all.valid_rows > row_kernel_rows && vectors % row_kernel_vectors == 1;
   const int64_t wide_columns = ends_narrow ? (vectors - 1) * lanes : all.valid_columns;
   for (int64_t row = 0; ends_narrow && row < all.valid_rows; row += narrow_rows) {
     block.lines = all.lines + row * all.line_stride + wide_columns;
@@ -292,11 +336,11 @@ void row_blocks(const RowBlock<Real>& all) {
       block.target = all.target + row * all.target_stride + column;
       block.valid_columns = columns;
       if (block.valid_rows > 2) {
-        row_kernel_of<Real, row_kernel_rows>(across, is_3x3)(block);
+        row_kernel_of<Real, row_kernel_rows>(across)(block);
       } else if (block.valid_rows == 2) {
-        row_kernel_of<Real, 2>(across, is_3x3)(block);
+        row_kernel_of<Real, 2>(across)(block);
       } else {
-        row_kernel_of<Real, 1>(across, is_3x3)(block);
+        row_kernel_of<Real, 1>(across)(block);
       }
     }
   }

@@ -3,6 +3,7 @@
 // in registers.
 #include "cpu/direct_rows/pixel_correlation.h"
 #include "cpu/direct_rows/pixel_weight_gradient.h"
+#include "cpu/direct_rows/plane_3x3.h"
 #include "cpu/direct_rows/plane_correlation.h"
 #include "cpu/direct_rows/weight_gradient.h"
 #include "cpu/dispatch.h"
@@ -25,10 +26,25 @@ bool runs_along_channels(const ConvProblem& p) {
          (p.pass != Pass::grad_input || p.padding_mode == PaddingMode::zeros);
 }
 
+// Whether a 3 x 3 kernel's rows are wide enough for vectors along them. The limits are where the two ways
+// were equally fast: transposing costs less, and short rows fill vectors worse, with more lanes.
+template <class T>
+bool runs_along_rows_3x3(const ConvProblem& p) {
+  if (p.pass == Pass::grad_weight || !Plane3x3Plan<T>::fits(p)) return false;
+  constexpr int64_t lanes = Vector<Compute<T>>::lanes;
+  const bool steps = p.stride.width == 2;
+  int64_t narrowest = larger(20, lanes * 7 / 4);
+  if (steps && p.pass == Pass::grad_input) narrowest = 12;
+  if (!std::is_same_v<T, Compute<T>> || (steps && p.pass == Pass::forward && lanes > 8))
+    narrowest = lanes * 7;
+  return p.input.width >= narrowest || !runs_along_channels(p);
+}
+
 // Calls visit(plan) with the plan of the pass and layout.
 template <class T, class Visit>
 auto with_plan(const ConvProblem& p, const Visit& visit) {
   const bool is_weight = p.pass == Pass::grad_weight;
+  if (runs_along_rows_3x3<T>(p)) return visit(Plane3x3Plan<T>(p));
   if (runs_along_channels(p))
     return is_weight ? visit(PixelWeightGradientPlan<T>(p)) : visit(PixelCorrelationPlan<T>(p));
   return is_weight ? visit(WeightGradientPlan<T>(p)) : visit(PlaneCorrelationPlan<T>(p));
@@ -51,6 +67,9 @@ void run_as(const ConvProblem& p, const ConvData& data, void* workspace, const E
       const WeightGradientPlan<T> plan(p);
       WeightGradient<T>(plan, p, data, workspace).run(executor);
     }
+  } else if (runs_along_rows_3x3<T>(p)) {
+    const Plane3x3Plan<T> plan(p);
+    done = Plane3x3<T>(plan, p, data, workspace).run(executor);
   } else if (runs_along_channels(p)) {
     const PixelCorrelationPlan<T> plan(p);
     done = PixelCorrelation<T>(plan, p, data, workspace).run(executor);

@@ -78,6 +78,30 @@ CONVEXT_INLINE Vector<double> even_lanes(Vector<double> a, Vector<double> b) {
   return {_mm256_permute4x64_pd(_mm256_unpacklo_pd(a.native, b.native), 0xd8)};
 }
 
+CONVEXT_INLINE Vector<float> odd_lanes(Vector<float> a, Vector<float> b) {
+  const __m256d halves = _mm256_castps_pd(_mm256_shuffle_ps(a.native, b.native, 0xdd));
+  return {_mm256_castpd_ps(_mm256_permute4x64_pd(halves, 0xd8))};
+}
+CONVEXT_INLINE Vector<double> odd_lanes(Vector<double> a, Vector<double> b) {
+  return {_mm256_permute4x64_pd(_mm256_unpackhi_pd(a.native, b.native), 0xd8)};
+}
+CONVEXT_INLINE Vector<float> interleave_low(Vector<float> a, Vector<float> b) {
+  return {_mm256_permute2f128_ps(_mm256_unpacklo_ps(a.native, b.native),
+                                 _mm256_unpackhi_ps(a.native, b.native), 0x20)};
+}
+CONVEXT_INLINE Vector<float> interleave_high(Vector<float> a, Vector<float> b) {
+  return {_mm256_permute2f128_ps(_mm256_unpacklo_ps(a.native, b.native),
+                                 _mm256_unpackhi_ps(a.native, b.native), 0x31)};
+}
+CONVEXT_INLINE Vector<double> interleave_low(Vector<double> a, Vector<double> b) {
+  return {_mm256_permute2f128_pd(_mm256_unpacklo_pd(a.native, b.native),
+                                 _mm256_unpackhi_pd(a.native, b.native), 0x20)};
+}
+CONVEXT_INLINE Vector<double> interleave_high(Vector<double> a, Vector<double> b) {
+  return {_mm256_permute2f128_pd(_mm256_unpacklo_pd(a.native, b.native),
+                                 _mm256_unpackhi_pd(a.native, b.native), 0x31)};
+}
+
 template <>
 struct LaneOrder<float> {
   __m256i native;

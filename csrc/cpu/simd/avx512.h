@@ -87,6 +87,31 @@ CONVEXT_INLINE Vector<double> even_lanes(Vector<double> a, Vector<double> b) {
   return {_mm512_permutex2var_pd(a.native, even, b.native)};
 }
 
+CONVEXT_INLINE Vector<float> odd_lanes(Vector<float> a, Vector<float> b) {
+  const __m512i odd = _mm512_set_epi32(31, 29, 27, 25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1);
+  return {_mm512_permutex2var_ps(a.native, odd, b.native)};
+}
+CONVEXT_INLINE Vector<double> odd_lanes(Vector<double> a, Vector<double> b) {
+  const __m512i odd = _mm512_set_epi64(15, 13, 11, 9, 7, 5, 3, 1);
+  return {_mm512_permutex2var_pd(a.native, odd, b.native)};
+}
+CONVEXT_INLINE Vector<float> interleave_low(Vector<float> a, Vector<float> b) {
+  const __m512i order = _mm512_set_epi32(23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+  return {_mm512_permutex2var_ps(a.native, order, b.native)};
+}
+CONVEXT_INLINE Vector<float> interleave_high(Vector<float> a, Vector<float> b) {
+  const __m512i order = _mm512_set_epi32(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8);
+  return {_mm512_permutex2var_ps(a.native, order, b.native)};
+}
+CONVEXT_INLINE Vector<double> interleave_low(Vector<double> a, Vector<double> b) {
+  const __m512i order = _mm512_set_epi64(11, 3, 10, 2, 9, 1, 8, 0);
+  return {_mm512_permutex2var_pd(a.native, order, b.native)};
+}
+CONVEXT_INLINE Vector<double> interleave_high(Vector<double> a, Vector<double> b) {
+  const __m512i order = _mm512_set_epi64(15, 7, 14, 6, 13, 5, 12, 4);
+  return {_mm512_permutex2var_pd(a.native, order, b.native)};
+}
+
 template <>
 struct LaneOrder<float> {
   __m512i native;

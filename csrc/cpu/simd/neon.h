@@ -76,6 +76,25 @@ CONVEXT_INLINE Vector<double> even_lanes(Vector<double> a, Vector<double> b) {
   return {vuzp1q_f64(a.native, b.native)};
 }
 
+CONVEXT_INLINE Vector<float> odd_lanes(Vector<float> a, Vector<float> b) {
+  return {vuzp2q_f32(a.native, b.native)};
+}
+CONVEXT_INLINE Vector<double> odd_lanes(Vector<double> a, Vector<double> b) {
+  return {vuzp2q_f64(a.native, b.native)};
+}
+CONVEXT_INLINE Vector<float> interleave_low(Vector<float> a, Vector<float> b) {
+  return {vzip1q_f32(a.native, b.native)};
+}
+CONVEXT_INLINE Vector<float> interleave_high(Vector<float> a, Vector<float> b) {
+  return {vzip2q_f32(a.native, b.native)};
+}
+CONVEXT_INLINE Vector<double> interleave_low(Vector<double> a, Vector<double> b) {
+  return {vzip1q_f64(a.native, b.native)};
+}
+CONVEXT_INLINE Vector<double> interleave_high(Vector<double> a, Vector<double> b) {
+  return {vzip2q_f64(a.native, b.native)};
+}
+
 template <>
 struct LaneOrder<float> {
   uint8x16_t native;  // of the bytes

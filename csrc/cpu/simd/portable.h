@@ -94,6 +94,25 @@ CONVEXT_INLINE Vector<double> even_lanes(Vector<double> a, Vector<double> b) {
   return {Double2{a.native[0], b.native[0]}};
 }
 
+CONVEXT_INLINE Vector<float> odd_lanes(Vector<float> a, Vector<float> b) {
+  return {Float4{a.native[1], a.native[3], b.native[1], b.native[3]}};
+}
+CONVEXT_INLINE Vector<double> odd_lanes(Vector<double> a, Vector<double> b) {
+  return {Double2{a.native[1], b.native[1]}};
+}
+CONVEXT_INLINE Vector<float> interleave_low(Vector<float> a, Vector<float> b) {
+  return {Float4{a.native[0], b.native[0], a.native[1], b.native[1]}};
+}
+CONVEXT_INLINE Vector<float> interleave_high(Vector<float> a, Vector<float> b) {
+  return {Float4{a.native[2], b.native[2], a.native[3], b.native[3]}};
+}
+CONVEXT_INLINE Vector<double> interleave_low(Vector<double> a, Vector<double> b) {
+  return {Double2{a.native[0], b.native[0]}};
+}
+CONVEXT_INLINE Vector<double> interleave_high(Vector<double> a, Vector<double> b) {
+  return {Double2{a.native[1], b.native[1]}};
+}
+
 template <>
 struct LaneOrder<float> {
   const int32_t* lanes;
