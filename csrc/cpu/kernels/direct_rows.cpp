@@ -2,7 +2,7 @@
 // patches: bands of lines are copied once and correlated in place, with several rows and vectors of results
 // in registers.
 #include "cpu/direct_rows/pixel_correlation.h"
-#include "cpu/direct_rows/pixel_phases.h"
+#include "cpu/direct_rows/pixel_stride2.h"
 #include "cpu/direct_rows/pixel_weight_gradient.h"
 #include "cpu/direct_rows/plane_3x3.h"
 #include "cpu/direct_rows/plane_correlation.h"
@@ -46,7 +46,7 @@ template <class T, class Visit>
 auto with_plan(const ConvProblem& p, const Visit& visit) {
   const bool is_weight = p.pass == Pass::grad_weight;
   if (runs_along_rows_3x3<T>(p)) return visit(Plane3x3Plan<T>(p));
-  if (PixelPhasePlan<T>::fits(p)) return visit(PixelPhasePlan<T>(p));
+  if (PixelStride2Plan<T>::fits(p)) return visit(PixelStride2Plan<T>(p));
   if (runs_along_channels(p))
     return is_weight ? visit(PixelWeightGradientPlan<T>(p)) : visit(PixelCorrelationPlan<T>(p));
   return is_weight ? visit(WeightGradientPlan<T>(p)) : visit(PlaneCorrelationPlan<T>(p));
@@ -72,9 +72,9 @@ void run_as(const ConvProblem& p, const ConvData& data, void* workspace, const E
   } else if (runs_along_rows_3x3<T>(p)) {
     const Plane3x3Plan<T> plan(p);
     done = Plane3x3<T>(plan, p, data, workspace).run(executor);
-  } else if (PixelPhasePlan<T>::fits(p)) {
-    const PixelPhasePlan<T> plan(p);
-    done = PixelPhases<T>(plan, p, data, workspace).run(executor);
+  } else if (PixelStride2Plan<T>::fits(p)) {
+    const PixelStride2Plan<T> plan(p);
+    done = PixelStride2<T>(plan, p, data, workspace).run(executor);
   } else if (runs_along_channels(p)) {
     const PixelCorrelationPlan<T> plan(p);
     done = PixelCorrelation<T>(plan, p, data, workspace).run(executor);
