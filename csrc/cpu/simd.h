@@ -6,14 +6,16 @@
 //   store(p, v), store(p, v, n)     nothing past element n is touched
 //   zero<T>(), broadcast(x)
 //   in_register(v)                  v, which the compiler may not read from memory again for each use
-//   even_lanes(a, b)               lanes 0, 2, 4, ... of a, then those of b; odd_lanes(a, b): lanes 1, 3, 5,
-//   ... interleave_low(a, b)            lanes 0 of a, 0 of b, 1 of a, 1 of b, ...: of the lower halves of
-//   both, and interleave_high(a, b)           of the upper halves permute(v, order)               lane i is
-//   lane order[i] of v; lane_order<T>(p): from `lanes` integers add(a, b), sub(a, b), mul(a, b) absolute(v),
-//   maximum(a, b)      where an operand of the maximum is NaN, the result is either transpose(rows) of
-//   `lanes` vectors: lane j of row i becomes lane i of row j fmadd(a, b, c)                  a * b + c,
-//   rounded once where the instruction set has it (all but SSE2) sum(v)                          lanes i and
-//   i + half are added, then the same with half as many, down to
+//   even_lanes(a, b)                lanes 0, 2, 4, ... of a, then those of b
+//   odd_lanes(a, b)                 lanes 1, 3, 5, ... of a, then those of b
+//   interleave_low(a, b)            lanes 0 of a, 0 of b, 1 of a, 1 of b, ...: of the lower halves of both
+//   interleave_high(a, b)           the same of the upper halves
+//   permute(v, order)               lane i is lane order[i] of v; lane_order<T>(p): from `lanes` integers
+//   add(a, b), sub(a, b), mul(a, b)
+//   absolute(v), maximum(a, b)      where an operand of the maximum is NaN, the result is either
+//   transpose(rows)                 of `lanes` vectors: lane j of row i becomes lane i of row j
+//   fmadd(a, b, c)                  a * b + c, rounded once where the instruction set has it (all but SSE2)
+//   sum(v)                          lanes i and i + half are added, then the same with half as many, down to
 //                                   one: a fixed order
 //   load_as_float, store_from_float the same for BFloat16 and Float16 in memory: widened exactly, narrowed to
 //                                   nearest even with the bits of cpu/element.h; a NaN stays a NaN
