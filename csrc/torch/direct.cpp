@@ -115,7 +115,17 @@ Geometry geometry_of(PyObject* settings) {
 // Runs a pass with the GIL released.
 template <class Pass>
 auto without_gil(const Pass& pass) {
-  const pybind11::gil_scoped_release release;
+  class Release {
+   public:
+    Release() = default;
+    Release(const Release&) = delete;
+    Release& operator=(const Release&) = delete;
+    ~Release() { PyEval_RestoreThread(state_); }
+
+   private:
+    PyThreadState* state_ = PyEval_SaveThread();
+  };
+  const Release release;
   return pass();
 }
 
@@ -191,22 +201,19 @@ PyMethodDef methods[] = {
     {nullptr, nullptr, 0, nullptr},
 };
 
-void enable(const pybind11::object& from_tensor, const pybind11::object& from_handles,
-            const pybind11::type& tensor, const pybind11::type& parameter) {
-  tensor_type = reinterpret_cast<PyTypeObject*>(tensor.inc_ref().ptr());
-  parameter_type = reinterpret_cast<PyTypeObject*>(parameter.inc_ref().ptr());
-  is_neg = PyUnicode_InternFromString("is_neg");
-  tensors_from_handles = from_handles.inc_ref().ptr();
-  handle_from_tensor = from_tensor.inc_ref().ptr();
-}
-
 }  // namespace
 
-void add_direct_calls(pybind11::module_& module) {
-  if (PyModule_AddFunctions(module.ptr(), methods) != 0) throw pybind11::error_already_set();
-  module.def("enable_direct_calls", &enable, pybind11::arg("handle_from_tensor"),
-             pybind11::arg("tensors_from_handles"), pybind11::arg("tensor_type"),
-             pybind11::arg("parameter_type"), "Without this call the direct functions return None.");
+bool add_direct_calls(PyObject* module) {
+  return PyModule_AddFunctions(module, methods) == 0;
+}
+
+void enable_direct_calls(PyObject* from_tensor, PyObject* from_handles, PyObject* tensor,
+                         PyObject* parameter) {
+  tensor_type = reinterpret_cast<PyTypeObject*>(Py_NewRef(tensor));
+  parameter_type = reinterpret_cast<PyTypeObject*>(Py_NewRef(parameter));
+  is_neg = PyUnicode_InternFromString("is_neg");
+  tensors_from_handles = Py_NewRef(from_handles);
+  handle_from_tensor = Py_NewRef(from_tensor);
 }
 
 }  // namespace convext

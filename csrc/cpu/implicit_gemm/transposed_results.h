@@ -9,8 +9,8 @@ namespace {
 
 // `count` results of one row, `step` apart in memory.
 template <class T>
-CONVEXT_INLINE void transpose_out(const Compute<T>* sums, int64_t sums_stride, int64_t count,
-                                  int64_t channels, T* to, int64_t channel_stride, int64_t step) {
+void transpose_out(const Compute<T>* sums, int64_t sums_stride, int64_t count, int64_t channels, T* to,
+                   int64_t channel_stride, int64_t step) {
   using Real = Compute<T>;
   constexpr int64_t lanes = Vector<Real>::lanes;
   for (int64_t x = 0; x < count; x += lanes, sums += lanes * sums_stride, to += lanes * step) {
