@@ -2,7 +2,6 @@
 // implicit_gemm/pixels_in_lanes.h and channels_in_lanes.h for forward and the gradient of the input,
 // implicit_gemm/weight_gradient.h for the gradient of the weight. Any strides, padding mode, stride, dilation
 // and groups; float32, float64, and bfloat16 and float16 widened to float32 while packing.
-
 #include "cpu/dispatch.h"
 #include "cpu/implicit_gemm/channels_in_lanes.h"
 #include "cpu/implicit_gemm/pixels_in_lanes.h"
