@@ -1,18 +1,22 @@
 // The ordered list of CPU kernels: the first that can run a problem is taken. To add a kernel, write one
-// source file in csrc/cpu/kernels/ that defines it, and add one line here. The reference kernel, which runs
-// everything, follows after the last line.
+// source file in csrc/cpu/kernels/specialised/ that defines it, and add its name here. The reference kernel,
+// which runs everything, follows after the last.
 #pragma once
 
 #include "core/kernel.h"
 
 // X(name): defined as `extern const Kernel name` in the namespace of every instruction set.
-#define CONVEXT_CPU_KERNELS(X) X(grouped) X(direct_rows) X(winograd) X(implicit_gemm)
+#define CONVEXT_SPECIALISED_KERNELS(X) X(grouped) X(direct_rows) X(winograd)
+// Run everything but integers, and are all that the baseline build has: few CPUs are without wider vectors,
+// and every installation would wait for the compiler.
+#define CONVEXT_GENERAL_KERNELS(X) X(implicit_gemm)
+#define CONVEXT_CPU_KERNELS(X) CONVEXT_SPECIALISED_KERNELS(X) CONVEXT_GENERAL_KERNELS(X)
 
 #define CONVEXT_DECLARE_KERNEL(name) extern const Kernel name;
 
 namespace convext {
 namespace baseline_isa {
-CONVEXT_CPU_KERNELS(CONVEXT_DECLARE_KERNEL)
+CONVEXT_GENERAL_KERNELS(CONVEXT_DECLARE_KERNEL)
 }
 namespace neon_isa {
 CONVEXT_CPU_KERNELS(CONVEXT_DECLARE_KERNEL)

@@ -22,6 +22,8 @@
 //   load_widened, store_narrowed    one name for all four element types; Compute<T> is the type of their
 //   widen(x), narrow<T>(x)          lanes: float for the 16-bit types, T itself for float and double
 //
+// The portable layer has those that the general kernels need, and no more: see cpu/kernel_list.h.
+//
 // Every name has internal linkage (see cpu/isa.h). Results may differ between instruction sets in the last
 // bit, never between calls on one of them.
 #pragma once

@@ -94,53 +94,6 @@ CONVEXT_INLINE Vector<double> even_lanes(Vector<double> a, Vector<double> b) {
   return {Double2{a.native[0], b.native[0]}};
 }
 
-CONVEXT_INLINE Vector<float> odd_lanes(Vector<float> a, Vector<float> b) {
-  return {Float4{a.native[1], a.native[3], b.native[1], b.native[3]}};
-}
-CONVEXT_INLINE Vector<double> odd_lanes(Vector<double> a, Vector<double> b) {
-  return {Double2{a.native[1], b.native[1]}};
-}
-CONVEXT_INLINE Vector<float> interleave_low(Vector<float> a, Vector<float> b) {
-  return {Float4{a.native[0], b.native[0], a.native[1], b.native[1]}};
-}
-CONVEXT_INLINE Vector<float> interleave_high(Vector<float> a, Vector<float> b) {
-  return {Float4{a.native[2], b.native[2], a.native[3], b.native[3]}};
-}
-CONVEXT_INLINE Vector<double> interleave_low(Vector<double> a, Vector<double> b) {
-  return {Double2{a.native[0], b.native[0]}};
-}
-CONVEXT_INLINE Vector<double> interleave_high(Vector<double> a, Vector<double> b) {
-  return {Double2{a.native[1], b.native[1]}};
-}
-
-template <>
-struct LaneOrder<float> {
-  const int32_t* lanes;
-};
-template <>
-struct LaneOrder<double> {
-  const int32_t* lanes;
-};
-template <>
-CONVEXT_INLINE LaneOrder<float> lane_order<float>(const int32_t* lanes) {
-  return {lanes};
-}
-template <>
-CONVEXT_INLINE LaneOrder<double> lane_order<double>(const int32_t* lanes) {
-  return {lanes};
-}
-CONVEXT_INLINE Vector<float> permute(Vector<float> v, LaneOrder<float> order) {
-  float from[4];
-  std::memcpy(from, &v.native, sizeof(from));
-  const int32_t* lanes = order.lanes;
-  return {Float4{from[lanes[0]], from[lanes[1]], from[lanes[2]], from[lanes[3]]}};
-}
-CONVEXT_INLINE Vector<double> permute(Vector<double> v, LaneOrder<double> order) {
-  double from[2];
-  std::memcpy(from, &v.native, sizeof(from));
-  return {Double2{from[order.lanes[0]], from[order.lanes[1]]}};
-}
-
 CONVEXT_INLINE Vector<float> add(Vector<float> a, Vector<float> b) {
   return {a.native + b.native};
 }
@@ -152,26 +105,6 @@ CONVEXT_INLINE Vector<float> mul(Vector<float> a, Vector<float> b) {
 }
 CONVEXT_INLINE Vector<double> mul(Vector<double> a, Vector<double> b) {
   return {a.native * b.native};
-}
-CONVEXT_INLINE Vector<float> sub(Vector<float> a, Vector<float> b) {
-  return {a.native - b.native};
-}
-CONVEXT_INLINE Vector<double> sub(Vector<double> a, Vector<double> b) {
-  return {a.native - b.native};
-}
-CONVEXT_INLINE Vector<float> absolute(Vector<float> v) {
-  return {copy_bits<Float4>(copy_bits<Bits4>(v.native) & 0x7fffffffu)};
-}
-CONVEXT_INLINE Vector<double> absolute(Vector<double> v) {
-  return {Double2{__builtin_fabs(v.native[0]), __builtin_fabs(v.native[1])}};
-}
-CONVEXT_INLINE Vector<float> maximum(Vector<float> a, Vector<float> b) {
-  const Bits4 mask = copy_bits<Bits4>(a.native > b.native);
-  return {copy_bits<Float4>((mask & copy_bits<Bits4>(a.native)) | (~mask & copy_bits<Bits4>(b.native)))};
-}
-CONVEXT_INLINE Vector<double> maximum(Vector<double> a, Vector<double> b) {
-  return {Double2{a.native[0] > b.native[0] ? a.native[0] : b.native[0],
-                  a.native[1] > b.native[1] ? a.native[1] : b.native[1]}};
 }
 CONVEXT_INLINE Vector<float> fmadd(Vector<float> a, Vector<float> b, Vector<float> c) {
   return {a.native * b.native + c.native};
