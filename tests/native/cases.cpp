@@ -178,6 +178,23 @@ void add_kernel_sizes(Collector& cases) {
           shape.kernel_width / 2);
     });
   }
+  // A few channels side by side: every number of them, rows around a few vectors of them, bands of rows.
+  for (int64_t channels = 2; channels <= 9; ++channels) {
+    for (int64_t width : {1, 3, 5, 8, 15, 16, 17, 31, 33, 70, 190}) {
+      for (Pass pass : {Pass::forward, Pass::grad_input}) {
+        for (DType dtype : floating_dtypes) {
+          const int64_t height = width < 9 ? 41 : 6;
+          Case c = cases.start({2, channels, height, width, channels, 3, 3, channels}, pass, dtype);
+          c.input_layout = c.output_layout = Layout::channels_last;
+          pad(c, 1, 2, 1, 0);
+          cases.add(c);
+          c.problem.dilation = {2, 3};
+          pad(c, 2, 1, 3, 4);
+          cases.add(c);
+        }
+      }
+    }
+  }
   // The kernel covers the whole padded input, or sees nothing but padding at its corners.
   cases.add_everywhere({2, 3, 6, 7, 4, 6, 7});
   cases.add_everywhere({1, 1, 2, 3, 2, 3, 3}, [](Case& c) { pad(c, 5, 7, 6, 9); });

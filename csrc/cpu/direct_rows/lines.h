@@ -72,6 +72,18 @@ void fill_line(Compute<T>* target, const T* source, int64_t column_stride, const
   fill_padding(span.end, span.length);
 }
 
+template <class Real, class T>
+CONVEXT_INLINE void store_line(T* target, int64_t column_stride, const Real* line, int64_t count) {
+  constexpr int64_t lanes = Vector<Real>::lanes;
+  if (column_stride != 1) {
+    for (int64_t k = 0; k < count; ++k) target[k * column_stride] = narrow<T>(line[k]);
+    return;
+  }
+  int64_t k = 0;
+  for (; k + lanes <= count; k += lanes) store_narrowed(target + k, load(line + k));
+  if (k < count) store_narrowed(target + k, load(line + k, count - k), count - k);
+}
+
 }  // namespace
 }  // namespace CONVEXT_ISA_NAMESPACE
 }  // namespace convext

@@ -1,6 +1,7 @@
 // Depthwise problems and images of few channels, where a matrix product would spend its time on copying
 // patches: bands of lines are copied once and correlated in place, with several rows and vectors of results
 // in registers.
+#include "cpu/direct_rows/interleaved_correlation.h"
 #include "cpu/direct_rows/pixel_correlation.h"
 #include "cpu/direct_rows/pixel_stride2.h"
 #include "cpu/direct_rows/pixel_weight_gradient.h"
@@ -14,9 +15,20 @@ namespace convext {
 namespace CONVEXT_ISA_NAMESPACE {
 namespace {
 
+// Of planes whose rows lie side by side: whether vectors along the rows are faster than transposing to vectors
+// of channels. The limits are where the two were equally fast, with AVX2 and with AVX-512.
+template <class T>
+bool rows_are_wide(const ConvProblem& p) {
+  if (p.groups <= channel_block<T> / 2) return true;
+  constexpr int64_t lanes = Vector<Compute<T>>::lanes;
+  return p.pass != Pass::grad_weight && p.stride.width == 1 &&
+         p.input.width >= 4 * (lanes + p.kernel.width);
+}
+
 // Vectors run along the channels of depthwise problems with channels to fill them, else along the rows, whose
 // elements are gathered if they are not adjacent. The gradient of padding that repeats the input is only
 // added up along rows.
+template <class T>
 bool runs_along_channels(const ConvProblem& p) {
   constexpr int64_t enough_channels = 6;
   const auto has_pixels = [](const ImageStrides& strides) {
@@ -24,7 +36,8 @@ bool runs_along_channels(const ConvProblem& p) {
   };
   return in_channels_per_group(p) == 1 && out_channels_per_group(p) == 1 && p.groups >= enough_channels &&
          has_pixels(p.input_strides) && has_pixels(p.output_strides) &&
-         (p.pass != Pass::grad_input || p.padding_mode == PaddingMode::zeros);
+         (p.pass != Pass::grad_input || p.padding_mode == PaddingMode::zeros) &&
+         !(p.input_strides.column == 1 && p.output_strides.column == 1 && rows_are_wide<T>(p));
 }
 
 // Whether a 3 x 3 kernel's rows are wide enough for vectors along them. The limits are where the two ways
@@ -38,16 +51,17 @@ bool runs_along_rows_3x3(const ConvProblem& p) {
   if (steps && p.pass == Pass::grad_input) narrowest = 12;
   if (!std::is_same_v<T, Compute<T>> || (steps && p.pass == Pass::forward && lanes > 8))
     narrowest = lanes * 7;
-  return p.input.width >= narrowest || !runs_along_channels(p);
+  return p.input.width >= narrowest || !runs_along_channels<T>(p);
 }
 
 // Calls visit(plan) with the plan of the pass and layout.
 template <class T, class Visit>
 auto with_plan(const ConvProblem& p, const Visit& visit) {
   const bool is_weight = p.pass == Pass::grad_weight;
+  if (InterleavedPlan<T>::fits(p)) return visit(InterleavedPlan<T>(p));
   if (runs_along_rows_3x3<T>(p)) return visit(Plane3x3Plan<T>(p));
   if (PixelStride2Plan<T>::fits(p)) return visit(PixelStride2Plan<T>(p));
-  if (runs_along_channels(p))
+  if (runs_along_channels<T>(p))
     return is_weight ? visit(PixelWeightGradientPlan<T>(p)) : visit(PixelCorrelationPlan<T>(p));
   return is_weight ? visit(WeightGradientPlan<T>(p)) : visit(PlaneCorrelationPlan<T>(p));
 }
@@ -62,20 +76,23 @@ template <class T>
 void run_as(const ConvProblem& p, const ConvData& data, void* workspace, const Executor& executor) {
   bool done = true;
   if (p.pass == Pass::grad_weight) {
-    if (runs_along_channels(p)) {
+    if (runs_along_channels<T>(p)) {
       const PixelWeightGradientPlan<T> plan(p);
       PixelWeightGradient<T>(plan, p, data, workspace).run(executor);
     } else {
       const WeightGradientPlan<T> plan(p);
       WeightGradient<T>(plan, p, data, workspace).run(executor);
     }
+  } else if (InterleavedPlan<T>::fits(p)) {
+    const InterleavedPlan<T> plan(p);
+    done = InterleavedCorrelation<T>(plan, p, data, workspace).run(executor);
   } else if (runs_along_rows_3x3<T>(p)) {
     const Plane3x3Plan<T> plan(p);
     done = Plane3x3<T>(plan, p, data, workspace).run(executor);
   } else if (PixelStride2Plan<T>::fits(p)) {
     const PixelStride2Plan<T> plan(p);
     done = PixelStride2<T>(plan, p, data, workspace).run(executor);
-  } else if (runs_along_channels(p)) {
+  } else if (runs_along_channels<T>(p)) {
     const PixelCorrelationPlan<T> plan(p);
     done = PixelCorrelation<T>(plan, p, data, workspace).run(executor);
   } else {

@@ -23,17 +23,33 @@ bool takes_large_tiles(const ConvProblem& problem) {
          multiplications<TileOfFour>(problem) < multiplications<TileOfTwo>(problem);
 }
 
+// Taps that meet the source along an axis at the result where these are fewest.
+int64_t fewest_taps(const ConvProblem& problem, int64_t source, int64_t before, int64_t after) {
+  if (problem.pass == Pass::grad_input) return smaller(smaller(source, 3), 1 + smaller(before, after));
+  if (problem.padding_mode != PaddingMode::zeros) return 3;
+  return larger(1, smaller(smaller(source, 3), 3 - larger(before, after)));
+}
+
 Reason why_not(const ConvProblem& problem) {
   if (!is_floating(problem.dtype)) return "integers have no SIMD kernel";
   if (problem.pass == Pass::grad_weight) return "it does not compute the gradient of the weight";
   if (problem.kernel.height != 3 || problem.kernel.width != 3) return "the kernel is not 3 x 3";
   if (problem.stride.height != 1 || problem.stride.width != 1) return "the stride is not 1";
   if (problem.dilation.height != 1 || problem.dilation.width != 1) return "the dilation is not 1";
-  // Fewer are left to rounding, not to speed: outputs with few terms, at the corners, would come too close to
-  // the error bound, which counts their own terms only. With 32 channels the transforms already pay (1.2 to 2
-  // times implicit_gemm for all maps from 2 x 2 on, whatever the batch, AVX2 and AVX-512).
+  // With 32 channels the transforms already pay (1.2 to 2 times implicit_gemm for all maps from 2 x 2 on,
+  // whatever the batch, AVX2 and AVX-512). Fewer are left to rounding, not to speed, as are corners with few
+  // terms: rounding errors are those of a whole tile, the error bound counts a result's own terms.
   if (in_channels_per_group(problem) < 32 || out_channels_per_group(problem) < 32) {
     return "there are fewer than 32 channels to transform";
+  }
+  const Size2 source = problem.pass == Pass::forward ? problem.input : problem.output;
+  const Padding& padding = problem.padding;
+  const int64_t source_channels =
+      problem.pass == Pass::forward ? in_channels_per_group(problem) : out_channels_per_group(problem);
+  if (source_channels * fewest_taps(problem, source.height, padding.top, padding.bottom) *
+          fewest_taps(problem, source.width, padding.left, padding.right) <
+      64) {
+    return "results at the corners add up fewer than 64 terms";
   }
   if (collects_padding(problem)) return "the padding is filled from the input";
   // 16 against 36 for a pair of channels on a 2 x 2 map, but 8 against 9 on one row of pixels.
