@@ -492,7 +492,7 @@ std::vector<Case> kernel_cases(bool quick) {
   Random random(7);
   std::vector<Case> sample;
   for (const Case& c : all) {
-    if (multiply_adds(c.problem) < 2e5 && random.one_in(12)) sample.push_back(c);
+    if (multiply_adds(c.problem) < 2e5 && random.one_in(16)) sample.push_back(c);
   }
   return sample;
 }

@@ -15,14 +15,13 @@ namespace convext {
 namespace CONVEXT_ISA_NAMESPACE {
 namespace {
 
-// Of planes whose rows lie side by side: whether vectors along the rows are faster than transposing to vectors
-// of channels. The limits are where the two were equally fast, with AVX2 and with AVX-512.
+// Of planes whose rows lie side by side: whether vectors along the rows are faster than transposing to
+// vectors of channels. The limits are where the two were equally fast, with AVX2 and with AVX-512.
 template <class T>
 bool rows_are_wide(const ConvProblem& p) {
   if (p.groups <= channel_block<T> / 2) return true;
   constexpr int64_t lanes = Vector<Compute<T>>::lanes;
-  return p.pass != Pass::grad_weight && p.stride.width == 1 &&
-         p.input.width >= 4 * (lanes + p.kernel.width);
+  return p.pass != Pass::grad_weight && p.stride.width == 1 && p.input.width >= 4 * (lanes + p.kernel.width);
 }
 
 // Vectors run along the channels of depthwise problems with channels to fill them, else along the rows, whose
@@ -115,8 +114,8 @@ Reason too_many_channels(const ConvProblem& p) {
       return "gathering the output gradient of so many channels costs more than a matrix product";
     return nullptr;
   }
-  if (in * out > 1 && p.kernel.height == 1 && p.kernel.width == 1)
-    return "a 1x1 kernel of several channels is a plain matrix product";
+  if (in * out > 16 && p.kernel.height == 1 && p.kernel.width == 1)
+    return "a 1x1 kernel of that many channels is a plain matrix product";
   const int64_t source = p.pass == Pass::forward ? in : out;
   const int64_t result = p.pass == Pass::forward ? out : in;
   if (source > 64) return "a group reads more than 64 channels";
