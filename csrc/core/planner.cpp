@@ -129,9 +129,14 @@ Float32Precision float32_precision() {
 }
 
 int useful_workers(const ConvProblem& problem, int threads) {
-  // Waking a thread costs some 5 to 10 us: the time of about 0.5 M multiply-adds on one core.
+  // Waking a thread costs some 5 to 10 us: the time of about 0.5 M multiply-adds on one core, or of reading
+  // or writing an eighth as many numbers.
   constexpr double serial_multiply_adds = 5e5;
-  return threads <= 1 || multiply_adds(problem) < serial_multiply_adds ? 1 : threads;
+  const double pixels =
+      static_cast<double>(problem.in_channels * problem.input.height * problem.input.width +
+                          problem.out_channels * problem.output.height * problem.output.width);
+  const double work = multiply_adds(problem) + 8 * static_cast<double>(problem.batch) * pixels;
+  return threads <= 1 || work < serial_multiply_adds ? 1 : threads;
 }
 
 }  // namespace convext
