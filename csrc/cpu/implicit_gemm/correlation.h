@@ -46,15 +46,20 @@ struct Correlation {
         weight_source_stride(is_forward ? p.weight_strides.in_channel : p.weight_strides.out_channel),
         weight_result_stride(is_forward ? p.weight_strides.out_channel : p.weight_strides.in_channel),
         rows(problem_rows(p), is_forward),
-        columns(problem_columns(p), is_forward) {}
+        columns(problem_columns(p), is_forward) {
+    // Of a single channel, a tensor's stride means nothing.
+    if (groups * source_channels == 1) source_strides.channel = 1;
+  }
 
   // Whether vectors of channels are loaded and stored, or vectors of pixels. Maps of a single pixel have no
-  // vectors of pixels, and if it is the source's, its channels are neighbours in either layout.
+  // vectors of pixels, and if it is the source's, its channels are neighbours in either layout; so are those
+  // of a source with a single channel, and the layout of the results decides.
   bool prefers_channels_in_lanes() const {
     const bool source_is_pixel =
         is_forward ? rows.p.input * columns.p.input == 1 : rows.p.output * columns.p.output == 1;
     const bool result_is_pixel =
         is_forward ? rows.p.output * columns.p.output == 1 : rows.p.input * columns.p.input == 1;
+    if (groups * source_channels == 1) return result_is_pixel || result_strides.column != 1;
     return source_strides.channel == 1 ? source_strides.column != 1 || source_is_pixel : result_is_pixel;
   }
 
