@@ -150,6 +150,11 @@ struct ChannelBand {
     const int64_t begin = Inside::first_at_least(step, -column, places);
     const int64_t end = larger(begin, Inside::first_at_least(step, axis.source_size - column, places));
     fill_padding(patches, to, source, column, step, 0, begin, channels);
+    if (patches.strides.channel == 1 && channels <= lanes) {
+      copy_pixels(to + begin * pixel_stride, source + (column + begin * step) * patches.strides.column,
+                  step * patches.strides.column, end - begin, channels);
+      return fill_padding(patches, to, source, column, step, end, places, channels);
+    }
     // Behind the last place is what is filled next, or room: one group of channels at a time writes in
     // ascending order, several have a stride of whole vectors.
     for (int64_t first = 0; first < channels; first += lanes) {
@@ -160,6 +165,15 @@ struct ChannelBand {
           smaller(lanes, channels - first));
     }
     fill_padding(patches, to, source, column, step, end, places, channels);
+  }
+
+  // Pixels whose channels are neighbours already.
+  void copy_pixels(Real* to, const T* from, int64_t step, int64_t count, int64_t channels) const {
+    if (channels == 1) return copy_widened(to, from, step, count);
+    if (step == channels && channels == pixel_stride) return copy_widened(to, from, 1, count * channels);
+    for (int64_t x = 0; x < count; ++x, from += step, to += pixel_stride) {
+      copy_widened(to, from, 1, channels);
+    }
   }
 
   void fill_padding(const Patches<T>& patches, Real* to, const T* source, int64_t column, int64_t step,

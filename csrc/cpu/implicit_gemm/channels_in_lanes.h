@@ -17,6 +17,7 @@
 #include "cpu/implicit_gemm/source_pixels.h"
 #include "cpu/implicit_gemm/transposed_results.h"
 #include "cpu/scratch.h"
+#include "cpu/streaming.h"
 
 namespace convext {
 namespace CONVEXT_ISA_NAMESPACE {
@@ -33,6 +34,12 @@ class ChannelsInLanes {
         result(static_cast<T*>(c.is_forward ? data.output : data.input)),
         bias(problem.epilogue.bias ? static_cast<const T*>(data.bias) : nullptr),
         scratch(static_cast<char*>(workspace)),
+        is_large(is_worth_streaming<T>(c.result_numbers())),
+        streams_planes(is_large && is_aligned(result) && are_whole_vectors<T>(c.result_strides.channel) &&
+                       are_whole_vectors<T>(c.result_strides.batch)),
+        streams_pixels(is_large && is_aligned(result) && are_whole_vectors<T>(c.result_strides.column) &&
+                       are_whole_vectors<T>(c.result_strides.row) &&
+                       are_whole_vectors<T>(c.result_strides.batch)),
         weights(correlation, static_cast<const T*>(data.weight), plan.width) {}
 
   // False, with nothing usable written, where a weight of an input gradient is not finite. Past the edge of
@@ -102,6 +109,9 @@ class ChannelsInLanes {
   T* result;
   const T* bias;
   char* scratch;
+  bool is_large;        // the result
+  bool streams_planes;  // where results are transposed
+  bool streams_pixels;  // where the micro-kernel writes them in place
   WeightPanels<T> weights;
   std::atomic<bool> has_non_finite_weight{false};
 
@@ -193,6 +203,7 @@ class ChannelsInLanes {
         result + (item.group * c.result_channels + work.part.first_channel) * c.result_strides.channel;
     work.pixels.find(first_result);
     multiply(work, first_result);
+    if (is_large) finish_streams();
   }
 
   struct Strip {
@@ -262,12 +273,13 @@ class ChannelsInLanes {
     tile.chain = work.chain;
     tile.column = panel * plan.width;
     tile.accumulate = !is_first;
+    tile.streams = in_place && is_first && is_last && streams_pixels && is_aligned(first_result);
     tile.bias = bias == nullptr ? nullptr
                                 : widened_bias() + part.group * plan.panels * plan.width + part.first_channel;
     tile.fetch = &fetch;
     tile.chains = work.chains;
     Fetch lines;
-    tile.fetch_results = is_last && is_transposed ? &lines : nullptr;
+    tile.fetch_results = is_last && is_transposed && !streams_planes ? &lines : nullptr;
     const int64_t most_rows = indirect_rows(vectors);
     // The lines of the cache where the block of results from `pixel` on ends, one for each channel; those
     // where it begins belong to the block before.
@@ -320,7 +332,7 @@ class ChannelsInLanes {
           if (ready > 0) {
             write_transposed(work.pixels.patches, c.result_strides, work.pixels.first_pixel + written, ready,
                              work.sums[written] + tile.column, plan.sums_stride, channels,
-                             first_result + tile.column * c.result_strides.channel);
+                             first_result + tile.column * c.result_strides.channel, streams_planes);
             written += ready;
             fetch_results(written);
           }

@@ -77,7 +77,7 @@ struct ChannelsInLanesPlan {
     const int64_t channels = larger(1, c.result_channels);
     const int64_t pixels = larger(1, c.most_pixels());
     cut(c, channels, pixels, workers);
-    has_band = c.source_strides.channel != 1;
+    has_band = c.source_strides.channel != 1 || copies_few_channels(c);
     block_channels = has_band ? band_block_channels(c) : larger(1, c.source_channels);
     panels_of_item = ceil_div(panels, blocks);
     strip = ceil_div(pixels, strips);
@@ -122,6 +122,15 @@ struct ChannelsInLanesPlan {
 
   // Channels that are in the band at a time: of a single tap as many as are multiplied at a time.
   int64_t band_channels() const { return smaller(block_channels, larger(terms, usual_block_channels)); }
+
+  // Of few channels, a copy with its padding costs less than patches of the pixels near the border.
+  static bool copies_few_channels(const Correlation& c) {
+    constexpr int64_t few = 4;
+    if (c.source_channels > few) return false;
+    const auto is_padded = [](const ProblemAxis& p) { return p.before != 0 || p.after != 0; };
+    const bool is_inside = c.is_forward && !is_padded(c.rows.p) && !is_padded(c.columns.p);
+    return (!is_inside || !std::is_same_v<T, Real>) && band_block_channels(c) == c.source_channels;
+  }
 
   // Source channels of a block of terms (block of channels, i, j, channel), so that the band of a usual strip
   // stays in the L2 cache; 0 if not even that of few channels does. It follows from the shape alone, since

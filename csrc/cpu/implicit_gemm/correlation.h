@@ -63,6 +63,11 @@ struct Correlation {
     return source_strides.channel == 1 ? source_strides.column != 1 || source_is_pixel : result_is_pixel;
   }
 
+  int64_t result_numbers() const {
+    return batch * groups * result_channels *
+           (is_forward ? rows.p.output * columns.p.output : rows.p.input * columns.p.input);
+  }
+
   int64_t classes() const { return rows.count() * columns.count(); }
   int64_t most_pixels() const { return batch * rows.most_positions() * columns.most_positions(); }
   int64_t most_terms() const { return source_channels * rows.most_taps() * columns.most_taps(); }

@@ -54,6 +54,7 @@ struct IndirectTile {
   T* const* c;
   int64_t column;  // of c
   bool accumulate;
+  bool streams;   // c, which then is not in the caches and nobody's to accumulate on
   const T* bias;  // where nothing is accumulated; or nullptr
   bool fetches_next_rows;
   Fetch* fetch;          // weights
@@ -72,6 +73,7 @@ void indirect_kernel(const IndirectTile<T>& tile) {
   CONVEXT_UNROLL
   for (int r = 0; r < rows; ++r) {
     a[r] = tile.a[r];
+    if (tile.streams) continue;
     CONVEXT_UNROLL
     for (int v = 0; v < vectors; ++v) __builtin_prefetch(tile.c[r] + tile.column + v * lanes, 1);
   }
@@ -131,6 +133,15 @@ void indirect_kernel(const IndirectTile<T>& tile) {
         CONVEXT_UNROLL
         for (int v = 0; v < vectors; ++v) sum[r][v] = add(load(tile.bias + v * lanes), sum[r][v]);
       }
+    }
+    if (is_last && tile.streams) {
+      CONVEXT_UNROLL
+      for (int r = 0; r < rows; ++r) {
+        T* const c = tile.c[r] + tile.column;
+        CONVEXT_UNROLL
+        for (int v = 0; v < vectors; ++v) stream(c + v * lanes, sum[r][v]);
+      }
+      return;
     }
     if (is_last) {
       CONVEXT_UNROLL

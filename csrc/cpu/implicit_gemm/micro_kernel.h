@@ -38,6 +38,8 @@ struct TileOperands {
   const int32_t* b_terms;
   int64_t terms;
   int64_t chain;
+  const T* start;  // of each row, where nothing is accumulated; or nullptr
+  bool streams;    // c, where nothing is accumulated
   Ahead<T> ahead;
 };
 
@@ -89,6 +91,22 @@ void micro_kernel(const TileOperands<T>& operands, T* c, int64_t c_row, bool acc
       }
     }
     if (k >= terms) {
+      if (!accumulate && operands.start != nullptr) {
+        CONVEXT_UNROLL
+        for (int r = 0; r < rows; ++r) {
+          const Vector<T> start = broadcast(operands.start[r]);
+          CONVEXT_UNROLL
+          for (int v = 0; v < vectors; ++v) sum[r][v] = add(start, sum[r][v]);
+        }
+      }
+      if (operands.streams) {
+        CONVEXT_UNROLL
+        for (int r = 0; r < rows; ++r) {
+          CONVEXT_UNROLL
+          for (int v = 0; v < vectors; ++v) stream(c + r * c_row + v * lanes, sum[r][v]);
+        }
+        return;
+      }
       CONVEXT_UNROLL
       for (int r = 0; r < rows; ++r) {
         CONVEXT_UNROLL

@@ -13,6 +13,7 @@
 #include "cpu/implicit_gemm/micro_kernel.h"
 #include "cpu/implicit_gemm/pixels_plan.h"
 #include "cpu/implicit_gemm/source_ahead.h"
+#include "cpu/streaming.h"
 
 namespace convext {
 namespace CONVEXT_ISA_NAMESPACE {
@@ -29,7 +30,8 @@ class PixelsInLanes {
         result(static_cast<T*>(c.is_forward ? data.output : data.input)),
         weight(static_cast<const T*>(data.weight)),
         bias(problem.epilogue.bias ? static_cast<const T*>(data.bias) : nullptr),
-        scratch(static_cast<char*>(workspace)) {}
+        scratch(static_cast<char*>(workspace)),
+        is_large(is_worth_streaming<T>(c.result_numbers())) {}
 
   // False, with nothing usable written, where a weight of an input gradient is not finite. Past the edge of
   // the gradient of the output, there are zeros for terms that do not exist, and times infinity those would
@@ -89,6 +91,7 @@ class PixelsInLanes {
   const T* weight;
   const T* bias;
   char* scratch;
+  bool is_large;  // the result
   std::atomic<bool> has_non_finite_result{false};
 
   ClassWork work_of(int64_t row_class, int64_t column_class, int workers) const {
@@ -230,6 +233,7 @@ class PixelsInLanes {
           b + 1 < blocks.count ? source_of(item, blocks.first(b + 1), blocks.length(b + 1)) : next_item;
       multiply(operands, patches, band, item, ahead, sums, b);
     }
+    if (is_large) finish_streams();
   }
 
   // table[k] = where term first + k reads, counted from the first channel among them.
@@ -274,16 +278,54 @@ class PixelsInLanes {
     }
   }
 
+  // Which places the tiles of a strip begin at. Where rows are about as wide as whole vectors, every row
+  // begins a tile, so that most tiles lie in one row, and in whole lines of the cache.
+  struct TileCut {
+    int64_t rows;
+    int64_t pitch;
+    int64_t vectors;  // of a row
+    int64_t tiles;    // of a row
+
+    TileCut(const Strips& strips, const Band& band, int64_t places, int64_t width) {
+      const int64_t of_row = ceil_div(band.columns.count, lanes);
+      const bool by_rows = strips.is_band && of_row * lanes <= band.pitch;
+      pitch = band.pitch;
+      rows = by_rows ? ceil_div(places, pitch) : 1;
+      vectors = by_rows ? of_row : ceil_div(places, lanes);
+      tiles = ceil_div(vectors, tile_vectors(width));
+    }
+  };
+
+  // Where the results of a tile follow each other in memory, so that the micro-kernel can write them itself.
+  T* neighbours_of(const Patches<T>& patches, const Band& band, const Item& item, const Target& target,
+                   int64_t numbers) const {
+    if (!std::is_same_v<T, Real> || !c.is_forward || c.result_strides.column != 1 ||
+        target.end - target.place != numbers) {
+      return nullptr;
+    }
+    T* found = nullptr;
+    for_each_segment_of(patches, band, item, target, [&](const Segment& segment) {
+      if (segment.length != numbers) return;
+      found = line_of(patches, segment, target) + patches.columns.result_position(segment.column);
+    });
+    return found;
+  }
+
   // sums[channel][place]; of a single block, only one tile of them at a time.
   void multiply(TileOperands<Real> operands, const Patches<T>& patches, const Band& band, const Item& item,
                 const SourceAhead& ahead, Real* sums, int64_t block) {
     const ClassWork& work = *item.work;
     const ReductionBlocks blocks(work.terms);
     const bool is_last = block + 1 == blocks.count;
-    const int64_t vectors = ceil_div(item.places, lanes);
-    const int64_t pixel_tiles = ceil_div(vectors, tile_vectors(plan.width));
+    const TileCut cut(work.strips, band, item.places, plan.width);
+    const int64_t pixel_tiles = cut.rows * cut.tiles;
     const int64_t channel_tiles = ceil_div(item.channels, plan.width);
-    const bool channels_inside = item.places >= item.channels;
+    // What is read again for each tile of the other is to be in the L1 cache: places of a small band are
+    // anyway, and then long runs of results are written one after the other.
+    constexpr int64_t small_band = 24 * 1024 / sizeof(Real);
+    const bool is_small_band =
+        work.strips.is_band && blocks.count == 1 && c.source_channels * band.channel_stride <= small_band;
+    const bool channels_inside = item.places >= item.channels && !is_small_band;
     const Real* const a = operands.a;
     const Real* const b = operands.b;
     const int64_t first_channel = item.group * c.result_channels + item.first_channel;
@@ -291,9 +333,10 @@ class PixelsInLanes {
       const int64_t pixel_tile = channels_inside ? index / channel_tiles : index % pixel_tiles;
       const int64_t channel_tile = channels_inside ? index % channel_tiles : index / pixel_tiles;
       const int64_t channel = channel_tile * plan.width;
-      const int64_t first = pixel_tile * vectors / pixel_tiles;
-      const int64_t count = (pixel_tile + 1) * vectors / pixel_tiles - first;
-      const int64_t place = first * lanes;
+      const int64_t tile_of_row = pixel_tile % cut.tiles;
+      const int64_t first = tile_of_row * cut.vectors / cut.tiles;
+      const int64_t count = (tile_of_row + 1) * cut.vectors / cut.tiles - first;
+      const int64_t place = pixel_tile / cut.tiles * cut.pitch + first * lanes;
       operands.a =
           a + (plan.packs_weights ? channel_tile * plan.width * work.terms : channel * operands.a_row);
       operands.b = b + place;
@@ -305,16 +348,30 @@ class PixelsInLanes {
       }
       const int64_t channels = smaller(plan.width, item.channels - channel);
       const bool is_single = blocks.count == 1;
-      Real* const to = is_single ? sums : sums + channel * plan.sums_stride + first * lanes;
-      if (block == 0 && bias != nullptr) start_with_bias(first_channel + channel, channels, count, to);
+      Real* const to = is_single ? sums : sums + channel * plan.sums_stride + place;
+      Real start[most_tile_rows];
+      if (block == 0 && bias != nullptr) {
+        for (int64_t m = 0; m < channels; ++m) start[m] = widen(bias[first_channel + channel + m]);
+        operands.start = start;
+      }
       const Target target{result + (first_channel + channel) * c.result_strides.channel, channels, place,
                           smaller(item.places, place + count * lanes)};
-      if (is_last) {
+      T* const in_place = is_single ? neighbours_of(patches, band, item, target, count * lanes) : nullptr;
+      operands.streams = in_place != nullptr && is_large && is_aligned(in_place) &&
+                         are_whole_vectors<T>(c.result_strides.channel);
+      if (is_last && !operands.streams) {
         for_each_segment_of(patches, band, item, target,
                             [&](const Segment& segment) { fetch_line(patches, segment, target); });
       }
       ahead.fetch(index, pixel_tiles * channel_tiles);
-      micro_kernel_of<Real>(channels, count)(operands, to, plan.sums_stride, block > 0 || bias != nullptr);
+      const MicroKernel<Real> kernel = micro_kernel_of<Real>(channels, count);
+      if constexpr (std::is_same_v<T, Real>) {
+        if (in_place != nullptr) {
+          kernel(operands, in_place, c.result_strides.channel, false);
+          continue;
+        }
+      }
+      kernel(operands, to, plan.sums_stride, block > 0);
       if (is_last) store_tile(patches, band, item, target, to);
     }
   }
@@ -325,13 +382,6 @@ class PixelsInLanes {
     const int64_t all = ceil_div(operands.terms, step);
     const int64_t first = part * all / parts;
     operands.ahead = {base, terms + first * step, step, (part + 1) * all / parts - first, stride, lines};
-  }
-
-  void start_with_bias(int64_t first_channel, int64_t channels, int64_t vectors, Real* sums) const {
-    for (int64_t m = 0; m < channels; ++m) {
-      const Vector<Real> value = broadcast(widen(bias[first_channel + m]));
-      for (int64_t v = 0; v < vectors; ++v) store(sums + m * plan.sums_stride + v * lanes, value);
-    }
   }
 
   // The parts of result rows that a tile covers.

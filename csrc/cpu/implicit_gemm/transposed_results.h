@@ -2,15 +2,16 @@
 #pragma once
 
 #include "cpu/implicit_gemm/patches.h"
+#include "cpu/streaming.h"
 
 namespace convext {
 namespace CONVEXT_ISA_NAMESPACE {
 namespace {
 
-// `count` results of one row, `step` apart in memory.
+// `count` results of one row, `step` apart in memory. Streams if channels are whole vectors apart, too.
 template <class T>
 void transpose_out(const Compute<T>* sums, int64_t sums_stride, int64_t count, int64_t channels, T* to,
-                   int64_t channel_stride, int64_t step) {
+                   int64_t channel_stride, int64_t step, bool streams) {
   using Real = Compute<T>;
   constexpr int64_t lanes = Vector<Real>::lanes;
   for (int64_t x = 0; x < count; x += lanes, sums += lanes * sums_stride, to += lanes * step) {
@@ -22,7 +23,12 @@ void transpose_out(const Compute<T>* sums, int64_t sums_stride, int64_t count, i
       for (int64_t i = 0; i < lanes; ++i) square[i] = load(sums + i * sums_stride + channel);
       transpose(square);
       T* const first = to + channel * channel_stride;
-      if (step == 1 && length == lanes && wanted == lanes) {
+      const bool is_whole = step == 1 && length == lanes && wanted == lanes;
+      if (is_whole && streams && is_aligned(first)) {
+        CONVEXT_UNROLL
+        for (int64_t lane = 0; lane < lanes; ++lane)
+          store_result(first + lane * channel_stride, square[lane], true);
+      } else if (is_whole) {
         CONVEXT_UNROLL
         for (int64_t lane = 0; lane < lanes; ++lane)
           store_narrowed(first + lane * channel_stride, square[lane]);
@@ -59,7 +65,7 @@ int64_t position_of(const Patches<T>& patches, const ImageStrides& strides, int6
 template <class T>
 void write_transposed(const Patches<T>& patches, const ImageStrides& strides, int64_t first_pixel,
                       int64_t pixels, const Compute<T>* sums, int64_t sums_stride, int64_t channels,
-                      T* result) {
+                      T* result, bool streams) {
   const Axis& rows = patches.rows;
   const Axis& columns = patches.columns;
   const int64_t step = columns.spacing * strides.column;
@@ -68,7 +74,7 @@ void write_transposed(const Patches<T>& patches, const ImageStrides& strides, in
     const Compute<T>* const from = sums + segment.begin * sums_stride;
     if (!columns.is_border) {
       T* const to = row + columns.result_position(segment.column) * strides.column;
-      return transpose_out(from, sums_stride, segment.length, channels, to, strides.channel, step);
+      return transpose_out(from, sums_stride, segment.length, channels, to, strides.channel, step, streams);
     }
     for (int64_t x = 0; x < segment.length; ++x) {
       T* const to = row + columns.result_position(segment.column + x) * strides.column;
@@ -83,7 +89,7 @@ void write_transposed(const Patches<T>& patches, const ImageStrides& strides, in
     T* const to =
         result + segment.image * strides.batch + rows.first * strides.row + segment.column * strides.column;
     transpose_out(sums + segment.begin * sums_stride, sums_stride, segment.length, channels, to,
-                  strides.channel, step);
+                  strides.channel, step, streams);
   });
 }
 

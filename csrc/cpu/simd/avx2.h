@@ -55,6 +55,16 @@ CONVEXT_INLINE void store(double* target, Vector<double> value, int64_t n) {
   _mm256_maskstore_pd(target, first_lanes(2 * n), value.native);
 }
 
+CONVEXT_INLINE void stream(float* target, Vector<float> value) {
+  _mm256_stream_ps(target, value.native);
+}
+CONVEXT_INLINE void stream(double* target, Vector<double> value) {
+  _mm256_stream_pd(target, value.native);
+}
+CONVEXT_INLINE void finish_streams() {
+  _mm_sfence();
+}
+
 template <>
 CONVEXT_INLINE Vector<float> zero<float>() {
   return {_mm256_setzero_ps()};

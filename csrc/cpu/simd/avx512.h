@@ -63,6 +63,16 @@ CONVEXT_INLINE void store(double* target, Vector<double> value, int64_t n) {
   _mm512_mask_storeu_pd(target, first_8(n), value.native);
 }
 
+CONVEXT_INLINE void stream(float* target, Vector<float> value) {
+  _mm512_stream_ps(target, value.native);
+}
+CONVEXT_INLINE void stream(double* target, Vector<double> value) {
+  _mm512_stream_pd(target, value.native);
+}
+CONVEXT_INLINE void finish_streams() {
+  _mm_sfence();
+}
+
 template <>
 CONVEXT_INLINE Vector<float> zero<float>() {
   return {_mm512_setzero_ps()};

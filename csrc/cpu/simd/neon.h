@@ -54,6 +54,12 @@ CONVEXT_INLINE void store(double* target, Vector<double> value, int64_t n) {
   for (int64_t i = 0; i < n; ++i) target[i] = lanes[i];
 }
 
+template <class T>
+CONVEXT_INLINE void stream(T* target, Vector<T> value) {
+  store(target, value);
+}
+CONVEXT_INLINE void finish_streams() {}
+
 template <>
 CONVEXT_INLINE Vector<float> zero<float>() {
   return {vdupq_n_f32(0)};
