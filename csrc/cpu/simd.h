@@ -4,9 +4,8 @@
 //   Vector<float>, Vector<double>   a register of `Vector<T>::lanes` numbers
 //   load(p), load(p, n)             unaligned; with n in [0, lanes]: the first n lanes, the others zero, and
 //   store(p, v), store(p, v, n)     nothing past element n is touched
-//   stream(p, v)                    a store that goes past the caches where the CPU has one; p is a multiple
-//   of
-//                                   a vector's size
+//   stream(p, v)                    a store that goes past the caches, if `can_stream`; p is a multiple of a
+//                                   vector's size
 //   finish_streams()                after the last of them, before another thread may read what was written
 //   zero<T>(), broadcast(x)
 //   in_register(v)                  v, which the compiler may not read from memory again for each use

@@ -1,5 +1,8 @@
 // Large results are written past the caches: an ordinary store first reads the line that it writes to, which
 // takes as much of the memory's time as the writing, and lines that are read again soon would be driven out.
+//
+// A line of the cache must be written in one go, or else the memory is asked twice. With AVX-512 a vector is
+// a line; of shorter vectors, those that follow each other in a row are.
 #pragma once
 
 #include <cstdint>
@@ -15,23 +18,26 @@ namespace {
 // everything else.
 constexpr int64_t least_streamed_bytes = int64_t{8} << 20;
 
+constexpr int64_t line_bytes = 64;
+constexpr bool vector_is_line = sizeof(Vector<float>) == line_bytes;
+
 template <class T>
 bool is_worth_streaming(int64_t numbers) {
-  return std::is_same_v<T, Compute<T>> && numbers * static_cast<int64_t>(sizeof(T)) >= least_streamed_bytes;
+  return can_stream && std::is_same_v<T, Compute<T>> &&
+         numbers * static_cast<int64_t>(sizeof(T)) >= least_streamed_bytes;
 }
 
 template <class T>
-CONVEXT_INLINE bool is_aligned(const T* target) {
-  return reinterpret_cast<uintptr_t>(target) % sizeof(Vector<Compute<T>>) == 0;
+CONVEXT_INLINE bool begins_line(const T* target) {
+  return reinterpret_cast<uintptr_t>(target) % line_bytes == 0;
 }
 
-// Whether that many numbers are a multiple of a vector.
 template <class T>
-bool are_whole_vectors(int64_t numbers) {
-  return numbers % Vector<Compute<T>>::lanes == 0;
+CONVEXT_INLINE bool are_whole_lines(int64_t numbers) {
+  return numbers * static_cast<int64_t>(sizeof(T)) % line_bytes == 0;
 }
 
-// A whole vector of results. Streams are for aligned targets only.
+// A whole vector of results, past the caches or not.
 template <class T>
 CONVEXT_INLINE void store_result(T* target, Vector<Compute<T>> value, bool streams) {
   if constexpr (std::is_same_v<T, Compute<T>>) {

@@ -35,11 +35,13 @@ class ChannelsInLanes {
         bias(problem.epilogue.bias ? static_cast<const T*>(data.bias) : nullptr),
         scratch(static_cast<char*>(workspace)),
         is_large(is_worth_streaming<T>(c.result_numbers())),
-        streams_planes(is_large && is_aligned(result) && are_whole_vectors<T>(c.result_strides.channel) &&
-                       are_whole_vectors<T>(c.result_strides.batch)),
-        streams_pixels(is_large && is_aligned(result) && are_whole_vectors<T>(c.result_strides.column) &&
-                       are_whole_vectors<T>(c.result_strides.row) &&
-                       are_whole_vectors<T>(c.result_strides.batch)),
+        streams_planes(is_large && vector_is_line && begins_line(result) &&
+                       are_whole_lines<T>(c.result_strides.channel) &&
+                       are_whole_lines<T>(c.result_strides.batch)),
+        streams_pixels(is_large && begins_line(result) && are_whole_lines<T>(plan.width) &&
+                       are_whole_lines<T>(c.result_strides.column) &&
+                       are_whole_lines<T>(c.result_strides.row) &&
+                       are_whole_lines<T>(c.result_strides.batch)),
         weights(correlation, static_cast<const T*>(data.weight), plan.width) {}
 
   // False, with nothing usable written, where a weight of an input gradient is not finite. Past the edge of
@@ -273,7 +275,7 @@ class ChannelsInLanes {
     tile.chain = work.chain;
     tile.column = panel * plan.width;
     tile.accumulate = !is_first;
-    tile.streams = in_place && is_first && is_last && streams_pixels && is_aligned(first_result);
+    tile.streams = in_place && is_first && is_last && streams_pixels && begins_line(first_result);
     tile.bias = bias == nullptr ? nullptr
                                 : widened_bias() + part.group * plan.panels * plan.width + part.first_channel;
     tile.fetch = &fetch;

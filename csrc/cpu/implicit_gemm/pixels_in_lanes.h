@@ -357,8 +357,8 @@ class PixelsInLanes {
       const Target target{result + (first_channel + channel) * c.result_strides.channel, channels, place,
                           smaller(item.places, place + count * lanes)};
       T* const in_place = is_single ? neighbours_of(patches, band, item, target, count * lanes) : nullptr;
-      operands.streams = in_place != nullptr && is_large && is_aligned(in_place) &&
-                         are_whole_vectors<T>(c.result_strides.channel);
+      operands.streams = in_place != nullptr && is_large && begins_line(in_place) &&
+                         are_whole_lines<T>(count * lanes) && are_whole_lines<T>(c.result_strides.channel);
       if (is_last && !operands.streams) {
         for_each_segment_of(patches, band, item, target,
                             [&](const Segment& segment) { fetch_line(patches, segment, target); });

@@ -24,7 +24,7 @@ void transpose_out(const Compute<T>* sums, int64_t sums_stride, int64_t count, i
       transpose(square);
       T* const first = to + channel * channel_stride;
       const bool is_whole = step == 1 && length == lanes && wanted == lanes;
-      if (is_whole && streams && is_aligned(first)) {
+      if (is_whole && streams && begins_line(first)) {
         CONVEXT_UNROLL
         for (int64_t lane = 0; lane < lanes; ++lane)
           store_result(first + lane * channel_stride, square[lane], true);

@@ -55,6 +55,7 @@ CONVEXT_INLINE void store(double* target, Vector<double> value, int64_t n) {
   _mm256_maskstore_pd(target, first_lanes(2 * n), value.native);
 }
 
+constexpr bool can_stream = true;
 CONVEXT_INLINE void stream(float* target, Vector<float> value) {
   _mm256_stream_ps(target, value.native);
 }

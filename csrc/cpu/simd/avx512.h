@@ -63,6 +63,7 @@ CONVEXT_INLINE void store(double* target, Vector<double> value, int64_t n) {
   _mm512_mask_storeu_pd(target, first_8(n), value.native);
 }
 
+constexpr bool can_stream = true;
 CONVEXT_INLINE void stream(float* target, Vector<float> value) {
   _mm512_stream_ps(target, value.native);
 }

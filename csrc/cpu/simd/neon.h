@@ -54,6 +54,7 @@ CONVEXT_INLINE void store(double* target, Vector<double> value, int64_t n) {
   for (int64_t i = 0; i < n; ++i) target[i] = lanes[i];
 }
 
+constexpr bool can_stream = false;
 template <class T>
 CONVEXT_INLINE void stream(T* target, Vector<T> value) {
   store(target, value);

@@ -44,6 +44,9 @@ class WinogradRun {
         weight(static_cast<const T*>(data.weight)),
         bias(problem.epilogue.bias ? static_cast<const T*>(data.bias) : nullptr),
         scratch(static_cast<char*>(workspace)),
+        streams(vector_is_line && is_worth_streaming<T>(c.result_numbers()) &&
+                are_whole_lines<T>(c.result_strides.channel == 1 ? c.result_strides.column
+                                                                 : c.result_strides.channel)),
         flags(reinterpret_cast<int32_t*>(scratch + plan.flags_offset)) {}
 
   // False, with nothing usable written, where the weights are not for this algorithm.
@@ -87,6 +90,7 @@ class WinogradRun {
   const T* weight;
   const T* bias;
   char* scratch;
+  bool streams;    // results
   int32_t* flags;  // of each sample: must be computed in another way
   std::atomic<bool> weights_are_usable{true};
 
@@ -340,10 +344,11 @@ class WinogradRun {
           const int64_t at = segment.tile_row * outputs + row;
           if (at == c.rows.results) break;
           write_line(lines + row * line_size, columns, channels, c.result_strides,
-                     image + at * c.result_strides.row);
+                     image + at * c.result_strides.row, streams);
         }
       });
     }
+    if (streams) finish_streams();
   }
 
   // False if a result is not finite.

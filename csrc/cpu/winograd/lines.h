@@ -2,6 +2,7 @@
 // whatever the layout and the element type of the tensors.
 #pragma once
 
+#include "cpu/streaming.h"
 #include "cpu/winograd/plan.h"
 
 namespace convext {
@@ -66,15 +67,18 @@ CONVEXT_INLINE void read_line(const T* row, const ImageStrides& strides, const S
 }
 
 // Writes `count` pixels of a row of the result. The line may be read a vector of columns past the last one.
+// `streams`: past the caches where the row begins a line of the cache; channels (contiguous) or pixels
+// (channels_last) must be whole lines apart.
 template <class T, class Real = Compute<T>>
 CONVEXT_INLINE void write_line(const Real* line, int64_t count, int64_t channels, const ImageStrides& strides,
-                               T* target) {
+                               T* target, bool streams) {
   constexpr int64_t lanes = Vector<Real>::lanes;
+  streams = streams && begins_line(target) && channels == lanes;
   if (strides.channel == 1) {
     for (int64_t x = 0; x < count; ++x, target += strides.column) {
       const Vector<Real> value = load(line + x * lanes);
       if (channels == lanes) {
-        store_narrowed(target, value);
+        store_result(target, value, streams);
       } else {
         store_narrowed(target, value, channels);
       }
@@ -89,7 +93,7 @@ CONVEXT_INLINE void write_line(const Real* line, int64_t count, int64_t channels
       if (channels == lanes && length == lanes) {
         CONVEXT_UNROLL
         for (int64_t lane = 0; lane < lanes; ++lane) {
-          store_narrowed(target + lane * strides.channel, square[lane]);
+          store_result(target + lane * strides.channel, square[lane], streams);
         }
       } else {
         CONVEXT_UNROLL

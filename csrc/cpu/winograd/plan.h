@@ -44,6 +44,8 @@ struct Correlation {
   int64_t tap_row_stride;
   int64_t tap_column_stride;
 
+  int64_t result_numbers() const { return batch * groups * result_channels * rows.results * columns.results; }
+
   explicit Correlation(const ConvProblem& p)
       : is_forward(p.pass == Pass::forward),
         batch(p.batch),
