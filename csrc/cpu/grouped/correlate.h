@@ -13,6 +13,7 @@
 #include "cpu/grouped/lines.h"
 #include "cpu/grouped/weights.h"
 #include "cpu/implicit_gemm/clear.h"
+#include "cpu/implicit_gemm/patches.h"
 #include "cpu/scratch.h"
 
 namespace convext {
@@ -213,13 +214,14 @@ class GroupCorrelation {
     for_each_tile(executor, rows_to_clear(c), [&](int64_t row, int) { clear_row(c, result, row); });
     plan.layout.fill_orders(orders);
     weights.fill_places(places, [&](int64_t i, int64_t j) { return place(i, j); });
-    std::atomic<bool> is_right{true};
+    std::atomic<bool> all_are_finite{true};
     constexpr int64_t worth_sharing = 1 << 15;
     const bool share = plan.layout.tiles * plan.packed_size() > worth_sharing;
     for_each_tile(share ? executor : Executor{}, plan.layout.tiles, [&](int64_t tile, int) {
-      if (!pack(tile)) is_right.store(false, std::memory_order_relaxed);
+      if (!pack(tile)) all_are_finite.store(false, std::memory_order_relaxed);
     });
-    if (!is_right.load(std::memory_order_relaxed)) return false;
+    has_non_finite_weight = !all_are_finite.load(std::memory_order_relaxed);
+    if (has_non_finite_weight && !c.is_forward) return false;
     const int64_t tiles = plan.layout.tiles;
     const int64_t parts = plan.items_of_unit;
     for_each_tile(executor, plan.units * parts, [&](int64_t index, int worker) {
@@ -275,12 +277,12 @@ class GroupCorrelation {
 
   Real* packed_tile(int64_t tile) const { return packed_weights + tile * plan.packed_size(); }
 
-  // False if a weight is not finite and the gradient of the input is wanted.
+  // False if a weight is not finite.
   bool pack(int64_t tile) const {
     const int64_t vectors = plan.layout.result_pieces(plan.layout.groups_of_tile(tile)).count();
     for (int64_t vector = 0; vector < vectors; ++vector)
       weights.pack(packed_tile(tile) + vector * plan.terms * lanes, weight, tile, vector, places);
-    return c.is_forward || all_finite(packed_tile(tile), vectors * plan.terms * lanes);
+    return all_finite(packed_tile(tile), vectors * plan.terms * lanes);
   }
 
   void run_unit(int64_t index, int64_t tile, char* own) const {
@@ -389,12 +391,26 @@ class GroupCorrelation {
         for (int64_t y = y_begin; y < y_end;) {
           const bool together = rows_together > 1 && y + rows_together <= y_end;
           rows.lines = line + (down.source(y) - unit.first_line) * unit.line_stride;
+          set_lines(rows, down, y);
           rows.target = target_line + (down.first + y * down.spacing - unit.row) * unit.target_row;
           (together ? kernel_of<most_group_rows>(rows) : kernel_of<1>(rows))(rows);
           y += together ? rows_together : 1;
         }
       }
     }
+  }
+
+  // Of the lines that row y and the one behind it read, those that are no padding. Zeros times a weight that
+  // is not finite are NaN, so then all count.
+  void set_lines(GroupRows<Real>& rows, const GroupAxis& down, int64_t y) const {
+    rows.first_line = 0;
+    rows.end_line = down.taps + most_group_rows - 1;
+    if (source_rows.mode != PaddingMode::zeros || has_non_finite_weight) return;
+    const int64_t first = down.source(y);
+    const int64_t step = down.taps == 1 ? down.stride : down.step;
+    rows.first_line = Inside::first_at_least(step, -first, rows.end_line);
+    rows.end_line =
+        larger(rows.first_line, Inside::first_at_least(step, source_rows.size - first, rows.end_line));
   }
 
   template <int row_count>
@@ -434,6 +450,7 @@ class GroupCorrelation {
   int32_t* places;
   Real* packed_weights;
   char* scratch;
+  bool has_non_finite_weight = false;
 };
 
 }  // namespace

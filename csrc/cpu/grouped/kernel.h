@@ -30,6 +30,9 @@ struct GroupRows {
   int64_t
       line_stride;  // from the line of a tap to that of the next, and of a row to the next if there are two
   int64_t taps_down;
+  int64_t
+      first_line;  // lines [first_line, end_line), counted from `lines`, hold more than the zeros of padding
+  int64_t end_line;
   int64_t taps_across;
   int64_t tap_step;  // from tap to tap across
   int64_t pixel_step;
@@ -139,7 +142,9 @@ CONVEXT_INLINE void group_block(const GroupRows<Real>& all, const Real* line, Re
        ++tap, line += all.line_stride, weights += row_weights) {
     for (int64_t first = 0; first < all.channels; first += all.chain_channels) {
       const int64_t last = smaller(all.channels, first + all.chain_channels);
-      if constexpr (rows == 1) {
+      if (tap < all.first_line || tap >= all.end_line) {
+        // Zeros would be added.
+      } else if constexpr (rows == 1) {
         add_group_line<Real, broadcasts, rows, pixels, 0, 0, columns, step>(sum, line, weights, row_weights,
                                                                             first, last, all);
       } else {

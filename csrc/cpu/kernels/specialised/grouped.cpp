@@ -1,4 +1,5 @@
-// Groups of a few channels, several of them side by side in a vector: see grouped/layout.h.
+// Groups of a few channels, several of them side by side in a vector: see grouped/layout.h. A single group of
+// few channels, too, whose vectors are then read by broadcasts.
 #include "cpu/dispatch.h"
 #include "cpu/grouped/correlate.h"
 #include "cpu/grouped/weight_gradient.h"
@@ -47,16 +48,36 @@ Reason empty_lanes(const ConvProblem& p) {
   return layout.broadcasts ? (5 * used < 4 * all ? reason : nullptr) : (2 * used < all ? reason : nullptr);
 }
 
+// A single group needs no permutations. What remains are operands that meet several taps and rows once they
+// are in a register, where implicit_gemm reads one for each product of few channels.
+template <class T>
+Reason single_group(const ConvProblem& p) {
+  const int64_t in = in_channels_per_group(p);
+  const int64_t out = out_channels_per_group(p);
+  if (p.pass == Pass::grad_weight) return "there is one group only";
+  if (p.kernel.height * p.kernel.width == 1) return "there is one group only, and one tap";
+  const bool has_pixels = has_channels_innermost(p.input_strides) && has_channels_innermost(p.output_strides);
+  const bool is_input = p.pass == Pass::grad_input;
+  const int64_t least_in = is_input && has_pixels ? 3 : 5;
+  if (in < least_in || out < 5) return "there is one group only, of few channels";
+  const GroupLayout<T> layout(1, is_input ? out : in, is_input ? in : out);
+  if (!has_pixels && !layout.broadcasts) return "there is one group only, of few channels";
+  return nullptr;
+}
+
 Reason why_not(const ConvProblem& p) {
   if (!is_floating(p.dtype)) return "integers have no SIMD kernel";
   if (is_empty(p)) return "a tensor is empty";
-  if (p.groups == 1) return "there is one group only";
   const int64_t in = in_channels_per_group(p);
   const int64_t out = out_channels_per_group(p);
   if (in == 1 && out == 1) return "depthwise problems need no permutations";
   // Small maps have few vectors of pixels, so there it is faster for a little longer.
   const bool is_small = p.output.height * p.output.width <= 256;
   const int64_t most_channels = is_small ? 32 : 31;
+  if (p.groups == 1) {
+    if (const Reason reason = with_type(p.dtype, [&](auto zero) { return single_group<decltype(zero)>(p); }))
+      return reason;
+  }
   if (in > most_channels || out > most_channels) return "a group has channels enough to fill vectors";
   const auto has_pixels = [](const ImageStrides& strides) {
     return has_channels_innermost(strides) || strides.column == 1;
