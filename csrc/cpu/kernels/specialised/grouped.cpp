@@ -48,7 +48,7 @@ Reason empty_lanes(const ConvProblem& p) {
 }
 
 Reason why_not(const ConvProblem& p) {
-  if (!is_floating(p.dtype)) return "integers have no SIMD kernel";
+  if (!is_floating(p.dtype)) return "it is for floating-point numbers";
   if (is_empty(p)) return "a tensor is empty";
   if (p.groups == 1) return "there is one group only";
   const int64_t in = in_channels_per_group(p);

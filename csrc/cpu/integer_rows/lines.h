@@ -1,0 +1,109 @@
+// Copies lines of the source into scratch: padding resolved, widened to the lanes' type, split by columns
+// modulo the stride.
+#pragma once
+
+#include "cpu/direct_rows/lines.h"
+#include "cpu/integer_rows/plan.h"
+
+namespace convext {
+namespace CONVEXT_ISA_NAMESPACE {
+namespace {
+
+// Writes nothing past the last number.
+template <class Lane, class T>
+CONVEXT_INLINE void copy_integers(Lane* target, const T* source, int64_t step, int64_t count) {
+  constexpr int64_t lanes = Vector<Lane>::lanes;
+  if (step == 1 && count >= lanes) {
+    for (int64_t i = 0; i + lanes <= count; i += lanes) store(target + i, load_as<Lane>(source + i));
+    store(target + count - lanes, load_as<Lane>(source + count - lanes));
+  } else {
+    for (int64_t i = 0; i < count; ++i) target[i] = source[i * step];
+  }
+}
+
+template <class T, class Lane>
+class IntegerLines {
+ public:
+  IntegerLines(const IntegerRowsPlan& cut, const T* first, const ImageStrides& source_strides)
+      : plan(cut),
+        source(first),
+        strides(source_strides),
+        rows{plan.rows.input, plan.rows.before, plan.rows.after, plan.rows.mode},
+        columns{plan.columns.input, plan.columns.before, plan.columns.after, plan.columns.mode} {}
+
+  // Those that output rows y, y + spread, ... (height of them) read from output column first_column on.
+  void fill(Lane* target, int64_t y, int64_t height, int64_t first_column) const {
+    const RowsAxis& axis = plan.rows;
+    for (int64_t c = 0; c < plan.source_channels; ++c) {
+      for (int64_t u = 0; u < plan.row_runs; ++u, target += plan.run_stride) {
+        const int64_t first_row = y * axis.stride + u * axis.dilation - axis.before;
+        const int64_t count = height + axis.run_taps(u) - 1;
+        for (int64_t k = 0; k < count; ++k) {
+          const int64_t row = rows.resolve(first_row + k * axis.stride * axis.spread);
+          Lane* const line = target + k * plan.line_stride;
+          if (row < 0) {
+            fill_zeros(line, 0, plan.line_stride);
+          } else {
+            fill_line(line, source + c * strides.channel + row * strides.row, first_column);
+          }
+        }
+        if constexpr (sizeof(Lane) == 4 && sizeof(T) == 1) {
+          if (axis.run_taps(u) > 1) join_pairs(target, count);
+        }
+      }
+    }
+  }
+
+ private:
+  const IntegerRowsPlan& plan;
+  const T* source;
+  ImageStrides strides;
+  SourceAxis rows;
+  SourceAxis columns;
+
+  void fill_line(Lane* line, const T* from, int64_t first_column) const {
+    const RowsAxis& axis = plan.columns;
+    const int64_t pixel = plan.pixel;
+    const int64_t length = plan.slot_stride / pixel;
+    for (int64_t slot = 0; slot < axis.runs(); ++slot, line += plan.slot_stride) {
+      const LineSpan span(columns, length, first_column * axis.stride + slot * axis.dilation - axis.before,
+                          axis.stride);
+      fill_padding(line, from, span, 0, span.begin);
+      const T* const inside = from + (span.first + span.begin * span.step) * strides.column;
+      const int64_t step = span.step * strides.column;
+      const int64_t count = span.end - span.begin;
+      if (pixel == 1) {
+        copy_integers(line + span.begin, inside, step, count);
+      } else if (step == pixel) {
+        copy_integers(line + span.begin * pixel, inside, 1, count * pixel);
+      } else {
+        for (int64_t k = 0; k < count; ++k)
+          copy_integers(line + (span.begin + k) * pixel, inside + k * step, 1, pixel);
+      }
+      fill_padding(line, from, span, span.end, length);
+    }
+  }
+
+  void fill_padding(Lane* line, const T* from, const LineSpan& span, int64_t begin, int64_t end) const {
+    for (int64_t k = begin; k < end; ++k) {
+      const int64_t column = columns.resolve(span.first + k * span.step);
+      if (column < 0) {
+        fill_zeros(line, k * plan.pixel, (k + 1) * plan.pixel);
+      } else {
+        copy_integers(line + k * plan.pixel, from + column * strides.column, 1, plan.pixel);
+      }
+    }
+  }
+
+  // Each line takes the next one into its upper halves. The last line has none; its own are multiplied by
+  // zero. So are those of the numbers that the last vector changes in it.
+  void join_pairs(Lane* lines, int64_t count) const {
+    const int64_t numbers = (count - 1) * plan.line_stride;
+    for (int64_t i = 0; i < numbers; i += Vector<Lane>::lanes)
+      store(lines + i, join_halves(load(lines + i), load(lines + i + plan.line_stride)));
+  }
+};
+
+}  // namespace
+}  // namespace CONVEXT_ISA_NAMESPACE
+}  // namespace convext

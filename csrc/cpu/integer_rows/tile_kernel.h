@@ -1,0 +1,132 @@
+// The innermost loops: a block of `channels` x `vectors` results in registers, each the sum over the terms of
+// a number of a line times a weight. The sums wait for nothing but an addition, so a few of them keep the
+// multipliers busy.
+#pragma once
+
+#include <cstring>
+
+#include "cpu/integer_rows/arithmetic.h"
+
+namespace convext {
+namespace CONVEXT_ISA_NAMESPACE {
+namespace {
+
+// Neighbouring results of one line.
+template <class Arithmetic>
+struct IntegerRow {
+  using Lane = typename Arithmetic::Lane;
+
+  const Lane* line;  // what the first result reads for a term is at line + offsets[term]
+  const int32_t* offsets;
+  int64_t terms;
+  int64_t count;
+};
+
+template <class Lane, class Out>
+CONVEXT_INLINE void store_results(Out* target, Vector<Lane> sums, int64_t count) {
+  if (count >= Vector<Lane>::lanes) {
+    store_narrowed(target, sums);
+  } else if (count > 0) {
+    Out results[Vector<Lane>::lanes];
+    store_narrowed(results, sums);
+    std::memcpy(target, results, static_cast<size_t>(count) * sizeof(Out));
+  }
+}
+
+// `weights`: for each term, one of each channel. `bias`: one of each channel.
+template <class Arithmetic, class Out, int channels, int vectors>
+void channel_block(const IntegerRow<Arithmetic>& row, int64_t first,
+                   const typename Arithmetic::Weight* weights, const typename Arithmetic::Lane* bias,
+                   Out* target, int64_t channel_stride) {
+  using Lane = typename Arithmetic::Lane;
+  constexpr int64_t lanes = Vector<Lane>::lanes;
+  Vector<Lane> sum[channels][vectors];
+  CONVEXT_UNROLL
+  for (int c = 0; c < channels; ++c) {
+    CONVEXT_UNROLL
+    for (int v = 0; v < vectors; ++v) sum[c][v] = broadcast(bias[c]);
+  }
+  const Lane* const line = row.line + first;
+  for (int64_t k = 0; k < row.terms; ++k, weights += channels) {
+    const Lane* const from = line + row.offsets[k];
+    Vector<Lane> values[vectors];
+    CONVEXT_UNROLL
+    for (int v = 0; v < vectors; ++v) values[v] = load(from + v * lanes);
+    CONVEXT_UNROLL
+    for (int c = 0; c < channels; ++c) {
+      const Vector<Lane> weight = Arithmetic::multiplier(weights[c]);
+      CONVEXT_UNROLL
+      for (int v = 0; v < vectors; ++v) sum[c][v] = Arithmetic::add_product(values[v], weight, sum[c][v]);
+    }
+  }
+  CONVEXT_UNROLL
+  for (int c = 0; c < channels; ++c) {
+    CONVEXT_UNROLL
+    for (int v = 0; v < vectors; ++v)
+      store_results(target + c * channel_stride + first + v * lanes, sum[c][v],
+                    row.count - first - v * lanes);
+  }
+}
+
+template <class Arithmetic, class Out, int channels>
+void channel_row(const IntegerRow<Arithmetic>& row, const typename Arithmetic::Weight* weights,
+                 const typename Arithmetic::Lane* bias, Out* target, int64_t channel_stride) {
+  constexpr int64_t lanes = Vector<typename Arithmetic::Lane>::lanes;
+  constexpr int most = channels == 1 ? 4 : 2;
+  int64_t first = 0;
+  for (; first + most * lanes <= row.count; first += most * lanes)
+    channel_block<Arithmetic, Out, channels, most>(row, first, weights, bias, target, channel_stride);
+  if (most > 2 && first + lanes < row.count) {
+    channel_block<Arithmetic, Out, channels, 2>(row, first, weights, bias, target, channel_stride);
+    first += 2 * lanes;
+  }
+  for (; first < row.count; first += lanes)
+    channel_block<Arithmetic, Out, channels, 1>(row, first, weights, bias, target, channel_stride);
+}
+
+// Of pixels that hold a channel in each number: a weight for each lane. `weights` has a vector for each lane
+// position of the period, and some of them once more behind, from one term to the next `stride` apart; `bias`
+// is laid out like a term.
+template <class Arithmetic, class Out, int vectors>
+void pixel_block(const IntegerRow<Arithmetic>& row, int64_t first, const typename Arithmetic::Lane* weights,
+                 int64_t stride, const typename Arithmetic::Lane* bias, Out* target) {
+  using Lane = typename Arithmetic::Lane;
+  constexpr int64_t lanes = Vector<Lane>::lanes;
+  Vector<Lane> sum[vectors];
+  CONVEXT_UNROLL
+  for (int v = 0; v < vectors; ++v) sum[v] = load(bias + v * lanes);
+  const Lane* const line = row.line + first;
+  for (int64_t k = 0; k < row.terms; ++k, weights += stride) {
+    const Lane* const from = line + row.offsets[k];
+    CONVEXT_UNROLL
+    for (int v = 0; v < vectors; ++v)
+      sum[v] = Arithmetic::add_product(load(from + v * lanes), load(weights + v * lanes), sum[v]);
+  }
+  CONVEXT_UNROLL
+  for (int v = 0; v < vectors; ++v)
+    store_results(target + first + v * lanes, sum[v], row.count - first - v * lanes);
+}
+
+template <class Arithmetic, class Out>
+void pixel_row(const IntegerRow<Arithmetic>& row, const typename Arithmetic::Lane* weights, int64_t stride,
+               int64_t period, const typename Arithmetic::Lane* bias, Out* target) {
+  constexpr int64_t lanes = Vector<typename Arithmetic::Lane>::lanes;
+  int64_t phase = 0;
+  for (int64_t first = 0; first < row.count;) {
+    const auto* const phase_weights = weights + phase * lanes;
+    const auto* const phase_bias = bias + phase * lanes;
+    int64_t done = 4;
+    if (first + 3 * lanes < row.count) {
+      pixel_block<Arithmetic, Out, 4>(row, first, phase_weights, stride, phase_bias, target);
+    } else {
+      pixel_block<Arithmetic, Out, 1>(row, first, phase_weights, stride, phase_bias, target);
+      done = 1;
+    }
+    first += done * lanes;
+    phase = (phase + done) % period;
+  }
+}
+
+}  // namespace
+}  // namespace CONVEXT_ISA_NAMESPACE
+}  // namespace convext
