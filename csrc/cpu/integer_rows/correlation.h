@@ -91,21 +91,26 @@ class IntegerRows {
     for_each_term([&](int64_t c, int64_t u, int64_t m, bool, int64_t j) {
       const int64_t column =
           j % columns.period * plan.slot_stride + j / columns.period * columns.spread * plan.pixel;
-      *to++ = static_cast<int32_t>((c * plan.row_runs + u) * plan.run_stride + m * plan.line_stride + column);
+      const int64_t number = (c * plan.row_runs + u) * plan.run_stride + m * plan.line_stride + column;
+      *to++ = static_cast<int32_t>(number * plan.shape.lane_bytes);
     });
   }
 
-  // The weight of a term for one result channel, by pack(upper tap, lower tap).
-  template <class T, class Pack>
-  void for_each_weight(int64_t channel, const Pack& pack) const {
+  // Calls visit(the place of its upper tap in the weight, whether there is a pair to it) for each term, given
+  // the place of its first result channel.
+  template <class T, class Visit>
+  void for_each_weight(int64_t channel, const Visit& visit) const {
     const WeightStrides& strides = p.weight_strides;
     const T* const weight = static_cast<const T*>(data.weight) + channel * strides.out_channel;
     for_each_term([&](int64_t c, int64_t u, int64_t m, bool is_pair, int64_t j) {
-      const T* const upper =
-          weight + c * strides.in_channel + (u + m * plan.rows.period) * strides.row + j * strides.column;
-      pack(static_cast<int64_t>(*upper),
-           is_pair ? static_cast<int64_t>(upper[plan.rows.period * strides.row]) : 0);
+      visit(weight + c * strides.in_channel + (u + m * plan.rows.period) * strides.row + j * strides.column,
+            is_pair);
     });
+  }
+
+  template <class T>
+  int64_t lower_tap(const T* upper, bool is_pair) const {
+    return is_pair ? static_cast<int64_t>(upper[plan.rows.period * p.weight_strides.row]) : 0;
   }
 
   template <class T>
@@ -120,15 +125,21 @@ class IntegerRows {
   template <class T>
   void pack_block(int64_t unit, int64_t index) const {
     const Block block = block_at(index);
-    for (int64_t c = 0; c < block.channels; ++c) {
-      const int64_t channel = unit * plan.result_channels + block.first + c;
-      Weight* to = block_weights(unit, block) + c;
-      for_each_weight<T>(channel, [&](int64_t upper, int64_t lower) {
-        *to = Arithmetic::weight(upper, lower);
-        to += block.channels;
-      });
-      bias[channel] = bias_of<T>(channel);
+    const int64_t channel = unit * plan.result_channels + block.first;
+    if (block.channels == 1) {
+      pack_channels<T, 1>(channel, block_weights(unit, block));
+    } else {
+      pack_channels<T, integer_block_channels>(channel, block_weights(unit, block));
     }
+    for (int64_t c = 0; c < block.channels; ++c) bias[channel + c] = bias_of<T>(channel + c);
+  }
+
+  template <class T, int64_t channels>
+  void pack_channels(int64_t first, Weight* to) const {
+    for_each_weight<T>(first, [&](const T* upper, bool is_pair) {
+      for (int64_t c = 0; c < channels; ++c, upper += p.weight_strides.out_channel)
+        *to++ = Arithmetic::weight(*upper, lower_tap(upper, is_pair));
+    });
   }
 
   template <class T>
@@ -136,8 +147,8 @@ class IntegerRows {
     Lane* const weights = reinterpret_cast<Lane*>(packed);
     for (int64_t channel = 0; channel < plan.pixel; ++channel) {
       Lane* to = weights + channel;
-      for_each_weight<T>(channel, [&](int64_t upper, int64_t lower) {
-        *to = Arithmetic::lane_weight(upper, lower);
+      for_each_weight<T>(channel, [&](const T* upper, bool is_pair) {
+        *to = Arithmetic::lane_weight(*upper, lower_tap(upper, is_pair));
         to += plan.weights_stride;
       });
       bias[channel] = bias_of<T>(channel);

@@ -34,22 +34,31 @@ class IntegerLines {
   // Those that output rows y, y + spread, ... (height of them) read from output column first_column on.
   void fill(Lane* target, int64_t y, int64_t height, int64_t first_column) const {
     const RowsAxis& axis = plan.rows;
-    for (int64_t c = 0; c < plan.source_channels; ++c) {
-      for (int64_t u = 0; u < plan.row_runs; ++u, target += plan.run_stride) {
-        const int64_t first_row = y * axis.stride + u * axis.dilation - axis.before;
-        const int64_t count = height + axis.run_taps(u) - 1;
+    const LineSpan first_span = span_of(first_column, 0);
+    for (int64_t u = 0; u < plan.row_runs; ++u) {
+      const int64_t first_row = y * axis.stride + u * axis.dilation - axis.before;
+      const int64_t count = height + axis.run_taps(u) - 1;
+      const auto fill_one = [&](int64_t c, int64_t k) {
+        const int64_t row = rows.resolve(first_row + k * axis.stride * axis.spread);
+        Lane* const line = target + (c * plan.row_runs + u) * plan.run_stride + k * plan.line_stride;
+        if (row < 0) {
+          fill_zeros(line, 0, plan.line_stride);
+        } else {
+          fill_line(line, source + c * strides.channel + row * strides.row, first_column, first_span);
+        }
+      };
+      if (strides.column == plan.pixel) {
+        for (int64_t c = 0; c < plan.source_channels; ++c) {
+          for (int64_t k = 0; k < count; ++k) fill_one(c, k);
+        }
+      } else {  // what is gathered for one channel is in the cache for the next
         for (int64_t k = 0; k < count; ++k) {
-          const int64_t row = rows.resolve(first_row + k * axis.stride * axis.spread);
-          Lane* const line = target + k * plan.line_stride;
-          if (row < 0) {
-            fill_zeros(line, 0, plan.line_stride);
-          } else {
-            fill_line(line, source + c * strides.channel + row * strides.row, first_column);
-          }
+          for (int64_t c = 0; c < plan.source_channels; ++c) fill_one(c, k);
         }
-        if constexpr (sizeof(Lane) == 4 && sizeof(T) == 1) {
-          if (axis.run_taps(u) > 1) join_pairs(target, count);
-        }
+      }
+      if constexpr (sizeof(Lane) == 4 && sizeof(T) == 1) {
+        for (int64_t c = 0; c < plan.source_channels && axis.run_taps(u) > 1; ++c)
+          join_pairs(target + (c * plan.row_runs + u) * plan.run_stride, count);
       }
     }
   }
@@ -61,37 +70,44 @@ class IntegerLines {
   SourceAxis rows;
   SourceAxis columns;
 
-  void fill_line(Lane* line, const T* from, int64_t first_column) const {
+  LineSpan span_of(int64_t first_column, int64_t slot) const {
     const RowsAxis& axis = plan.columns;
-    const int64_t pixel = plan.pixel;
-    const int64_t length = plan.slot_stride / pixel;
-    for (int64_t slot = 0; slot < axis.runs(); ++slot, line += plan.slot_stride) {
-      const LineSpan span(columns, length, first_column * axis.stride + slot * axis.dilation - axis.before,
-                          axis.stride);
-      fill_padding(line, from, span, 0, span.begin);
-      const T* const inside = from + (span.first + span.begin * span.step) * strides.column;
-      const int64_t step = span.step * strides.column;
-      const int64_t count = span.end - span.begin;
-      if (pixel == 1) {
-        copy_integers(line + span.begin, inside, step, count);
-      } else if (step == pixel) {
-        copy_integers(line + span.begin * pixel, inside, 1, count * pixel);
-      } else {
-        for (int64_t k = 0; k < count; ++k)
-          copy_integers(line + (span.begin + k) * pixel, inside + k * step, 1, pixel);
-      }
-      fill_padding(line, from, span, span.end, length);
-    }
+    return {columns, plan.slot_stride / plan.pixel,
+            first_column * axis.stride + slot * axis.dilation - axis.before, axis.stride};
   }
 
-  void fill_padding(Lane* line, const T* from, const LineSpan& span, int64_t begin, int64_t end) const {
+  void fill_line(Lane* line, const T* from, int64_t first_column, const LineSpan& first_span) const {
+    fill_slot(line, from, first_span);
+    const int64_t slots = plan.columns.runs();
+    for (int64_t slot = 1; slot < slots; ++slot)
+      fill_slot(line + slot * plan.slot_stride, from, span_of(first_column, slot));
+  }
+
+  // What is written past the slot is filled later, or is not read.
+  void fill_slot(Lane* line, const T* from, const LineSpan& span) const {
+    const int64_t pixel = plan.pixel;
+    fill_padding(line, from, span, 0, span.begin);
+    const T* const inside = from + (span.first + span.begin * span.step) * strides.column;
+    const int64_t step = span.step * strides.column;
+    const int64_t count = span.end - span.begin;
+    if (pixel == 1) {
+      copy_integers(line + span.begin, inside, step, count);
+    } else if (step == pixel) {
+      copy_integers(line + span.begin * pixel, inside, 1, count * pixel);
+    } else {
+      for (int64_t k = 0; k < count; ++k)
+        copy_integers(line + (span.begin + k) * pixel, inside + k * step, 1, pixel);
+    }
+    fill_padding(line, from, span, span.end, span.length);
+  }
+
+  CONVEXT_INLINE void fill_padding(Lane* line, const T* from, const LineSpan& span, int64_t begin,
+                                   int64_t end) const {
+    fill_zero_vectors(line + begin * plan.pixel, (end - begin) * plan.pixel);
+    if (columns.mode == PaddingMode::zeros) return;
     for (int64_t k = begin; k < end; ++k) {
       const int64_t column = columns.resolve(span.first + k * span.step);
-      if (column < 0) {
-        fill_zeros(line, k * plan.pixel, (k + 1) * plan.pixel);
-      } else {
-        copy_integers(line + k * plan.pixel, from + column * strides.column, 1, plan.pixel);
-      }
+      if (column >= 0) copy_integers(line + k * plan.pixel, from + column * strides.column, 1, plan.pixel);
     }
   }
 

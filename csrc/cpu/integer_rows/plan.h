@@ -8,8 +8,8 @@ namespace convext {
 namespace CONVEXT_ISA_NAMESPACE {
 namespace {
 
-constexpr int64_t integer_block_channels = 4;  // result channels that share a load
-constexpr int64_t integer_block_vectors = 4;   // at most
+constexpr int integer_block_channels = 4;  // result channels that share a load
+constexpr int integer_block_vectors = 4;
 
 struct IntegerRowsPlan {
   RowsAxis rows;
@@ -132,7 +132,8 @@ struct IntegerRowsPlan {
     band = smaller(band, most_rows);
     bands = ceil_div(most_rows, band);
     parts = larger(1, smaller(ceil_div(enough_tiles, other_tiles * bands), blocks() / 4));
-    run_stride = (band + long_taps - 1) * line_stride;
+    // Zeros are written by the vector, past the end of a line.
+    run_stride = (band + long_taps - 1) * line_stride + lanes;
     sums_stride = round_up(is_joined ? band * line_stride : tile_columns * pixel, lanes) + lanes;
 
     period = wanted_period(pixel);

@@ -5,7 +5,7 @@
 
 #include <cstring>
 
-#include "cpu/integer_rows/arithmetic.h"
+#include "cpu/integer_rows/plan.h"
 
 namespace convext {
 namespace CONVEXT_ISA_NAMESPACE {
@@ -16,11 +16,16 @@ template <class Arithmetic>
 struct IntegerRow {
   using Lane = typename Arithmetic::Lane;
 
-  const Lane* line;  // what the first result reads for a term is at line + offsets[term]
+  const Lane* line;  // what the first result reads for a term is offsets[term] bytes behind
   const int32_t* offsets;
   int64_t terms;
   int64_t count;
 };
+
+template <class Lane>
+CONVEXT_INLINE const Lane* at_term(const Lane* line, int64_t offset) {
+  return reinterpret_cast<const Lane*>(reinterpret_cast<const char*>(line) + offset);
+}
 
 template <class Lane, class Out>
 CONVEXT_INLINE void store_results(Out* target, Vector<Lane> sums, int64_t count) {
@@ -35,7 +40,7 @@ CONVEXT_INLINE void store_results(Out* target, Vector<Lane> sums, int64_t count)
 
 // `weights`: for each term, one of each channel. `bias`: one of each channel.
 template <class Arithmetic, class Out, int channels, int vectors>
-void channel_block(const IntegerRow<Arithmetic>& row, int64_t first,
+CONVEXT_INLINE void channel_block(const IntegerRow<Arithmetic>& row, int64_t first,
                    const typename Arithmetic::Weight* weights, const typename Arithmetic::Lane* bias,
                    Out* target, int64_t channel_stride) {
   using Lane = typename Arithmetic::Lane;
@@ -48,7 +53,7 @@ void channel_block(const IntegerRow<Arithmetic>& row, int64_t first,
   }
   const Lane* const line = row.line + first;
   for (int64_t k = 0; k < row.terms; ++k, weights += channels) {
-    const Lane* const from = line + row.offsets[k];
+    const Lane* const from = at_term(line, row.offsets[k]);
     Vector<Lane> values[vectors];
     CONVEXT_UNROLL
     for (int v = 0; v < vectors; ++v) values[v] = load(from + v * lanes);
@@ -72,23 +77,23 @@ template <class Arithmetic, class Out, int channels>
 void channel_row(const IntegerRow<Arithmetic>& row, const typename Arithmetic::Weight* weights,
                  const typename Arithmetic::Lane* bias, Out* target, int64_t channel_stride) {
   constexpr int64_t lanes = Vector<typename Arithmetic::Lane>::lanes;
-  constexpr int most = channels == 1 ? 4 : 2;
+  constexpr int most = channels == 1 ? 8 : sizeof(Vector<typename Arithmetic::Lane>) == 64 ? 4 : 2;
   int64_t first = 0;
-  for (; first + most * lanes <= row.count; first += most * lanes)
-    channel_block<Arithmetic, Out, channels, most>(row, first, weights, bias, target, channel_stride);
-  if (most > 2 && first + lanes < row.count) {
-    channel_block<Arithmetic, Out, channels, 2>(row, first, weights, bias, target, channel_stride);
-    first += 2 * lanes;
-  }
-  for (; first < row.count; first += lanes)
-    channel_block<Arithmetic, Out, channels, 1>(row, first, weights, bias, target, channel_stride);
+  const auto blocks_of = [&](auto vectors) {
+    for (; first + (vectors - 1) * lanes < row.count; first += vectors * lanes)
+      channel_block<Arithmetic, Out, channels, vectors>(row, first, weights, bias, target, channel_stride);
+  };
+  if constexpr (most >= 8) blocks_of(std::integral_constant<int, 8>{});
+  if constexpr (most >= 4) blocks_of(std::integral_constant<int, 4>{});
+  blocks_of(std::integral_constant<int, 2>{});
+  blocks_of(std::integral_constant<int, 1>{});
 }
 
 // Of pixels that hold a channel in each number: a weight for each lane. `weights` has a vector for each lane
 // position of the period, and some of them once more behind, from one term to the next `stride` apart; `bias`
 // is laid out like a term.
 template <class Arithmetic, class Out, int vectors>
-void pixel_block(const IntegerRow<Arithmetic>& row, int64_t first, const typename Arithmetic::Lane* weights,
+CONVEXT_INLINE void pixel_block(const IntegerRow<Arithmetic>& row, int64_t first, const typename Arithmetic::Lane* weights,
                  int64_t stride, const typename Arithmetic::Lane* bias, Out* target) {
   using Lane = typename Arithmetic::Lane;
   constexpr int64_t lanes = Vector<Lane>::lanes;
@@ -97,7 +102,7 @@ void pixel_block(const IntegerRow<Arithmetic>& row, int64_t first, const typenam
   for (int v = 0; v < vectors; ++v) sum[v] = load(bias + v * lanes);
   const Lane* const line = row.line + first;
   for (int64_t k = 0; k < row.terms; ++k, weights += stride) {
-    const Lane* const from = line + row.offsets[k];
+    const Lane* const from = at_term(line, row.offsets[k]);
     CONVEXT_UNROLL
     for (int v = 0; v < vectors; ++v)
       sum[v] = Arithmetic::add_product(load(from + v * lanes), load(weights + v * lanes), sum[v]);
@@ -111,20 +116,18 @@ template <class Arithmetic, class Out>
 void pixel_row(const IntegerRow<Arithmetic>& row, const typename Arithmetic::Lane* weights, int64_t stride,
                int64_t period, const typename Arithmetic::Lane* bias, Out* target) {
   constexpr int64_t lanes = Vector<typename Arithmetic::Lane>::lanes;
+  int64_t first = 0;
   int64_t phase = 0;
-  for (int64_t first = 0; first < row.count;) {
-    const auto* const phase_weights = weights + phase * lanes;
-    const auto* const phase_bias = bias + phase * lanes;
-    int64_t done = 4;
-    if (first + 3 * lanes < row.count) {
-      pixel_block<Arithmetic, Out, 4>(row, first, phase_weights, stride, phase_bias, target);
-    } else {
-      pixel_block<Arithmetic, Out, 1>(row, first, phase_weights, stride, phase_bias, target);
-      done = 1;
+  const auto blocks_of = [&](auto vectors) {
+    for (; first + (vectors - 1) * lanes < row.count; first += vectors * lanes) {
+      pixel_block<Arithmetic, Out, vectors>(row, first, weights + phase * lanes, stride, bias + phase * lanes,
+                                            target);
+      for (phase += vectors; phase >= period;) phase -= period;
     }
-    first += done * lanes;
-    phase = (phase + done) % period;
-  }
+  };
+  blocks_of(std::integral_constant<int, integer_block_vectors>{});
+  blocks_of(std::integral_constant<int, 2>{});
+  blocks_of(std::integral_constant<int, 1>{});
 }
 
 }  // namespace
