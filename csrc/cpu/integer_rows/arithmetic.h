@@ -53,17 +53,18 @@ struct SumsOf {
 using Sums32 = SumsOf<int32_t>;
 using Sums64 = SumsOf<int64_t>;
 
-// 32-bit sums of 8-bit integers: a lane holds those of two taps, one below the other, as halves of 16 bits.
+// 32-bit sums of 8-bit integers: a lane holds two that are multiplied by two weights, as halves of
+// 16 bits.
 struct SumsOfPairs {
   using Lane = int32_t;
   using Weight = int32_t;
   static constexpr bool has_pairs = true;
 
-  static Weight weight(int64_t upper, int64_t lower) {
-    return static_cast<int32_t>((static_cast<uint32_t>(upper) & 0xffffu) |
-                                (static_cast<uint32_t>(lower) << 16));
+  static Weight weight(int64_t first, int64_t second) {
+    return static_cast<int32_t>((static_cast<uint32_t>(first) & 0xffffu) |
+                                (static_cast<uint32_t>(second) << 16));
   }
-  static Lane lane_weight(int64_t upper, int64_t lower) { return weight(upper, lower); }
+  static Lane lane_weight(int64_t first, int64_t second) { return weight(first, second); }
   static CONVEXT_INLINE Vector<Lane> multiplier(Weight weight) { return broadcast(weight); }
   static CONVEXT_INLINE Vector<Lane> add_product(Vector<Lane> a, Vector<Lane> b, Vector<Lane> sum) {
     return add_products_of_halves(a, b, sum);

@@ -69,17 +69,19 @@ class IntegerRows {
     return {whole * integer_block_channels + index - whole, 1};
   }
 
-  // Calls visit(source channel, tap down, whether there is a pair to it, tap across) for each term; `step`
-  // further down is the other tap of a pair.
+  // Calls visit(source channel, run of taps down, tap of the run, tap across, whether a pair begins there)
+  // for each term.
   template <class Visit>
   void for_each_term(const Visit& visit) const {
-    constexpr int64_t together = Arithmetic::has_pairs ? 2 : 1;
-    for (int64_t c = 0; c < plan.source_channels; ++c) {
+    const int64_t channels_together = plan.pairs_channels ? 2 : 1;
+    const int64_t taps_together = Arithmetic::has_pairs && !plan.pairs_channels ? 2 : 1;
+    for (int64_t c = 0; c < plan.source_channels; c += channels_together) {
       for (int64_t u = 0; u < plan.row_runs; ++u) {
         const int64_t taps = plan.rows.run_taps(u);
-        for (int64_t m = 0; m < taps; m += together) {
-          const bool is_pair = Arithmetic::has_pairs && m + 1 < taps;
-          for (int64_t j = 0; j < plan.columns.kernel; ++j) visit(c, u, m, is_pair, j);
+        for (int64_t m = 0; m < taps; m += taps_together) {
+          const bool is_pair =
+              Arithmetic::has_pairs && (plan.pairs_channels ? c + 1 < plan.source_channels : m + 1 < taps);
+          for (int64_t j = 0; j < plan.columns.kernel; ++j) visit(c, u, m, j, is_pair);
         }
       }
     }
@@ -88,7 +90,7 @@ class IntegerRows {
   void set_offsets() const {
     const RowsAxis& columns = plan.columns;
     int32_t* to = offsets;
-    for_each_term([&](int64_t c, int64_t u, int64_t m, bool, int64_t j) {
+    for_each_term([&](int64_t c, int64_t u, int64_t m, int64_t j, bool) {
       const int64_t column =
           j % columns.period * plan.slot_stride + j / columns.period * columns.spread * plan.pixel;
       const int64_t number = (c * plan.row_runs + u) * plan.run_stride + m * plan.line_stride + column;
@@ -96,21 +98,22 @@ class IntegerRows {
     });
   }
 
-  // Calls visit(the place of its upper tap in the weight, whether there is a pair to it) for each term, given
-  // the place of its first result channel.
+  // Calls visit(where its weight is, whether it is the first of a pair) for each term of a result channel.
   template <class T, class Visit>
   void for_each_weight(int64_t channel, const Visit& visit) const {
     const WeightStrides& strides = p.weight_strides;
     const T* const weight = static_cast<const T*>(data.weight) + channel * strides.out_channel;
-    for_each_term([&](int64_t c, int64_t u, int64_t m, bool is_pair, int64_t j) {
+    for_each_term([&](int64_t c, int64_t u, int64_t m, int64_t j, bool is_pair) {
       visit(weight + c * strides.in_channel + (u + m * plan.rows.period) * strides.row + j * strides.column,
             is_pair);
     });
   }
 
   template <class T>
-  int64_t lower_tap(const T* upper, bool is_pair) const {
-    return is_pair ? static_cast<int64_t>(upper[plan.rows.period * p.weight_strides.row]) : 0;
+  int64_t partner(const T* weight, bool is_pair) const {
+    const int64_t step =
+        plan.pairs_channels ? p.weight_strides.in_channel : plan.rows.period * p.weight_strides.row;
+    return is_pair ? static_cast<int64_t>(weight[step]) : 0;
   }
 
   template <class T>
@@ -136,9 +139,9 @@ class IntegerRows {
 
   template <class T, int64_t channels>
   void pack_channels(int64_t first, Weight* to) const {
-    for_each_weight<T>(first, [&](const T* upper, bool is_pair) {
-      for (int64_t c = 0; c < channels; ++c, upper += p.weight_strides.out_channel)
-        *to++ = Arithmetic::weight(*upper, lower_tap(upper, is_pair));
+    for_each_weight<T>(first, [&](const T* from, bool is_pair) {
+      for (int64_t c = 0; c < channels; ++c, from += p.weight_strides.out_channel)
+        *to++ = Arithmetic::weight(*from, partner(from, is_pair));
     });
   }
 
@@ -147,8 +150,8 @@ class IntegerRows {
     Lane* const weights = reinterpret_cast<Lane*>(packed);
     for (int64_t channel = 0; channel < plan.pixel; ++channel) {
       Lane* to = weights + channel;
-      for_each_weight<T>(channel, [&](const T* upper, bool is_pair) {
-        *to = Arithmetic::lane_weight(*upper, lower_tap(upper, is_pair));
+      for_each_weight<T>(channel, [&](const T* from, bool is_pair) {
+        *to = Arithmetic::lane_weight(*from, partner(from, is_pair));
         to += plan.weights_stride;
       });
       bias[channel] = bias_of<T>(channel);

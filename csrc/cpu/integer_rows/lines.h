@@ -56,11 +56,8 @@ class IntegerLines {
           for (int64_t c = 0; c < plan.source_channels; ++c) fill_one(c, k);
         }
       }
-      if constexpr (sizeof(Lane) == 4 && sizeof(T) == 1) {
-        for (int64_t c = 0; c < plan.source_channels && axis.run_taps(u) > 1; ++c)
-          join_pairs(target + (c * plan.row_runs + u) * plan.run_stride, count);
-      }
     }
+    if constexpr (sizeof(Lane) == 4 && sizeof(T) == 1) join_pairs(target, height);
   }
 
  private:
@@ -111,12 +108,28 @@ class IntegerLines {
     }
   }
 
-  // Each line takes the next one into its upper halves. The last line has none; its own are multiplied by
-  // zero. So are those of the numbers that the last vector changes in it.
-  void join_pairs(Lane* lines, int64_t count) const {
-    const int64_t numbers = (count - 1) * plan.line_stride;
+  // Lines take what is multiplied together with them into their upper halves: the same line of the next
+  // channel, or else the next line. What has no such partner is multiplied by zero there, and so are the
+  // numbers that the last vector changes behind a line.
+  void join_pairs(Lane* target, int64_t height) const {
+    const int64_t channels = plan.source_channels;
+    const int64_t next_channel = plan.row_runs * plan.run_stride;
+    for (int64_t u = 0; u < plan.row_runs; ++u) {
+      const int64_t taps = plan.rows.run_taps(u);
+      Lane* const run = target + u * plan.run_stride;
+      if (plan.pairs_channels) {
+        for (int64_t c = 0; c + 1 < channels; c += 2)
+          join(run + c * next_channel, next_channel, (height + taps - 1) * plan.line_stride);
+      } else if (taps > 1) {
+        for (int64_t c = 0; c < channels; ++c)
+          join(run + c * next_channel, plan.line_stride, (height + taps - 2) * plan.line_stride);
+      }
+    }
+  }
+
+  static void join(Lane* lines, int64_t partner, int64_t numbers) {
     for (int64_t i = 0; i < numbers; i += Vector<Lane>::lanes)
-      store(lines + i, join_halves(load(lines + i), load(lines + i + plan.line_stride)));
+      store(lines + i, join_halves(load(lines + i), load(lines + i + partner)));
   }
 };
 

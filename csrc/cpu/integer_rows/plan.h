@@ -20,7 +20,8 @@ struct IntegerRowsPlan {
   int64_t source_channels;  // of a unit, apart from those within a pixel
   int64_t result_channels;
   bool is_interleaved;
-  bool is_joined;  // a band's rows are one row, with results between them that nobody wants
+  bool pairs_channels;  // or rows, if the lanes hold pairs
+  bool is_joined;       // a band's rows are one row, with results between them that nobody wants
 
   int64_t row_runs;
   int64_t long_taps;  // of the first run of rows
@@ -63,7 +64,7 @@ struct IntegerRowsPlan {
     shared.take(terms, sizeof(int32_t));
     workers_offset = shared.bytes;
     Carver own;
-    own.take(source_channels * row_runs * run_stride + line_stride + 2 * shape.lanes, shape.lane_bytes);
+    own.take(source_channels * row_runs * run_stride + line_stride + 3 * shape.lanes, shape.lane_bytes);
     sums_offset = own.take(integer_block_channels * sums_stride, shape.lane_bytes);
     worker_bytes = own.bytes;
   }
@@ -97,10 +98,15 @@ struct IntegerRowsPlan {
     const int64_t lanes = shape.lanes;
     row_runs = rows.runs();
     long_taps = rows.run_taps(0);
-    int64_t row_terms = 0;
-    for (int64_t u = 0; u < row_runs; ++u)
-      row_terms += shape.has_pairs ? ceil_div(rows.run_taps(u), 2) : rows.run_taps(u);
-    terms = source_channels * row_terms * columns.kernel;
+    int64_t row_pairs = 0;
+    for (int64_t u = 0; u < row_runs; ++u) row_pairs += ceil_div(rows.run_taps(u), 2);
+    const int64_t channel_pairs = ceil_div(source_channels, 2);
+    pairs_channels =
+        shape.has_pairs && source_channels > 1 && channel_pairs * rows.kernel <= source_channels * row_pairs;
+    terms = (pairs_channels    ? channel_pairs * rows.kernel
+             : shape.has_pairs ? source_channels * row_pairs
+                               : source_channels * rows.kernel) *
+            columns.kernel;
     row_classes = smaller(rows.spread, rows.output);
     const int64_t most_rows = ceil_div(rows.output, rows.spread);
 

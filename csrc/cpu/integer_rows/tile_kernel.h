@@ -38,11 +38,19 @@ CONVEXT_INLINE void store_results(Out* target, Vector<Lane> sums, int64_t count)
   }
 }
 
+// Whether a block of that many vectors is faster for what is left of a row than several smaller ones: if no
+// more than a quarter of them are without a result.
+template <int64_t lanes, int vectors>
+CONVEXT_INLINE bool fills_block(int64_t left) {
+  return left > (vectors - vectors / 4 - 1) * lanes;
+}
+
 // `weights`: for each term, one of each channel. `bias`: one of each channel.
 template <class Arithmetic, class Out, int channels, int vectors>
 CONVEXT_INLINE void channel_block(const IntegerRow<Arithmetic>& row, int64_t first,
-                   const typename Arithmetic::Weight* weights, const typename Arithmetic::Lane* bias,
-                   Out* target, int64_t channel_stride) {
+                                  const typename Arithmetic::Weight* weights,
+                                  const typename Arithmetic::Lane* bias, Out* target,
+                                  int64_t channel_stride) {
   using Lane = typename Arithmetic::Lane;
   constexpr int64_t lanes = Vector<Lane>::lanes;
   Vector<Lane> sum[channels][vectors];
@@ -80,7 +88,7 @@ void channel_row(const IntegerRow<Arithmetic>& row, const typename Arithmetic::W
   constexpr int most = channels == 1 ? 8 : sizeof(Vector<typename Arithmetic::Lane>) == 64 ? 4 : 2;
   int64_t first = 0;
   const auto blocks_of = [&](auto vectors) {
-    for (; first + (vectors - 1) * lanes < row.count; first += vectors * lanes)
+    for (; fills_block<lanes, vectors>(row.count - first); first += vectors * lanes)
       channel_block<Arithmetic, Out, channels, vectors>(row, first, weights, bias, target, channel_stride);
   };
   if constexpr (most >= 8) blocks_of(std::integral_constant<int, 8>{});
@@ -93,8 +101,9 @@ void channel_row(const IntegerRow<Arithmetic>& row, const typename Arithmetic::W
 // position of the period, and some of them once more behind, from one term to the next `stride` apart; `bias`
 // is laid out like a term.
 template <class Arithmetic, class Out, int vectors>
-CONVEXT_INLINE void pixel_block(const IntegerRow<Arithmetic>& row, int64_t first, const typename Arithmetic::Lane* weights,
-                 int64_t stride, const typename Arithmetic::Lane* bias, Out* target) {
+CONVEXT_INLINE void pixel_block(const IntegerRow<Arithmetic>& row, int64_t first,
+                                const typename Arithmetic::Lane* weights, int64_t stride,
+                                const typename Arithmetic::Lane* bias, Out* target) {
   using Lane = typename Arithmetic::Lane;
   constexpr int64_t lanes = Vector<Lane>::lanes;
   Vector<Lane> sum[vectors];
@@ -119,7 +128,7 @@ void pixel_row(const IntegerRow<Arithmetic>& row, const typename Arithmetic::Lan
   int64_t first = 0;
   int64_t phase = 0;
   const auto blocks_of = [&](auto vectors) {
-    for (; first + (vectors - 1) * lanes < row.count; first += vectors * lanes) {
+    for (; fills_block<lanes, vectors>(row.count - first); first += vectors * lanes) {
       pixel_block<Arithmetic, Out, vectors>(row, first, weights + phase * lanes, stride, bias + phase * lanes,
                                             target);
       for (phase += vectors; phase >= period;) phase -= period;
