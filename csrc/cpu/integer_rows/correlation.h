@@ -235,17 +235,26 @@ class IntegerRows {
   }
 
   void store_sums(const Lane* sums, int64_t channels, int64_t width, Out* target) const {
-    const ImageStrides& strides = p.output_strides;
-    if (strides.column == 1) {
+    // Copies: a store of a byte could change what is read through a reference.
+    const int64_t column = p.output_strides.column;
+    const int64_t channel = p.output_strides.channel;
+    const int64_t stride = plan.sums_stride;
+    if (column == 1) {
       for (int64_t c = 0; c < channels; ++c) {
         for (int64_t x = 0; x < width; x += lanes)
-          store_results(target + c * strides.channel + x, load(sums + c * plan.sums_stride + x), width - x);
+          store_results(target + c * channel + x, load(sums + c * stride + x), width - x);
       }
-      return;
-    }
-    for (int64_t x = 0; x < width; ++x) {
-      for (int64_t c = 0; c < channels; ++c)
-        target[x * strides.column + c * strides.channel] = static_cast<Out>(sums[c * plan.sums_stride + x]);
+    } else if (channels == integer_block_channels && channel == 1) {
+      for (int64_t x = 0; x < width; ++x) {
+        CONVEXT_UNROLL
+        for (int c = 0; c < integer_block_channels; ++c)
+          target[x * column + c] = static_cast<Out>(sums[c * stride + x]);
+      }
+    } else {
+      for (int64_t c = 0; c < channels; ++c) {
+        for (int64_t x = 0; x < width; ++x)
+          target[x * column + c * channel] = static_cast<Out>(sums[c * stride + x]);
+      }
     }
   }
 };
