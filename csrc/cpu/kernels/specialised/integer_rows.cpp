@@ -41,6 +41,9 @@ Reason why_not(const ConvProblem& p) {
       p.dilation.width > longest)
     return "a stride or dilation is larger than 2^20";
   if (p.kernel.height > 4096 || p.kernel.width > 4096) return "the kernel is higher or wider than 4096";
+  // Beyond any that fits into the scratch; within these, sizes do not overflow.
+  if (p.kernel.width * p.dilation.width > 1 << 22) return "the kernel reaches over more than 2^22 columns";
+  if (in_channels_per_group(p) > 1 << 16) return "a group reads more than 2^16 channels";
   constexpr int64_t most_scratch = 4 << 20;
   if (plan_of(p).worker_bytes > most_scratch) return "a worker would need more than 4 MiB of scratch";
   return nullptr;
