@@ -32,6 +32,36 @@ def test_integers_wrap_around_as_torchs_arithmetic_does(dtype: torch.dtype, kern
     assert torch.equal(output, wanted)
 
 
+def any_integers(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    """Over the whole range of the dtype, its limits often."""
+    limits = torch.iinfo(dtype)
+    numbers = torch.randint(limits.min, limits.max, shape).to(dtype)
+    numbers[torch.rand(shape) < 0.1] = limits.max
+    numbers[torch.rand(shape) < 0.1] = limits.min
+    return numbers
+
+
+@pytest.mark.parametrize("dtype", cases.INTEGER_DTYPES, ids=str)
+@pytest.mark.parametrize("case", cases.SHAPES, ids=str)
+def test_every_kernel_wraps_around_as_the_reference_does(
+    case: cases.Case, dtype: torch.dtype, kernels: list[KernelUnderTest]
+) -> None:
+    input, weight = any_integers(case.input_size, dtype), any_integers(case.weight_size, dtype)
+    bias = any_integers((case.out_channels,), dtype) if case.bias else None
+    for out_dtype in [dtype, torch.int32] if dtype.itemsize == 1 else [dtype]:
+        arguments = {**case.arguments, "out_dtype": out_dtype}
+        with convext.force_kernel("reference"):
+            wanted = convext.conv2d(input, weight, bias, **arguments)
+        assert wanted.dtype == out_dtype
+        for layout in cases.LAYOUTS:
+            x, w = cases.laid_out(input, layout), cases.laid_out(weight, layout)
+            for kernel in kernels:
+                actual = kernel(convext.conv2d, x, w, bias, **arguments)
+                assert (actual is None) != kernel.name.startswith(("integer_rows/", "reference/")), kernel.name
+                if actual is not None:
+                    assert torch.equal(actual, wanted), f"{kernel.name} {layout} {out_dtype}"
+
+
 def test_int64_agrees_with_torch() -> None:
     input, weight = torch.randint(-(2**62), 2**62, (2, 3, 6, 7)), torch.randint(-(2**62), 2**62, (4, 3, 2, 3))
     assert torch.equal(convext.conv2d(input, weight), F.conv2d(input, weight))

@@ -6,9 +6,10 @@
 #include "core/kernel.h"
 
 // X(name): defined as `extern const Kernel name` in the namespace of every instruction set.
-#define CONVEXT_SPECIALISED_KERNELS(X) X(grouped) X(direct_rows) X(winograd)
-// Run everything but integers, and are all that the baseline build has: few CPUs are without wider vectors,
-// and every installation would wait for the compiler.
+#define CONVEXT_SPECIALISED_KERNELS(X) X(grouped) X(direct_rows) X(winograd) X(integer_rows)
+// Run all floating-point problems, and are all that the baseline build has: few CPUs are without wider
+// vectors, and every installation would wait for the compiler. Integers are left to the reference kernel
+// there.
 #define CONVEXT_GENERAL_KERNELS(X) X(implicit_gemm)
 #define CONVEXT_CPU_KERNELS(X) CONVEXT_SPECIALISED_KERNELS(X) CONVEXT_GENERAL_KERNELS(X)
 

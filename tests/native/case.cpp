@@ -90,6 +90,8 @@ const char* fill_name(Fill fill) {
       return "positive";
     case Fill::any_bits:
       return "any bits";
+    case Fill::limits:
+      return "limits";
     case Fill::non_finite:
       return "non-finite";
   }

@@ -22,6 +22,7 @@ enum class Fill {
   normal,          // results must be within the error bound
   positive,        // uniform in [0, 1], like an image: rounding errors do not average out as well
   any_bits,        // integers over their whole range: sums wrap around
+  limits,          // the lowest and the highest integer, and -1
   non_finite,      // small integers with infinities and NaN among them
 };
 

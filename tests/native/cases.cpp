@@ -3,13 +3,13 @@
 #include <initializer_list>
 #include <utility>
 
+#include "integer_cases.h"
 #include "random.h"
 
 namespace convext::testing {
 namespace {
 
 constexpr DType floating_dtypes[] = {DType::float32, DType::float64, DType::bfloat16, DType::float16};
-constexpr DType integer_dtypes[] = {DType::uint8, DType::int8, DType::int16, DType::int32, DType::int64};
 constexpr Pass passes[] = {Pass::forward, Pass::grad_input, Pass::grad_weight};
 constexpr PaddingMode modes[] = {PaddingMode::zeros, PaddingMode::reflect, PaddingMode::replicate,
                                  PaddingMode::circular};
@@ -417,28 +417,6 @@ void add_extreme_values(Collector& cases) {
   }
 }
 
-void add_integers(Collector& cases) {
-  for (DType dtype : integer_dtypes) {
-    for (Pass pass : passes) {
-      for (Fill fill : {Fill::small_integers, Fill::any_bits}) {
-        for (PaddingMode mode : modes) {
-          for (Shape shape : {Shape{2, 3, 6, 7, 4, 3, 3}, Shape{1, 4, 5, 6, 4, 2, 3, 4}}) {
-            for (bool widened : {false, true}) {
-              if (widened && (element_size(dtype) != 1 || pass != Pass::forward)) continue;
-              Case c = cases.start(shape, pass, dtype);
-              if (widened) c.problem.out_dtype = DType::int32;
-              c.problem.padding_mode = mode;
-              c.fill = fill;
-              pad(c, 1, 2, 0, 3);
-              cases.add(c);
-            }
-          }
-        }
-      }
-    }
-  }
-}
-
 // Everything at once.
 void add_random(Collector& cases, int count) {
   Random random(2024);
@@ -484,9 +462,9 @@ std::vector<Case> kernel_cases(bool quick) {
   add_layouts(collector);
   add_empty(collector);
   add_extreme_values(collector);
-  add_integers(collector);
   add_random(collector, 6000);
   std::vector<Case> all = collector.take();
+  add_integer_cases(all);
   if (!quick) return all;
 
   Random random(7);

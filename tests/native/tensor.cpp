@@ -77,6 +77,7 @@ double random_number(Fill fill, Random& random) {
   switch (fill) {
     case Fill::small_integers:
     case Fill::any_bits:
+    case Fill::limits:
       return static_cast<double>(random.between(-3, 3));
     case Fill::large_integers:
       return static_cast<double>(512 * random.between(-1, 1));
@@ -91,6 +92,13 @@ double random_number(Fill fill, Random& random) {
       return static_cast<double>(random.between(-3, 3));
   }
   return 0;
+}
+
+// All ones, or the top bit alone, or all but that one: whichever of these the dtype calls its limits. In the
+// low bits of the result.
+uint64_t limit(DType dtype, Random& random) {
+  const uint64_t top = uint64_t{1} << (8 * element_size(dtype) - 1);
+  return random.pick({top, top - 1, ~uint64_t{0}});
 }
 
 }  // namespace
@@ -150,8 +158,8 @@ void Tensor::fill(Fill fill, uint64_t seed) {
   Random random(seed);
   for_each_offset([&](int64_t offset) {
     unsigned char* element = buffer_.data() + offset;
-    if (fill == Fill::any_bits && !is_floating_point(dtype_)) {
-      const uint64_t bits = random.bits();
+    if ((fill == Fill::any_bits || fill == Fill::limits) && !is_floating_point(dtype_)) {
+      const uint64_t bits = fill == Fill::limits ? limit(dtype_, random) : random.bits();
       std::memcpy(element, &bits, static_cast<size_t>(element_size(dtype_)));
     } else {
       store_number(dtype_, element, random_number(fill, random));

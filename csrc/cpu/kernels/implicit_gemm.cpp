@@ -122,7 +122,7 @@ void run_as(const ConvProblem& problem, const ConvData& data, void* workspace, c
 }
 
 Reason why_not(const ConvProblem& problem) {
-  return is_floating(problem.dtype) ? nullptr : "integers have no SIMD kernel";
+  return is_floating(problem.dtype) ? nullptr : "it is for floating-point numbers";
 }
 
 int64_t workspace_bytes(const ConvProblem& problem, int workers) {

@@ -125,7 +125,7 @@ Reason too_many_channels(const ConvProblem& p) {
 }
 
 Reason why_not(const ConvProblem& p) {
-  if (!is_floating(p.dtype)) return "integers have no SIMD kernel";
+  if (!is_floating(p.dtype)) return "it is for floating-point numbers";
   if (is_empty(p)) return "a tensor is empty";
   if (const Reason reason = too_many_channels(p)) return reason;
   constexpr int64_t longest = 1 << 20;

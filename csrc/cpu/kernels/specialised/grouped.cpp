@@ -66,7 +66,7 @@ Reason single_group(const ConvProblem& p) {
 }
 
 Reason why_not(const ConvProblem& p) {
-  if (!is_floating(p.dtype)) return "integers have no SIMD kernel";
+  if (!is_floating(p.dtype)) return "it is for floating-point numbers";
   if (is_empty(p)) return "a tensor is empty";
   const int64_t in = in_channels_per_group(p);
   const int64_t out = out_channels_per_group(p);

@@ -31,7 +31,7 @@ int64_t fewest_taps(const ConvProblem& problem, int64_t source, int64_t before, 
 }
 
 Reason why_not(const ConvProblem& problem) {
-  if (!is_floating(problem.dtype)) return "integers have no SIMD kernel";
+  if (!is_floating(problem.dtype)) return "it is for floating-point numbers";
   if (problem.pass == Pass::grad_weight) return "it does not compute the gradient of the weight";
   if (problem.kernel.height != 3 || problem.kernel.width != 3) return "the kernel is not 3 x 3";
   if (problem.stride.height != 1 || problem.stride.width != 1) return "the stride is not 1";
