@@ -218,8 +218,8 @@ void add_few_channels(Collector& cases) {
       }
     }
   }
-  for (Shape shape : {Shape{1, 1, 5, 700, 20, 3, 3}, Shape{2, 3, 24, 270, 6, 3, 3}, Shape{1, 2, 90, 20, 18, 9, 2},
-                      Shape{3, 1, 75, 70, 5, 12, 13}}) {
+  for (Shape shape : {Shape{1, 1, 5, 700, 20, 3, 3}, Shape{2, 3, 24, 270, 6, 3, 3},
+                      Shape{1, 2, 90, 20, 18, 9, 2}, Shape{3, 1, 75, 70, 5, 12, 13}}) {
     for (Layout layout : {Layout::contiguous, Layout::channels_last}) {
       Case c = cases.start(shape, Pass::grad_weight, DType::float32);
       c.input_layout = c.output_layout = layout;

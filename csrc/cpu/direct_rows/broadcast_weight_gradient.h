@@ -3,9 +3,9 @@
 // added up. Bands of input lines are copied with padding resolved; the output's gradient is read in place if
 // it is channels_last, else transposed.
 //
-// The pixels are cut into units, each of them one chain of additions. Units are dealt into chunks, which workers
-// share; the sums of a chunk's units are added in order, and then those of the chunks, in double: all of it
-// follows from the shape.
+// The pixels are cut into units, each of them one chain of additions. Units are dealt into chunks, which
+// workers share; the sums of a chunk's units are added in order, and then those of the chunks, in double: all
+// of it follows from the shape.
 #pragma once
 
 #include <type_traits>
@@ -26,13 +26,13 @@ struct BroadcastWeightGradientPlan {
 
   RowsAxis rows;
   RowsAxis columns;
-  bool is_interleaved;   // input channels lie side by side, as further numbers of a pixel
-  int64_t planes;        // else they are planes
-  int64_t numbers;       // of a pixel of a plane
-  int64_t row_taps;      // numbers that one row of taps reads
-  int64_t channels;      // padded to whole vectors
+  bool is_interleaved;  // input channels lie side by side, as further numbers of a pixel
+  int64_t planes;       // else they are planes
+  int64_t numbers;      // of a pixel of a plane
+  int64_t row_taps;     // numbers that one row of taps reads
+  int64_t channels;     // padded to whole vectors
   int64_t vectors;
-  bool reads_in_place;   // the gradient of the output
+  bool reads_in_place;    // the gradient of the output
   int64_t across_blocks;  // of the taps of a row
 
   int64_t band;
@@ -90,8 +90,8 @@ struct BroadcastWeightGradientPlan {
     bands = ceil_div(rows.output, band);
     units = p.batch * bands * column_tiles;
 
-    // Enough chunks to share, of several units each: to clear and add up a chunk's sums costs as much as those
-    // of two units.
+    // Enough chunks to share, of several units each: to clear and add up a chunk's sums costs as much as
+    // those of two units.
     constexpr int64_t worth_sharing = 16;
     constexpr int64_t units_of_chunk = 4;
     constexpr int64_t most_sums = 1 << 20;
@@ -238,7 +238,8 @@ class BroadcastWeightGradient {
     }
   }
 
-  void fill_lines(Real* lines, const T* image, int64_t first_row, int64_t height, int64_t first_column) const {
+  void fill_lines(Real* lines, const T* image, int64_t first_row, int64_t height,
+                  int64_t first_column) const {
     const RowsAxis& rows = plan.rows;
     const RowsAxis& columns = plan.columns;
     const SourceAxis source_rows{rows.input, rows.before, rows.after, rows.mode};

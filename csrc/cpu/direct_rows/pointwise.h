@@ -47,7 +47,8 @@ struct PointwisePlan {
         padding.right != 0 || source > most_pointwise_sources)
       return false;
     if (smaller(source, result) > 0 && larger(source, result) <= lanes &&
-        lies_interleaved(p.input_strides, p.in_channels) && lies_interleaved(p.output_strides, p.out_channels))
+        lies_interleaved(p.input_strides, p.in_channels) &&
+        lies_interleaved(p.output_strides, p.out_channels))
       return true;
     return result <= most_results && p.input_strides.column == 1 && p.output_strides.column == 1;
   }
@@ -107,11 +108,11 @@ class Pointwise {
         shared(static_cast<char*>(workspace) + plan.sums_offset) {}
 
   void correlate(T* result, const T* weight, const T* bias, const Executor& executor) const {
-    const int64_t result_step =
-        plan.is_forward ? p.weight_strides.out_channel : p.weight_strides.in_channel;
-    const int64_t source_step =
-        plan.is_forward ? p.weight_strides.in_channel : p.weight_strides.out_channel;
-    const auto weight_of = [&](int64_t r, int64_t c) { return widen(weight[r * result_step + c * source_step]); };
+    const int64_t result_step = plan.is_forward ? p.weight_strides.out_channel : p.weight_strides.in_channel;
+    const int64_t source_step = plan.is_forward ? p.weight_strides.in_channel : p.weight_strides.out_channel;
+    const auto weight_of = [&](int64_t r, int64_t c) {
+      return widen(weight[r * result_step + c * source_step]);
+    };
     const auto bias_of = [&](int64_t r) { return bias == nullptr ? Real{} : widen(bias[r]); };
     Real* weights = reinterpret_cast<Real*>(shared);
     if (plan.is_interleaved) {
@@ -135,8 +136,8 @@ class Pointwise {
         if (plan.is_interleaved) {
           pointwise_lanes<T, sources()>(tables, from, to, run.pixels);
         } else {
-          const PointwisePlanes<T> planes{from,           source_strides.channel, to, result_strides.channel,
-                                          plan.results, weights};
+          const PointwisePlanes<T> planes{
+              from, source_strides.channel, to, result_strides.channel, plan.results, weights};
           pointwise_planes<T, sources()>(planes, run.pixels);
         }
       });
@@ -150,7 +151,8 @@ class Pointwise {
     for_each_tile(executor, plan.chunks, [&](int64_t chunk, int) {
       double* totals = sums + chunk * plan.sums();
       for (int64_t k = 0; k < plan.sums(); ++k) totals[k] = 0;
-      for (int64_t index = chains * chunk / plan.chunks; index < chains * (chunk + 1) / plan.chunks; ++index) {
+      for (int64_t index = chains * chunk / plan.chunks; index < chains * (chunk + 1) / plan.chunks;
+           ++index) {
         const Run run = run_of(index);
         const T* from = source + run.offset(source_strides);
         const T* gradient = grad_output + run.offset(result_strides);
@@ -170,7 +172,8 @@ class Pointwise {
         for (int64_t chunk = 0; chunk < plan.chunks; ++chunk) {
           const double* of_chunk = sums + chunk * plan.sums() + c * lanes;
           if (plan.is_interleaved) {
-            for (int64_t pixel = 0; pixel < tables.pixels; ++pixel) total += of_chunk[pixel * plan.results + o];
+            for (int64_t pixel = 0; pixel < tables.pixels; ++pixel)
+              total += of_chunk[pixel * plan.results + o];
           } else {
             for (int64_t l = 0; l < lanes; ++l) total += of_chunk[o * plan.sources * lanes + l];
           }

@@ -1,5 +1,5 @@
-// The innermost loops of pointwise.h, for `sources` channels: a run of pixels whose channels are planes, or lie
-// side by side. A pixel's sum runs over the source channels in order, in one chain.
+// The innermost loops of pointwise.h, for `sources` channels: a run of pixels whose channels are planes, or
+// lie side by side. A pixel's sum runs over the source channels in order, in one chain.
 #pragma once
 
 #include <type_traits>
@@ -19,7 +19,8 @@ CONVEXT_INLINE void add_to_totals(const Vector<Real> (&sums)[count], double* tot
   for (int c = 0; c < count; ++c) {
     Real values[lanes];
     store(values, sums[c]);
-    for (int64_t lane = 0; lane < lanes; ++lane) totals[c * lanes + lane] += static_cast<double>(values[lane]);
+    for (int64_t lane = 0; lane < lanes; ++lane)
+      totals[c * lanes + lane] += static_cast<double>(values[lane]);
   }
 }
 
@@ -124,7 +125,8 @@ void pointwise_lanes(const PointwiseLanes<Compute<T>>& all, const T* source, T* 
   const int64_t result_step = all.pixels * all.results;
   int64_t source_rest = pixels * sources;
   int64_t result_rest = pixels * all.results;
-  for (; source_rest >= lanes && result_rest >= lanes; source_rest -= source_step, result_rest -= result_step) {
+  for (; source_rest >= lanes && result_rest >= lanes;
+       source_rest -= source_step, result_rest -= result_step) {
     store_narrowed(result, correlate(load_widened(source)));
     source += source_step;
     result += result_step;
@@ -140,7 +142,7 @@ void pointwise_lanes(const PointwiseLanes<Compute<T>>& all, const T* source, T* 
 // totals[c * lanes + l] += the sum over the pixels of source channel c times the gradient of lane l.
 template <class T, int sources>
 void pointwise_lanes_gradient(const PointwiseLanes<Compute<T>>& all, const T* source, const T* gradient,
-                               int64_t pixels, double* totals) {
+                              int64_t pixels, double* totals) {
   using Real = Compute<T>;
   constexpr int64_t lanes = Vector<Real>::lanes;
   LaneOrder<Real> orders[sources];
@@ -156,8 +158,7 @@ void pointwise_lanes_gradient(const PointwiseLanes<Compute<T>>& all, const T* so
   int64_t gradient_rest = pixels * all.results;
   for (; gradient_rest > 0; source_rest -= source_step, gradient_rest -= gradient_step) {
     const bool is_whole = source_rest >= lanes && gradient_rest >= lanes;
-    const auto values =
-        is_whole ? load_widened(source) : load_widened(source, smaller(lanes, source_rest));
+    const auto values = is_whole ? load_widened(source) : load_widened(source, smaller(lanes, source_rest));
     const auto factors =
         is_whole ? load_widened(gradient) : load_widened(gradient, smaller(lanes, gradient_rest));
     CONVEXT_UNROLL

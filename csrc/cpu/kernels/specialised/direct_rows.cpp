@@ -85,7 +85,8 @@ void run_as(const ConvProblem& p, const ConvData& data, void* workspace, const E
     const Pointwise<T> pointwise(plan, p, data, workspace);
     const auto* bias = p.epilogue.bias ? static_cast<const T*>(data.bias) : nullptr;
     if (p.pass == Pass::grad_weight)
-      return pointwise.add_gradients(static_cast<const T*>(data.output), static_cast<T*>(data.weight), executor);
+      return pointwise.add_gradients(static_cast<const T*>(data.output), static_cast<T*>(data.weight),
+                                     executor);
     return pointwise.correlate(static_cast<T*>(plan.is_forward ? data.output : data.input),
                                static_cast<const T*>(data.weight), bias, executor);
   }
