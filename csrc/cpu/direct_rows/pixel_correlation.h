@@ -176,6 +176,11 @@ class PixelCorrelation {
     const int64_t channels = smaller(last_block * block, plan.channels) - first_channel;
     const int64_t first_row = first_position(rows, row, rows_here.before);
     const int64_t lines = plan.extent(rows, height, 1);
+    // Whole planes of contiguous images lie one after the other, through the samples. Of few tiles, which the
+    // caches may hold anyway, another worker often draws the next one.
+    constexpr int64_t many_tiles = 128;
+    const bool next_follows = plan.bands * plan.column_tiles == 1 && p.batch * plan.parts >= many_tiles;
+    const int64_t ahead = next_follows ? block : 0;
     const bool skips_zeros = all_source_rows.mode == PaddingMode::zeros && finite;
     const SourceAxis source_rows{rows_here.sources, all_source_rows.before, all_source_rows.after,
                                  all_source_rows.mode};
@@ -223,7 +228,7 @@ class PixelCorrelation {
         const int64_t together = plan.part_blocks == 1 ? lines : 1;
         for (int64_t k = 0; k < lines; k += together) {
           for (int64_t c = 0; c < channels; c += block) {
-            PixelImage<T>{source_strides, smaller(block, channels - c)}.read(
+            PixelImage<T>{source_strides, smaller(block, channels - c), ahead * source_strides.channel}.read(
                 image + c * source_strides.channel,
                 own_lines + c / block * t.block_stride + k * t.line_stride, line_pixels, source_rows,
                 source_columns, first_row + k, together, first_column, skips_zeros);
@@ -253,7 +258,9 @@ class PixelCorrelation {
       compute(inside.begin, inside.end, true);
       compute(inside.end, width, false);
     }
-    if (!plan.writes_in_place) PixelImage<T>{result_strides, channels}.write(target, place, height, width);
+    if (!plan.writes_in_place)
+      PixelImage<T>{result_strides, channels, ahead * result_strides.channel}.write(target, place, height,
+                                                                                    width);
     return true;
   }
 
