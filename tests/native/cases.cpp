@@ -201,6 +201,56 @@ void add_kernel_sizes(Collector& cases) {
   cases.add_everywhere({1, 2, 1, 1, 2, 3, 3, 2}, [](Case& c) { pad(c, 1, 1, 1, 1); });
 }
 
+void add_few_channels(Collector& cases) {
+  // Few channels to many: rows of taps around what has sums in registers, images of several pieces.
+  for (int64_t inputs = 1; inputs <= 4; ++inputs) {
+    for (int64_t outputs : {4, 8, 16, 17, 33, 40}) {
+      for (int64_t width : {1, 2, 3, 4, 5, 6, 7, 9, 11, 12, 13, 25}) {
+        for (Layout layout : {Layout::contiguous, Layout::channels_last}) {
+          Case c = cases.start({2, inputs, 9, 31, outputs, 4, width}, Pass::grad_weight, DType::float32);
+          c.input_layout = c.output_layout = layout;
+          pad(c, 1, 2, width / 2, 0);
+          cases.add(c);
+          c.problem.stride = {2, 3};
+          c.problem.dilation = {2, 1};
+          cases.add(c);
+        }
+      }
+    }
+  }
+  for (Shape shape : {Shape{1, 1, 5, 700, 20, 3, 3}, Shape{2, 3, 24, 270, 6, 3, 3},
+                      Shape{1, 2, 90, 20, 18, 9, 2}, Shape{3, 1, 75, 70, 5, 12, 13}}) {
+    for (Layout layout : {Layout::contiguous, Layout::channels_last}) {
+      Case c = cases.start(shape, Pass::grad_weight, DType::float32);
+      c.input_layout = c.output_layout = layout;
+      cases.add(c);
+    }
+  }
+  // 1x1 kernels of a few channels: pixels around a few vectors of them, and several tiles.
+  for (int64_t inputs = 1; inputs <= 5; ++inputs) {
+    for (int64_t outputs : {1, 2, 3, 4, 5, 7, 8, 9, 16, 17}) {
+      for (Pass pass : passes) {
+        for (DType dtype : floating_dtypes) {
+          for (Layout layout : {Layout::contiguous, Layout::channels_last}) {
+            for (int64_t width : {5, 37}) {
+              Case c = cases.start({2, inputs, 2, width, outputs, 1, 1}, pass, dtype);
+              c.input_layout = c.output_layout = layout;
+              cases.add(c);
+            }
+          }
+        }
+      }
+    }
+  }
+  for (Pass pass : passes) {
+    for (Layout layout : {Layout::contiguous, Layout::channels_last}) {
+      Case c = cases.start({1, 3, 70, 127, 2, 1, 1}, pass, DType::float32);
+      c.input_layout = c.output_layout = layout;
+      cases.add(c);
+    }
+  }
+}
+
 void add_strides_and_dilations(Collector& cases) {
   for (int64_t stride_height : {1, 2, 3}) {
     for (int64_t stride_width : {1, 2, 3, 5}) {
@@ -455,6 +505,7 @@ std::vector<Case> kernel_cases(bool quick) {
   add_size_sweeps(collector);
   add_reduction_sweeps(collector);
   add_kernel_sizes(collector);
+  add_few_channels(collector);
   add_strides_and_dilations(collector);
   add_padding_modes(collector);
   add_groups(collector);

@@ -5,106 +5,12 @@
 #pragma once
 
 #include <atomic>
-#include <type_traits>
 
-#include "cpu/direct_rows/axis.h"
-#include "cpu/direct_rows/pixel_kernel.h"
+#include "cpu/direct_rows/pixel_plan.h"
 
 namespace convext {
 namespace CONVEXT_ISA_NAMESPACE {
 namespace {
-
-template <class T>
-struct PixelCorrelationPlan {
-  using Real = Compute<T>;
-  static constexpr int64_t block = channel_block<T>;
-
-  bool is_forward;
-  bool reads_in_place;  // where there is no padding, else by way of scratch
-  bool writes_in_place;
-  bool packs_in_tile;  // the weights, where no two tiles share them
-  RowsAxis rows;
-  RowsAxis columns;
-  int64_t channels;
-  int64_t blocks;
-  int64_t kernel_area;
-
-  int64_t band;
-  int64_t bands;
-  int64_t tile_columns;
-  int64_t column_tiles;
-  int64_t line_pixels;
-
-  int64_t workers_offset;  // the packed weights come first
-  int64_t result_offset;   // in a worker's part, behind the lines
-  int64_t packed_offset;
-  int64_t worker_bytes;
-
-  explicit PixelCorrelationPlan(const ConvProblem& p)
-      : is_forward(p.pass == Pass::forward),
-        reads_in_place(std::is_same_v<T, Real> &&
-                       has_channels_innermost(is_forward ? p.input_strides : p.output_strides)),
-        writes_in_place(std::is_same_v<T, Real> &&
-                        has_channels_innermost(is_forward ? p.output_strides : p.input_strides)),
-        rows(vertical_axis(p)),
-        columns(horizontal_axis(p)),
-        channels(p.in_channels),
-        blocks(ceil_div(channels, block)),
-        kernel_area(p.kernel.height * p.kernel.width) {
-    const int64_t result_rows = is_forward ? rows.output : rows.input;
-    const int64_t result_columns = is_forward ? columns.output : columns.input;
-    constexpr int64_t widest = 64;
-    column_tiles = ceil_div(result_columns, widest);
-    tile_columns = ceil_div(result_columns, column_tiles);
-    if (column_tiles > 1) tile_columns = round_up(tile_columns, pixels_of_kernel);
-    column_tiles = ceil_div(result_columns, tile_columns);
-    line_pixels = extent(columns, tile_columns, pixels_of_kernel);
-    constexpr int64_t scratch_bytes = 96 * 1024;
-    constexpr int64_t highest = 64;
-    band = smaller(result_rows, highest);
-    while (band > 2 && lines_bytes() + result_bytes() > scratch_bytes) --band;
-    bands = ceil_div(result_rows, band);
-    band = smaller(result_rows, round_up(ceil_div(result_rows, bands), rows_of_kernel));
-    bands = ceil_div(result_rows, band);
-    const int64_t pixel_bytes =
-        (is_forward ? p.input_strides : p.output_strides).column * static_cast<int64_t>(sizeof(T));
-    reads_in_place =
-        reads_in_place &&
-        extent(rows, rows_of_kernel, 1) * extent(columns, 1, pixels_of_kernel) <= cached_lines(pixel_bytes);
-    packs_in_tile = p.batch * bands * column_tiles == 1;
-
-    Carver shared;
-    shared.take(packs_in_tile ? 0 : blocks * packed_size(), sizeof(Real));
-    workers_offset = shared.bytes;
-    Carver own;
-    own.take(larger(lines_bytes(), kernel_area * block * static_cast<int64_t>(sizeof(Real))), 1);
-    result_offset = own.take(result_bytes(), 1);
-    packed_offset = own.take(packs_in_tile ? packed_size() : 0, sizeof(Real));
-    worker_bytes = own.bytes;
-  }
-
-  // Source positions along an axis that `count` results read, when they are computed `together` at a time.
-  int64_t extent(const RowsAxis& axis, int64_t count, int64_t together) const {
-    const int64_t reach = (axis.kernel - 1) * axis.dilation;
-    if (is_forward) return (round_up(count, together) - 1) * axis.stride + reach + 1;
-    return round_up(ceil_div(count - 1, axis.stride) + 1, together) + reach / axis.stride;
-  }
-  // How many cache lines of pixels that are so many bytes apart fit into an L1 cache of 64 sets of 8.
-  static int64_t cached_lines(int64_t pixel_bytes) {
-    int64_t bytes = 64;
-    while (bytes < 4096 && pixel_bytes % (2 * bytes) == 0) bytes *= 2;
-    return 4096 / bytes * 8;
-  }
-  int64_t lines_bytes() const {
-    return extent(rows, band, 1) * line_pixels * block * static_cast<int64_t>(sizeof(Real));
-  }
-  int64_t result_bytes() const {
-    return writes_in_place ? 0 : band * tile_columns * block * static_cast<int64_t>(sizeof(Real));
-  }
-  // The taps, the bias, and a vector that is not zero if a weight is infinite or NaN.
-  int64_t packed_size() const { return (kernel_area + 2) * block; }
-  int64_t workspace_bytes(int workers) const { return workers_offset + workers * worker_bytes; }
-};
 
 template <class T>
 class PixelCorrelation {
@@ -120,13 +26,14 @@ class PixelCorrelation {
         result(static_cast<T*>(plan.is_forward ? data.output : data.input)),
         weight(static_cast<const T*>(data.weight)),
         bias(p.epilogue.bias ? static_cast<const T*>(data.bias) : nullptr),
-        source_strides(plan.is_forward ? p.input_strides : p.output_strides),
-        result_strides(plan.is_forward ? p.output_strides : p.input_strides),
-        source_rows{plan.is_forward ? p.input.height : p.output.height, plan.is_forward ? p.padding.top : 0,
-                    plan.is_forward ? p.padding.bottom : 0,
-                    plan.is_forward ? p.padding_mode : PaddingMode::zeros},
+        all_source_strides(plan.is_forward ? p.input_strides : p.output_strides),
+        all_result_strides(plan.is_forward ? p.output_strides : p.input_strides),
+        result_rows(plan.is_forward ? p.output.height : p.input.height),
+        all_source_rows{plan.is_forward ? p.input.height : p.output.height,
+                        plan.is_forward ? p.padding.top : 0, plan.is_forward ? p.padding.bottom : 0,
+                        plan.is_forward ? p.padding_mode : PaddingMode::zeros},
         source_columns{plan.is_forward ? p.input.width : p.output.width, plan.is_forward ? p.padding.left : 0,
-                       plan.is_forward ? p.padding.right : 0, source_rows.mode},
+                       plan.is_forward ? p.padding.right : 0, all_source_rows.mode},
         row_residues(plan.rows),
         column_residues(plan.columns),
         shared_packed(static_cast<Real*>(workspace)),
@@ -144,13 +51,13 @@ class PixelCorrelation {
       });
     }
     std::atomic<bool> is_right{true};
-    const int64_t tiles = plan.bands * plan.column_tiles;
+    const int64_t tiles = plan.row_classes * plan.bands * plan.column_tiles;
     // What lies side by side in memory is the innermost index: blocks of channels or pieces of planes.
-    const bool blocks_innermost = has_channels_innermost(source_strides);
-    for_each_tile(executor, p.batch * tiles * plan.blocks, [&](int64_t index, int worker) {
-      const int64_t n = index / (tiles * plan.blocks);
-      const int64_t rest = index % (tiles * plan.blocks);
-      const bool done = blocks_innermost ? tile(n, rest % plan.blocks, rest / plan.blocks, worker)
+    const bool blocks_innermost = has_channels_innermost(all_source_strides);
+    for_each_tile(executor, p.batch * tiles * plan.parts, [&](int64_t index, int worker) {
+      const int64_t n = index / (tiles * plan.parts);
+      const int64_t rest = index % (tiles * plan.parts);
+      const bool done = blocks_innermost ? tile(n, rest % plan.parts, rest / plan.parts, worker)
                                          : tile(n, rest / tiles, rest % tiles, worker);
       if (!done) is_right.store(false, std::memory_order_relaxed);
     });
@@ -164,13 +71,14 @@ class PixelCorrelation {
     const Real* lines;
     int64_t line_stride;
     int64_t pixel_stride;
-    bool by_rows;         // row by row, else from top to bottom by blocks of pixels
-    int64_t first_line;   // of the first result row
-    int64_t row_lines;    // from row to row
-    int64_t first_pixel;  // of the first result pixel, in a line
-    int64_t step_pixels;  // from pixel to pixel
-    int64_t tap_pixels;   // from tap to tap
-    bool shares_lines;    // a row's tap reads what the next row's tap before it reads
+    int64_t block_stride;  // from block to block of the channels
+    bool by_rows;          // row by row, else from top to bottom by blocks of pixels
+    int64_t first_line;    // of the first result row
+    int64_t row_lines;     // from row to row
+    int64_t first_pixel;   // of the first result pixel, in a line
+    int64_t step_pixels;   // from pixel to pixel
+    int64_t tap_pixels;    // from tap to tap
+    bool shares_lines;     // a row's tap reads what the next row's tap before it reads
     Extent inside_columns;
     int64_t height;
     int64_t width;
@@ -240,32 +148,51 @@ class PixelCorrelation {
   }
 
   // False if a weight is not finite and the gradient is wanted.
-  bool tile(int64_t n, int64_t index, int64_t tile_index, int worker) const {
+  bool tile(int64_t n, int64_t part, int64_t tile_index, int worker) const {
     char* own = scratch + worker * plan.worker_bytes;
-    const Real* packed = shared_packed + index * plan.packed_size();
-    if (plan.packs_in_tile) {
-      Real* to = reinterpret_cast<Real*>(own + plan.packed_offset);
-      pack(to, index, reinterpret_cast<Real*>(own));
-      packed = to;
+    const int64_t first_block = part * plan.part_blocks;
+    const int64_t last_block = smaller(plan.blocks, first_block + plan.part_blocks);
+    const Real* packed = shared_packed + first_block * plan.packed_size();
+    if (plan.packs_in_tile) packed = reinterpret_cast<Real*>(own + plan.packed_offset);
+    bool finite = true;
+    for (int64_t index = first_block; index < last_block; ++index) {
+      const int64_t place = (index - first_block) * plan.packed_size();
+      if (plan.packs_in_tile)
+        pack(reinterpret_cast<Real*>(own + plan.packed_offset) + place, index, reinterpret_cast<Real*>(own));
+      finite = finite && is_finite(packed + place, block_channels(index));
     }
-    const bool finite = is_finite(packed, block_channels(index));
     if (!plan.is_forward && !finite) return false;
     const RowsAxis& rows = plan.rows;
     const RowsAxis& columns = plan.columns;
-    const int64_t row = tile_index / plan.column_tiles * plan.band;
+    const int64_t row = tile_index / plan.column_tiles % plan.bands * plan.band;
+    const RowClass rows_here = row_class(tile_index / plan.column_tiles / plan.bands);
     const int64_t column = tile_index % plan.column_tiles * plan.tile_columns;
-    const int64_t height = smaller(plan.band, (plan.is_forward ? rows.output : rows.input) - row);
+    const int64_t height = smaller(plan.band, rows_here.results - row);
     const int64_t width =
         smaller(plan.tile_columns, (plan.is_forward ? columns.output : columns.input) - column);
     if (height <= 0 || width <= 0) return true;
 
-    const int64_t channels = block_channels(index);
-    const int64_t first_row = first_position(rows, row);
+    const int64_t first_channel = first_block * block;
+    const int64_t channels = smaller(last_block * block, plan.channels) - first_channel;
+    const int64_t first_row = first_position(rows, row, rows_here.before);
     const int64_t lines = plan.extent(rows, height, 1);
-    const bool skips_zeros = source_rows.mode == PaddingMode::zeros && finite;
-    const T* image = source + n * source_strides.batch + index * block * source_strides.channel;
-    T* target = result + n * result_strides.batch + index * block * result_strides.channel +
-                row * result_strides.row + column * result_strides.column;
+    // Whole planes of contiguous images lie one after the other, through the samples. Of few tiles, which the
+    // caches may hold anyway, another worker often draws the next one.
+    constexpr int64_t many_tiles = 128;
+    const bool next_follows = plan.bands * plan.column_tiles == 1 && p.batch * plan.parts >= many_tiles;
+    const int64_t ahead = next_follows ? block : 0;
+    const bool skips_zeros = all_source_rows.mode == PaddingMode::zeros && finite;
+    const SourceAxis source_rows{rows_here.sources, all_source_rows.before, all_source_rows.after,
+                                 all_source_rows.mode};
+    ImageStrides source_strides = all_source_strides;
+    ImageStrides result_strides = all_result_strides;
+    source_strides.row *= plan.row_classes;
+    result_strides.row *= plan.row_classes;
+    const T* image = source + n * source_strides.batch + first_channel * source_strides.channel +
+                     rows_here.first_source * all_source_strides.row;
+    T* target = result + n * result_strides.batch + first_channel * result_strides.channel +
+                rows_here.first_result * all_result_strides.row + row * result_strides.row +
+                column * result_strides.column;
     Real* place = reinterpret_cast<Real*>(own + plan.result_offset);
     int64_t place_row = width * block;
     int64_t place_column = block;
@@ -281,23 +208,32 @@ class PixelCorrelation {
     const auto compute = [&](int64_t begin, int64_t end, bool in_place) {
       if (begin >= end) return;
       Tile t;
-      const int64_t first_column = first_position(columns, column + begin);
+      const int64_t first_column = first_column_position(column + begin);
       const int64_t line_pixels = plan.extent(columns, end - begin, pixels_of_kernel);
       Real* own_lines = reinterpret_cast<Real*>(own);
       t.lines = own_lines;
       t.line_stride = line_pixels * block;
       t.pixel_stride = block;
+      t.block_stride = lines * t.line_stride;
       if constexpr (std::is_same_v<T, Real>) {
         if (in_place) {
           t.lines = image + first_row * source_strides.row + first_column * source_strides.column;
           t.line_stride = source_strides.row;
           t.pixel_stride = source_strides.column;
+          t.block_stride = block;
         }
       }
       if (!in_place) {
-        PixelImage<T>{source_strides, channels}.read(image, own_lines, line_pixels, source_rows,
-                                                     source_columns, first_row, lines, first_column,
-                                                     skips_zeros);
+        // Line by line, so that the blocks of a pixel are read one soon after the other.
+        const int64_t together = plan.part_blocks == 1 ? lines : 1;
+        for (int64_t k = 0; k < lines; k += together) {
+          for (int64_t c = 0; c < channels; c += block) {
+            PixelImage<T>{source_strides, smaller(block, channels - c), ahead * source_strides.channel}.read(
+                image + c * source_strides.channel,
+                own_lines + c / block * t.block_stride + k * t.line_stride, line_pixels, source_rows,
+                source_columns, first_row + k, together, first_column, skips_zeros);
+          }
+        }
       }
       t.rows.inside_rows = skips_zeros ? Extent{-first_row, source_rows.size - first_row} : Extent{0, lines};
       t.inside_columns =
@@ -322,26 +258,51 @@ class PixelCorrelation {
       compute(inside.begin, inside.end, true);
       compute(inside.end, width, false);
     }
-    if (!plan.writes_in_place) PixelImage<T>{result_strides, channels}.write(target, place, height, width);
+    if (!plan.writes_in_place)
+      PixelImage<T>{result_strides, channels, ahead * result_strides.channel}.write(target, place, height,
+                                                                                    width);
     return true;
   }
 
+  // Results first_result, first_result + row_classes, ... of the image and the source rows that they read.
+  struct RowClass {
+    int64_t first_result;
+    int64_t results;
+    int64_t first_source;
+    int64_t sources;
+    int64_t before;  // rows of padding that the first result reads
+  };
+
+  RowClass row_class(int64_t index) const {
+    const int64_t classes = plan.row_classes;
+    const int64_t before = plan.rows.before;
+    if (classes == 1) return {0, result_rows, 0, all_source_rows.size, before};
+    // Rows of padding that belong to the class: of -before + index, ... those below zero, or minus those
+    // above.
+    const int64_t of_class =
+        before >= index ? ceil_div(before - index, classes) : -((index - before) / classes);
+    const int64_t first_source = index - before + of_class * classes;
+    return {index, larger(0, ceil_div(result_rows - index, classes)), first_source,
+            larger(0, ceil_div(all_source_rows.size - first_source, classes)), of_class};
+  }
+
   // The first source position that results from `first` on read.
-  int64_t first_position(const RowsAxis& axis, int64_t first) const {
-    return plan.is_forward
-               ? first * axis.stride - axis.before
-               : (first + axis.before) / axis.stride - (axis.kernel - 1) * axis.dilation / axis.stride;
+  int64_t first_position(const RowsAxis& axis, int64_t first, int64_t before) const {
+    return plan.is_forward ? first * axis.stride - before
+                           : (first + before) / axis.stride - (axis.kernel - 1) * axis.dilation / axis.stride;
+  }
+  int64_t first_column_position(int64_t first) const {
+    return first_position(plan.columns, first, plan.columns.before);
   }
 
   // Which of the columns column ... column + width - 1 read no padding, in whole blocks of the micro-kernel.
   Extent columns_inside(int64_t column, int64_t width) const {
     const int64_t unit = pixels_of_kernel * (plan.is_forward ? 1 : plan.columns.stride);
     Extent inside{0, width};
-    while (inside.begin < width && first_position(plan.columns, column + inside.begin) < 0)
-      inside.begin += unit;
+    while (inside.begin < width && first_column_position(column + inside.begin) < 0) inside.begin += unit;
     if (inside.begin >= width) return {0, 0};
     const auto fits = [&] {
-      return first_position(plan.columns, column + inside.begin) +
+      return first_column_position(column + inside.begin) +
                  plan.extent(plan.columns, inside.end - inside.begin, pixels_of_kernel) <=
              source_columns.size;
     };
@@ -394,12 +355,12 @@ class PixelCorrelation {
       // A few rows at a time, whose pixels of all residues lie side by side in memory.
       const int64_t rows_at_once = columns.stride == 1 ? larger(1, down.end - down.begin) : rows_of_kernel;
       for (int64_t y = down.begin; y < down.end; y += rows_at_once) {
-        t.first_line = y - row.delay - first_position(rows, first_row);
+        t.first_line = y - row.delay - first_position(rows, first_row, rows.before);
         t.height = smaller(rows_at_once, down.end - y);
         for (int64_t b = 0; b < columns.stride; ++b) {
           const PaddedPositions across(left, left + width, b, columns.stride);
           const Residue& column = column_residues.residues[b];
-          t.first_pixel = across.begin - column.delay - first_position(columns, first_column);
+          t.first_pixel = across.begin - column.delay - first_column_position(first_column);
           t.width = across.end - across.begin;
           t.rows.columns = column.taps;
           t.rows.weights =
@@ -436,10 +397,12 @@ class PixelCorrelation {
       rows.row = t.first_line + y * t.row_lines;
       for (int64_t c = 0; c < t.channels; c += lanes) {
         rows.channels = plan.writes_in_place ? t.channels - c : lanes;
-        rows.lines =
-            t.lines + rows.row * t.line_stride + (t.first_pixel + x * t.step_pixels) * t.pixel_stride + c;
-        rows.weights = t.rows.weights + c;
-        rows.bias = t.rows.bias + c;
+        const int64_t index = c / block;
+        const int64_t in_block = c % block;
+        rows.lines = t.lines + rows.row * t.line_stride +
+                     (t.first_pixel + x * t.step_pixels) * t.pixel_stride + index * t.block_stride + in_block;
+        rows.weights = t.rows.weights + index * plan.packed_size() + in_block;
+        rows.bias = t.rows.bias + index * plan.packed_size() + in_block;
         rows.target = target + y * target_row + x * target_column + c;
         (y + rows_together <= t.height ? together : single)(rows);
       }
@@ -466,9 +429,10 @@ class PixelCorrelation {
   T* result;
   const T* weight;
   const T* bias;
-  ImageStrides source_strides;
-  ImageStrides result_strides;
-  SourceAxis source_rows;
+  ImageStrides all_source_strides;  // of all rows, not of one class
+  ImageStrides all_result_strides;
+  int64_t result_rows;
+  SourceAxis all_source_rows;
   SourceAxis source_columns;
   ResidueTable row_residues;
   ResidueTable column_residues;

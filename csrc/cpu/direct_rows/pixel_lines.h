@@ -78,10 +78,11 @@ CONVEXT_INLINE void for_each_pixel_group(int64_t lanes, int64_t count, const Gro
 }
 
 // `count` pixels that are adjacent in each channel's plane. In scratch, lines of `width` of them are
-// `line_stride` apart. Channels behind the last one repeat it.
+// `line_stride` apart. Channels behind the last one repeat it. Unless `ahead` is 0, what is so far behind
+// each line of the cache is fetched meanwhile.
 template <class T>
 void transpose_in(Compute<T>* target, int64_t line_stride, const T* source, int64_t channel_stride,
-                  int64_t channels, int64_t count, int64_t width) {
+                  int64_t channels, int64_t count, int64_t width, int64_t ahead = 0) {
   using Real = Compute<T>;
   constexpr int64_t lanes = Vector<Real>::lanes;
   constexpr int64_t block = channel_block<T>;
@@ -94,7 +95,10 @@ void transpose_in(Compute<T>* target, int64_t line_stride, const T* source, int6
       const T* from = source + c * channel_stride + k;
       if (n == lanes && c + lanes <= channels) {
         CONVEXT_UNROLL
-        for (int64_t i = 0; i < lanes; ++i) v[i] = load_widened(from + i * channel_stride);
+        for (int64_t i = 0; i < lanes; ++i) {
+          if (ahead != 0) __builtin_prefetch(from + i * channel_stride + ahead, 0, 2);
+          v[i] = load_widened(from + i * channel_stride);
+        }
       } else {
         CONVEXT_UNROLL
         for (int64_t i = 0; i < lanes; ++i)
@@ -119,7 +123,7 @@ void transpose_in(Compute<T>* target, int64_t line_stride, const T* source, int6
 // The way back: `count` pixels side by side in scratch to adjacent ones in each channel's plane.
 template <class T>
 void transpose_out(T* target, int64_t channel_stride, int64_t channels, const Compute<T>* source,
-                   int64_t count) {
+                   int64_t count, int64_t ahead = 0) {
   using Real = Compute<T>;
   constexpr int64_t lanes = Vector<Real>::lanes;
   constexpr int64_t block = channel_block<T>;
@@ -133,6 +137,7 @@ void transpose_out(T* target, int64_t channel_stride, int64_t channels, const Co
       CONVEXT_UNROLL
       for (int64_t i = 0; i < lanes; ++i) {
         if (c + i >= channels) continue;
+        if (ahead != 0) __builtin_prefetch(to + i * channel_stride + ahead, 1, 2);
         if (n == lanes) {
           store_narrowed(to + i * channel_stride, v[i]);
         } else {
@@ -151,6 +156,7 @@ struct PixelImage {
 
   ImageStrides strides;
   int64_t channels;
+  int64_t ahead = 0;  // from planes to those of the next tile, or 0
 
   // Fills lines with source rows first_row, first_row + 1, ... (count of them) and pixels from first_column
   // on. Rows of zeros are left out if `skips_zeros`.
@@ -203,7 +209,7 @@ struct PixelImage {
                                     ? smaller(count - k, rows.size - first_row - k)
                                     : 1;
       transpose_in<T>(line + begin * block, line_stride, from + first_column + begin, strides.channel,
-                      channels, rows_here * width, width);
+                      channels, rows_here * width, width, ahead);
     }
   }
 
@@ -215,10 +221,10 @@ struct PixelImage {
           store_block_of<T>(to + x * strides.column, pixels, channels);
       }
     } else if (strides.row == columns) {
-      transpose_out<T>(to, strides.channel, channels, pixels, rows * columns);
+      transpose_out<T>(to, strides.channel, channels, pixels, rows * columns, ahead);
     } else {
       for (int64_t y = 0; y < rows; ++y, to += strides.row, pixels += columns * block)
-        transpose_out<T>(to, strides.channel, channels, pixels, columns);
+        transpose_out<T>(to, strides.channel, channels, pixels, columns, ahead);
     }
   }
 };

@@ -1,12 +1,14 @@
 // Depthwise problems and images of few channels, where a matrix product would spend its time on copying
 // patches: bands of lines are copied once and correlated in place, with several rows and vectors of results
 // in registers.
+#include "cpu/direct_rows/broadcast_weight_gradient.h"
 #include "cpu/direct_rows/interleaved_correlation.h"
 #include "cpu/direct_rows/pixel_correlation.h"
 #include "cpu/direct_rows/pixel_stride2.h"
 #include "cpu/direct_rows/pixel_weight_gradient.h"
 #include "cpu/direct_rows/plane_3x3.h"
 #include "cpu/direct_rows/plane_correlation.h"
+#include "cpu/direct_rows/pointwise.h"
 #include "cpu/direct_rows/weight_gradient.h"
 #include "cpu/dispatch.h"
 #include "cpu/kernel_list.h"
@@ -57,6 +59,10 @@ bool runs_along_rows_3x3(const ConvProblem& p) {
 template <class T, class Visit>
 auto with_plan(const ConvProblem& p, const Visit& visit) {
   const bool is_weight = p.pass == Pass::grad_weight;
+  if (PointwisePlan<T>::fits(p)) return visit(PointwisePlan<T>(p));
+  if constexpr (std::is_same_v<T, float>) {
+    if (BroadcastWeightGradientPlan<T>::fits(p)) return visit(BroadcastWeightGradientPlan<T>(p));
+  }
   if (InterleavedPlan<T>::fits(p)) return visit(InterleavedPlan<T>(p));
   if (runs_along_rows_3x3<T>(p)) return visit(Plane3x3Plan<T>(p));
   if (PixelStride2Plan<T>::fits(p)) return visit(PixelStride2Plan<T>(p));
@@ -74,7 +80,23 @@ int64_t workspace_bytes(const ConvProblem& p, int workers) {
 template <class T>
 void run_as(const ConvProblem& p, const ConvData& data, void* workspace, const Executor& executor) {
   bool done = true;
+  if (PointwisePlan<T>::fits(p)) {
+    const PointwisePlan<T> plan(p);
+    const Pointwise<T> pointwise(plan, p, data, workspace);
+    const auto* bias = p.epilogue.bias ? static_cast<const T*>(data.bias) : nullptr;
+    if (p.pass == Pass::grad_weight)
+      return pointwise.add_gradients(static_cast<const T*>(data.output), static_cast<T*>(data.weight),
+                                     executor);
+    return pointwise.correlate(static_cast<T*>(plan.is_forward ? data.output : data.input),
+                               static_cast<const T*>(data.weight), bias, executor);
+  }
   if (p.pass == Pass::grad_weight) {
+    if constexpr (std::is_same_v<T, float>) {
+      if (BroadcastWeightGradientPlan<T>::fits(p)) {
+        const BroadcastWeightGradientPlan<T> plan(p);
+        return BroadcastWeightGradient<T>(plan, p, data, workspace).run(executor);
+      }
+    }
     if (runs_along_channels<T>(p)) {
       const PixelWeightGradientPlan<T> plan(p);
       PixelWeightGradient<T>(plan, p, data, workspace).run(executor);
@@ -104,9 +126,11 @@ void run_as(const ConvProblem& p, const ConvData& data, void* workspace, const E
 // Where a matrix product is faster: it reuses a source channel for all the result channels, which pays for
 // copying patches if there are enough of them. The limits were measured against implicit_gemm.
 Reason too_many_channels(const ConvProblem& p) {
+  if (with_type(p.dtype, [&](auto zero) { return PointwisePlan<decltype(zero)>::fits(p); })) return nullptr;
   const int64_t in = in_channels_per_group(p);
   const int64_t out = out_channels_per_group(p);
   if (p.pass == Pass::grad_weight) {
+    if (p.dtype == DType::float32 && BroadcastWeightGradientPlan<float>::fits(p)) return nullptr;
     constexpr int64_t wide_enough = 32;
     if (in * out > (p.output.width >= wide_enough ? 64 : 16))
       return "a group has too many pairs of channels, so a matrix product is faster";
