@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "core/problem.h"
 #include "cpu/simd.h"
 
 namespace convext {
@@ -25,6 +26,15 @@ template <class T>
 bool is_worth_streaming(int64_t numbers) {
   return can_stream && std::is_same_v<T, Compute<T>> &&
          numbers * static_cast<int64_t>(sizeof(T)) >= least_streamed_bytes;
+}
+
+// The same of a problem's result, for kernels that write one vector at a time.
+template <class T>
+bool is_result_streamed(const ConvProblem& p) {
+  const bool is_forward = p.pass == Pass::forward;
+  const int64_t pixels = is_forward ? p.output.height * p.output.width : p.input.height * p.input.width;
+  return vector_is_line &&
+         is_worth_streaming<T>(p.batch * pixels * (is_forward ? p.out_channels : p.in_channels));
 }
 
 template <class T>

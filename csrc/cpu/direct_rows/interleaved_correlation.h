@@ -123,7 +123,8 @@ class InterleavedCorrelation {
         source_strides(plan.is_forward ? p.input_strides : p.output_strides),
         result_strides(plan.is_forward ? p.output_strides : p.input_strides),
         packed(static_cast<Real*>(workspace)),
-        scratch(static_cast<char*>(workspace) + plan.workers_offset) {}
+        scratch(static_cast<char*>(workspace) + plan.workers_offset),
+        streams(is_result_streamed<T>(p)) {}
 
   // False, with nothing written, if a weight is not finite and the gradient of the input is wanted: the zeros
   // that stand for outputs that do not exist would turn into NaN.
@@ -134,6 +135,7 @@ class InterleavedCorrelation {
     for_each_tile(executor, p.batch * tiles, [&](int64_t index, int worker) {
       tile(index / tiles, index % tiles / tiles_of_class, index % tiles_of_class / plan.column_tiles,
            index % plan.column_tiles, scratch + worker * plan.worker_bytes);
+      if (streams) finish_streams();
     });
     return true;
   }
@@ -182,6 +184,7 @@ class InterleavedCorrelation {
       block.valid_rows = smaller(interleaved_rows, height - row);
       const Real* line = lines + row * plan.line_stride;
       if constexpr (std::is_same_v<T, Real>) {
+        block.streams = streams;
         compute(block, line, width, target + row * target_stride, target_stride);
       } else {
         Real* part = reinterpret_cast<Real*>(own + plan.part_offset);
@@ -237,6 +240,7 @@ class InterleavedCorrelation {
   ImageStrides result_strides;
   Real* packed;
   char* scratch;
+  bool streams;
 };
 
 }  // namespace

@@ -8,6 +8,7 @@
 #pragma once
 
 #include "cpu/direct_rows/lines.h"
+#include "cpu/streaming.h"
 
 namespace convext {
 namespace CONVEXT_ISA_NAMESPACE {
@@ -29,6 +30,7 @@ struct InterleavedRows {
   int64_t target_stride;
   int64_t valid_rows;
   int64_t valid_numbers;
+  bool streams = false;  // rows that begin a line of the cache, past the caches
 };
 
 template <class Real>
@@ -92,11 +94,12 @@ void interleaved_kernel(const InterleavedRows<Real>& all) {
   CONVEXT_UNROLL
   for (int q = 0; q < interleaved_rows; ++q, target += all.target_stride) {
     if (q >= all.valid_rows) return;
+    const bool streams = all.streams && begins_line(target);
     CONVEXT_UNROLL
     for (int v = 0; v < interleaved_vectors; ++v) {
       const Vector<Real> total = add(sum[q][v], load(all.bias + v % period * lanes));
       if (whole) {
-        store(target + v * lanes, total);
+        store_result(target + v * lanes, total, streams);
       } else {
         store(target + v * lanes, total, larger(0, smaller(lanes, all.valid_numbers - v * lanes)));
       }

@@ -37,7 +37,10 @@ class PixelCorrelation {
         row_residues(plan.rows),
         column_residues(plan.columns),
         shared_packed(static_cast<Real*>(workspace)),
-        scratch(static_cast<char*>(workspace) + plan.workers_offset) {}
+        scratch(static_cast<char*>(workspace) + plan.workers_offset),
+        streams(is_result_streamed<T>(p) && plan.writes_in_place && begins_line(result) &&
+                are_whole_lines<T>(all_result_strides.column) && are_whole_lines<T>(all_result_strides.row) &&
+                are_whole_lines<T>(all_result_strides.batch)) {}
 
   // False if a weight is not finite and the gradient of the input is wanted, which is then to be computed in
   // another way: the zeros that stand for outputs that do not exist would turn into NaN.
@@ -60,6 +63,7 @@ class PixelCorrelation {
       const bool done = blocks_innermost ? tile(n, rest % plan.parts, rest / plan.parts, worker)
                                          : tile(n, rest / tiles, rest % tiles, worker);
       if (!done) is_right.store(false, std::memory_order_relaxed);
+      if (streams) finish_streams();
     });
     return is_right.load(std::memory_order_relaxed);
   }
@@ -385,6 +389,7 @@ class PixelCorrelation {
     rows.pixel_step = t.step_pixels * t.pixel_stride;
     rows.target_stride = target_row;
     rows.target_step = target_column;
+    rows.streams = streams;
     const PixelKernel<Real> single = pixel_kernel_of<Real, 1>(rows);
     const PixelKernel<Real> together = t.shares_lines ? pixel_kernel_of<Real, rows_of_kernel>(rows) : single;
     const int64_t rows_together = t.shares_lines ? rows_of_kernel : 1;
@@ -438,6 +443,7 @@ class PixelCorrelation {
   ResidueTable column_residues;
   Real* shared_packed;
   char* scratch;
+  bool streams;
 };
 
 }  // namespace

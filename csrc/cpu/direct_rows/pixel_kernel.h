@@ -10,6 +10,7 @@
 #pragma once
 
 #include "cpu/direct_rows/pixel_lines.h"
+#include "cpu/streaming.h"
 
 namespace convext {
 namespace CONVEXT_ISA_NAMESPACE {
@@ -56,6 +57,7 @@ struct PixelRows {
   int64_t target_step;    // from pixel to pixel
   int64_t pixels;         // at most pixels_of_kernel
   int64_t channels;       // if less than a vector, only so many are stored
+  bool streams;           // whole vectors, which begin a line of the cache each, past the caches
 
   // In lines: where the first tap reads, and from line to line, to know which lines are not zeros.
   Extent inside_rows;
@@ -186,7 +188,7 @@ void pixel_kernel(const PixelRows<Real>& all) {
       }
       const Vector<Real> total = add(sum[q][x], bias);
       if (all.channels >= lanes) {
-        store(target, total);
+        store_result(target, total, all.streams);
       } else {
         store(target, total, all.channels);
       }

@@ -103,7 +103,8 @@ class Plane3x3 {
         result_size(plan.is_forward ? p.output : p.input),
         source_strides(plan.is_forward ? p.input_strides : p.output_strides),
         result_strides(plan.is_forward ? p.output_strides : p.input_strides),
-        scratch(static_cast<char*>(workspace)) {
+        scratch(static_cast<char*>(workspace)),
+        streams(is_result_streamed<T>(p)) {
     for (int64_t j = 0; j < 3; ++j) {
       const int64_t column = j - plan.before_columns + 2 * lanes;  // from two vectors before the first column
       offsets[j] = plan.stride == 1 ? column - lanes : column % 2 * plan.slot_stride + column / 2;
@@ -124,6 +125,7 @@ class Plane3x3 {
         if (!tile(plane / p.groups, plane % p.groups, index % plan.bands * plan.band, own))
           is_right.store(false, std::memory_order_relaxed);
       }
+      if (streams) finish_streams();
     });
     return is_right.load(std::memory_order_relaxed);
   }
@@ -257,6 +259,7 @@ class Plane3x3 {
     if constexpr (std::is_same_v<T, Real>) {
       block.target = target;
       block.target_stride = result_strides.row;
+      block.streams = streams;
     }
     if (plan.stride == 1) {
       row_block_3x3<Real, 1>(block, result_size.width);
@@ -314,6 +317,7 @@ class Plane3x3 {
   ImageStrides source_strides;
   ImageStrides result_strides;
   char* scratch;
+  bool streams;
   int64_t offsets[3];
 };
 

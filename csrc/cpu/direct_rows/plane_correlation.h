@@ -139,7 +139,8 @@ class PlaneCorrelation {
         row_residues(plan.rows),
         column_residues(plan.columns),
         packed(static_cast<Real*>(workspace)),
-        scratch(static_cast<char*>(workspace) + plan.workers_offset) {}
+        scratch(static_cast<char*>(workspace) + plan.workers_offset),
+        streams(is_result_streamed<T>(p)) {}
 
   // False, with nothing written, if a weight is not finite and the gradient of the input is wanted: the zeros
   // that stand for outputs that do not exist would turn into NaN.
@@ -155,6 +156,7 @@ class PlaneCorrelation {
     const int64_t tiles = plan.tiles_of_group();
     for_each_tile(executor, p.batch * plan.groups * tiles, [&](int64_t index, int worker) {
       tile(index / tiles / plan.groups, index / tiles % plan.groups, index % tiles, worker);
+      if (streams) finish_streams();
     });
     return true;
   }
@@ -306,12 +308,14 @@ class PlaneCorrelation {
       if (column_stride == 1) {
         block.target = target;
         block.target_stride = target_stride;
+        block.streams = streams;
         row_blocks(block);
         return;
       }
     }
     block.target = t.part;
     block.target_stride = plan.part_stride;
+    block.streams = false;
     row_blocks(block);
     for (int64_t row = 0; row < block.valid_rows; ++row)
       store_line(target + row * target_stride, column_stride, t.part + row * plan.part_stride,
@@ -456,6 +460,7 @@ class PlaneCorrelation {
   ResidueTable column_residues;
   Real* packed;
   char* scratch;
+  bool streams;
 };
 
 }  // namespace

@@ -9,6 +9,7 @@
 
 #include "cpu/direct_rows/lines.h"
 #include "cpu/implicit_gemm/micro_kernel.h"
+#include "cpu/streaming.h"
 
 namespace convext {
 namespace CONVEXT_ISA_NAMESPACE {
@@ -52,6 +53,7 @@ struct RowBlock {
   int64_t target_stride;
   int64_t valid_rows;
   int64_t valid_columns;
+  bool streams = false;  // rows that begin a line of the cache, past the caches
 };
 
 // The line that rows lowest..highest of the block read, each with another tap; `weights` are those of row
@@ -112,11 +114,12 @@ CONVEXT_INLINE void store_block(const RowBlock<Real>& block, const Vector<Real> 
   CONVEXT_UNROLL
   for (int q = 0; q < rows; ++q, target += block.target_stride) {
     if (q >= block.valid_rows) return;
+    const bool streams = block.streams && begins_line(target);
     CONVEXT_UNROLL
     for (int v = 0; v < vectors; ++v) {
       const Vector<Real> total = add(sum[q][v], bias);
       if (whole || v + 1 < vectors) {
-        store(target + v * lanes, total);
+        store_result(target + v * lanes, total, streams);
       } else {
         store(target + v * lanes, total, block.valid_columns - v * lanes);
       }
