@@ -47,6 +47,13 @@ CONVEXT_INLINE bool are_whole_lines(int64_t numbers) {
   return numbers * static_cast<int64_t>(sizeof(T)) % line_bytes == 0;
 }
 
+// Whether every line's worth of channels of a channels_last tensor is a line of the cache.
+template <class T>
+bool are_pixels_whole_lines(const T* tensor, const ImageStrides& strides) {
+  return begins_line(tensor) && are_whole_lines<T>(strides.column) && are_whole_lines<T>(strides.row) &&
+         are_whole_lines<T>(strides.batch);
+}
+
 // A whole vector of results, past the caches or not.
 template <class T>
 CONVEXT_INLINE void store_result(T* target, Vector<Compute<T>> value, bool streams) {

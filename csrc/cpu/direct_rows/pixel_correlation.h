@@ -38,9 +38,8 @@ class PixelCorrelation {
         column_residues(plan.columns),
         shared_packed(static_cast<Real*>(workspace)),
         scratch(static_cast<char*>(workspace) + plan.workers_offset),
-        streams(is_result_streamed<T>(p) && plan.writes_in_place && begins_line(result) &&
-                are_whole_lines<T>(all_result_strides.column) && are_whole_lines<T>(all_result_strides.row) &&
-                are_whole_lines<T>(all_result_strides.batch)) {}
+        streams(is_result_streamed<T>(p) && plan.writes_in_place &&
+                are_pixels_whole_lines(result, all_result_strides)) {}
 
   // False if a weight is not finite and the gradient of the input is wanted, which is then to be computed in
   // another way: the zeros that stand for outputs that do not exist would turn into NaN.

@@ -8,6 +8,7 @@
 #include "cpu/direct_rows/axis.h"
 #include "cpu/direct_rows/pixel_lines.h"
 #include "cpu/dispatch.h"
+#include "cpu/streaming.h"
 
 namespace convext {
 namespace CONVEXT_ISA_NAMESPACE {
@@ -78,7 +79,8 @@ class PixelStride2 {
         source_strides(plan.is_forward ? p.input_strides : p.output_strides),
         result_strides(plan.is_forward ? p.output_strides : p.input_strides),
         zeros(static_cast<T*>(workspace)),
-        packed(reinterpret_cast<Real*>(static_cast<char*>(workspace) + plan.packed_offset)) {}
+        packed(reinterpret_cast<Real*>(static_cast<char*>(workspace) + plan.packed_offset)),
+        streams(is_result_streamed<T>(p) && are_pixels_whole_lines(result, result_strides)) {}
 
   // False, with nothing written, if a weight is not finite and the gradient is wanted: the zeros that stand
   // for outputs that do not exist would turn into NaN.
@@ -100,6 +102,7 @@ class PixelStride2 {
       } else {
         gradient_tile(n, step, first_block);
       }
+      if (streams) finish_streams();
     });
     return true;
   }
@@ -233,7 +236,7 @@ class PixelStride2 {
       }
       sum = add(sum, bias_of_block);
       if (whole) {
-        store_narrowed(target, sum);
+        store_result(target, sum, streams);
       } else {
         store_narrowed(target, sum, row.channels);
       }
@@ -266,8 +269,8 @@ class PixelStride2 {
         const Vector<Real> first = is_odd ? odd : even;
         const Vector<Real> second = is_odd ? even : odd;
         if (whole) {
-          store_narrowed(to, first);
-          if (has_second) store_narrowed(to + step, second);
+          store_result(to, first, streams);
+          if (has_second) store_result(to + step, second, streams);
         } else {
           store_narrowed(to, first, rows.channels);
           if (has_second) store_narrowed(to + step, second, rows.channels);
@@ -302,6 +305,7 @@ class PixelStride2 {
   ImageStrides result_strides;
   T* zeros;
   Real* packed;
+  bool streams;
 };
 
 }  // namespace

@@ -206,7 +206,9 @@ class GroupCorrelation {
         orders(static_cast<int32_t*>(workspace)),
         places(reinterpret_cast<int32_t*>(static_cast<char*>(workspace) + plan.places_offset)),
         packed_weights(reinterpret_cast<Real*>(static_cast<char*>(workspace) + plan.packed_offset)),
-        scratch(static_cast<char*>(workspace) + plan.workers_offset) {}
+        scratch(static_cast<char*>(workspace) + plan.workers_offset),
+        streams(is_result_streamed<T>(p) && plan.writes_in_place &&
+                are_whole_lines<T>(c.result_strides.column)) {}
 
   // False if a weight is not finite and the gradient of the input is wanted, which is then to be computed in
   // another way: the zeros that stand for outputs that do not exist would turn into NaN.
@@ -230,6 +232,7 @@ class GroupCorrelation {
       const int64_t part = index / plan.units;
       for (int64_t tile = tiles * part / parts; tile < tiles * (part + 1) / parts; ++tile)
         run_unit(unit, tile, scratch + worker * plan.worker_bytes);
+      if (streams) finish_streams();
     });
     return true;
   }
@@ -356,6 +359,7 @@ class GroupCorrelation {
     rows.orders = orders;
     rows.parts = reinterpret_cast<Real*>(own + plan.parts_offset);
     rows.size = plan.writes_in_place ? pieces.size(vector) : lanes;
+    rows.streams = streams;
     rows.bias = zero<Real>();
     if (bias != nullptr) {
       rows.bias =
@@ -450,6 +454,7 @@ class GroupCorrelation {
   int32_t* places;
   Real* packed_weights;
   char* scratch;
+  bool streams;
   bool has_non_finite_weight = false;
 };
 

@@ -12,6 +12,7 @@
 #include <type_traits>
 
 #include "cpu/grouped/layout.h"
+#include "cpu/streaming.h"
 
 namespace convext {
 namespace CONVEXT_ISA_NAMESPACE {
@@ -48,6 +49,7 @@ struct GroupRows {
   int64_t target_step;    // from pixel to pixel
   int64_t pixels;         // of a row
   int64_t size;           // lanes that are stored
+  bool streams;           // rows that begin a line of the cache, past the caches
 };
 
 template <class Real>
@@ -190,9 +192,10 @@ CONVEXT_INLINE void group_block(const GroupRows<Real>& all, const Real* line, Re
   CONVEXT_UNROLL
   for (int q = 0; q < rows; ++q, target += all.target_stride) {
     Real* to = target;
+    const bool streams = all.streams && begins_line(to);
     if (valid == pixels && all.size == lanes) {
       CONVEXT_UNROLL
-      for (int x = 0; x < pixels; ++x, to += all.target_step) store(to, add(sum[q][x], bias));
+      for (int x = 0; x < pixels; ++x, to += all.target_step) store_result(to, add(sum[q][x], bias), streams);
     } else {
       CONVEXT_UNROLL
       for (int x = 0; x < pixels; ++x, to += all.target_step) {

@@ -38,10 +38,8 @@ class ChannelsInLanes {
         streams_planes(is_large && vector_is_line && begins_line(result) &&
                        are_whole_lines<T>(c.result_strides.channel) &&
                        are_whole_lines<T>(c.result_strides.batch)),
-        streams_pixels(is_large && begins_line(result) && are_whole_lines<T>(plan.width) &&
-                       are_whole_lines<T>(c.result_strides.column) &&
-                       are_whole_lines<T>(c.result_strides.row) &&
-                       are_whole_lines<T>(c.result_strides.batch)),
+        streams_pixels(is_large && are_whole_lines<T>(plan.width) &&
+                       are_pixels_whole_lines(result, c.result_strides)),
         weights(correlation, static_cast<const T*>(data.weight), plan.width) {}
 
   // False, with nothing usable written, where a weight of an input gradient is not finite. Past the edge of
