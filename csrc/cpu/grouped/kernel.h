@@ -31,8 +31,8 @@ struct GroupRows {
   int64_t
       line_stride;  // from the line of a tap to that of the next, and of a row to the next if there are two
   int64_t taps_down;
-  int64_t
-      first_line;  // lines [first_line, end_line), counted from `lines`, hold more than the zeros of padding
+  // Lines [first_line, end_line), counted from `lines`, hold more than the zeros of padding.
+  int64_t first_line;
   int64_t end_line;
   int64_t taps_across;
   int64_t tap_step;  // from tap to tap across

@@ -1,7 +1,7 @@
-// Source pixels of a contiguous image, copied for a strip of results with some channels side by side, so that
-// channels_in_lanes.h can read them like those of a channels_last image: by a pointer to each pixel and one
-// table of positions. Padding is resolved and 16-bit types are widened while copying; every number is copied
-// once, however many taps read it.
+// Source pixels of a contiguous image, or of one with a few channels and padding, copied for a strip of
+// results with some channels side by side, so that channels_in_lanes.h can read them like those of a
+// channels_last image: by a pointer to each pixel and one table of positions. Padding is resolved and 16-bit
+// types are widened while copying; every number is copied once, however many taps read it.
 #pragma once
 
 #include "cpu/implicit_gemm/correlation.h"

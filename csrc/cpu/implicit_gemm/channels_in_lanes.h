@@ -5,7 +5,8 @@
 // pixel is read by a pointer of its own, and all by one table of positions. In channels_last tensors, pixels
 // whose whole window lies inside the source are read in place; for the others (near padding; all, if the
 // source is of a 16-bit type) patches are packed, block by block of terms. Of contiguous tensors, a band is
-// copied with its channels side by side (channel_band.h), some channels at a time, k = (some c, i, j, c).
+// copied with its channels side by side (channel_band.h), some channels at a time, k = (some c, i, j, c); so
+// are padded channels_last ones of a few channels.
 // Weights are packed into panels, once per call or, if few items use a panel, in the item. Results are
 // written to their tensor as soon as they are final.
 #pragma once

@@ -23,15 +23,11 @@ void transpose_out(const Compute<T>* sums, int64_t sums_stride, int64_t count, i
       for (int64_t i = 0; i < lanes; ++i) square[i] = load(sums + i * sums_stride + channel);
       transpose(square);
       T* const first = to + channel * channel_stride;
-      const bool is_whole = step == 1 && length == lanes && wanted == lanes;
-      if (is_whole && streams && begins_line(first)) {
+      if (step == 1 && length == lanes && wanted == lanes) {
+        const bool streams_here = streams && begins_line(first);
         CONVEXT_UNROLL
         for (int64_t lane = 0; lane < lanes; ++lane)
-          store_result(first + lane * channel_stride, square[lane], true);
-      } else if (is_whole) {
-        CONVEXT_UNROLL
-        for (int64_t lane = 0; lane < lanes; ++lane)
-          store_narrowed(first + lane * channel_stride, square[lane]);
+          store_result(first + lane * channel_stride, square[lane], streams_here);
       } else if (step == 1) {
         CONVEXT_UNROLL
         for (int64_t lane = 0; lane < lanes; ++lane) {
