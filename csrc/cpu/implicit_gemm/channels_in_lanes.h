@@ -50,7 +50,7 @@ class ChannelsInLanes {
     if (bias != nullptr) widen_bias();
     if (plan.packs_early) {
       pack_early(executor);
-      if (has_non_finite_weight.load(std::memory_order_relaxed)) return false;
+      if (!c.is_forward && has_non_finite_weight.load(std::memory_order_relaxed)) return false;
     }
     const int64_t rows = rows_to_clear(c);
     const int64_t kinds = c.classes() * c.groups;
@@ -77,7 +77,7 @@ class ChannelsInLanes {
       (blocks_inside ? item.strip : item.block) = index;
       run_item(item, scratch + plan.workers_offset + worker * plan.worker_bytes);
     });
-    return !has_non_finite_weight.load(std::memory_order_relaxed);
+    return c.is_forward || !has_non_finite_weight.load(std::memory_order_relaxed);
   }
 
  private:
@@ -170,7 +170,8 @@ class ChannelsInLanes {
 
   void pack(const Part& part, Real* panel) {
     weights.pack(part, panel);
-    if (!c.is_forward && !all_finite(panel, part.terms * plan.width)) {
+    // Forward, zeros of padding times infinity are NaN, so then none of them is left out.
+    if ((!c.is_forward || plan.skips_padding) && !all_finite(panel, part.terms * plan.width)) {
       has_non_finite_weight.store(true, std::memory_order_relaxed);
     }
   }
@@ -281,6 +282,7 @@ class ChannelsInLanes {
     tile.chains = work.chains;
     Fetch lines;
     tile.fetch_results = is_last && is_transposed && !streams_planes ? &lines : nullptr;
+    const bool skips = plan.skips_padding && !has_non_finite_weight.load(std::memory_order_relaxed);
     const int64_t most_rows = indirect_rows(vectors);
     // The lines of the cache where the block of results from `pixel` on ends, one for each channel; those
     // where it begins belong to the block before.
@@ -319,7 +321,10 @@ class ChannelsInLanes {
         } else {
           tile.c = work.sums + (is_single ? 0 : before + pixel);
         }
-        kernels[t < higher ? 1 : 0](tile);
+        // The first terms write the sums, and the last ones the result, even if there is nothing to add.
+        const bool is_read = !skips || work.pixels.read_source(*set, pixel, rows);
+        tile.terms = is_read ? length : 0;
+        if (is_read || is_first || is_last) kernels[t < higher ? 1 : 0](tile);
         if (is_last && !in_place && !is_transposed) {
           for (int64_t r = 0; r < rows; ++r) {
             store_channels(set->to[pixel + r] + tile.column * c.result_strides.channel,

@@ -5,6 +5,7 @@
 #include <type_traits>
 
 #include "cpu/implicit_gemm/channel_band.h"
+#include "cpu/implicit_gemm/padding_taps.h"
 #include "cpu/implicit_gemm/weight_panels.h"
 
 namespace convext {
@@ -54,6 +55,7 @@ struct ChannelsInLanesPlan {
   int64_t terms;            // of a block, about
   bool packs_early = true;  // all panels once per call, or each in the items that use it
   bool writes_in_place;     // the micro-kernel writes the result itself
+  bool skips_padding;       // blocks of terms that read nothing else: see padding_taps.h
   bool has_band;            // of source pixels with their channels side by side: see channel_band.h
   int64_t block_channels;   // source channels whose terms follow each other: all, but for some bands
   int64_t pieces = 0;       // strips that a row of results is cut into; 0: strips run across rows
@@ -66,6 +68,7 @@ struct ChannelsInLanesPlan {
   int64_t pointers_offset;  // in a worker's part
   int64_t sum_pointers_offset;
   int64_t runs_offset;
+  int64_t taps_offset;
   int64_t terms_offset;
   int64_t chains_offset;
   int64_t panel_offset;
@@ -77,6 +80,7 @@ struct ChannelsInLanesPlan {
     const int64_t channels = larger(1, c.result_channels);
     const int64_t pixels = larger(1, c.most_pixels());
     cut(c, channels, pixels, workers);
+    skips_padding = is_mostly_padding(c);
     has_band = c.source_strides.channel != 1 || copies_few_channels(c);
     block_channels = has_band ? band_block_channels(c) : larger(1, c.source_channels);
     panels_of_item = ceil_div(panels, blocks);
@@ -104,6 +108,7 @@ struct ChannelsInLanesPlan {
     pointers_offset = own.take(4 * pointers(), sizeof(void*));
     sum_pointers_offset = own.take(pointers(), sizeof(void*));
     runs_offset = own.take(3 * strip, sizeof(int64_t));  // runs or windows
+    taps_offset = own.take(skips_padding ? strip : 0, sizeof(PixelTaps));
     terms_offset = own.take(2 * terms, sizeof(int32_t));
     chains_offset = own.take(most_indirect_rows * most_tile_vectors * lanes, sizeof(Real));
     panel_offset = own.take(packs_early ? 0 : terms * width, sizeof(Real));

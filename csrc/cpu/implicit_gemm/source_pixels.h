@@ -18,6 +18,7 @@ struct PixelSet {
   T** to;  // at the first channel of the item
   int64_t count = 0;
   int32_t* terms;
+  PixelTaps* taps = nullptr;  // of each pixel, if some read nothing but padding
 };
 
 template <class T>
@@ -54,6 +55,9 @@ class SourcePixels {
     inside.terms = reinterpret_cast<int32_t*>(own + plan.terms_offset);
     packed.terms = inside.terms + plan.terms;
     for (int64_t k = 0; k < plan.terms; ++k) packed.terms[k] = static_cast<int32_t>(k);
+    if (plan.skips_padding && (has_band || has_windows)) {
+      (has_band ? inside : packed).taps = reinterpret_cast<PixelTaps*>(own + plan.taps_offset);
+    }
     if (has_band) band = ChannelBand<T>(patches, first_pixel, count, plan.band_channels());
   }
 
@@ -82,6 +86,8 @@ class SourcePixels {
 
   // Makes the terms [first, first + length) readable.
   void take_terms(int64_t first, int64_t length) {
+    first_tap = first / larger(1, patches.channels);
+    last_tap = (first + length - 1) / larger(1, patches.channels);
     if (has_band) {
       // Of a single tap, terms are channels, and only those are in the band.
       if (!has_taps()) band.fill(patches, block, first, length);
@@ -98,10 +104,23 @@ class SourcePixels {
     pack(first, length);
   }
 
+  // Does one of the pixels [first, first + pixels) of a set read more than padding by those terms?
+  bool read_source(const PixelSet<T>& set, int64_t first, int64_t pixels) const {
+    if (set.taps == nullptr) return true;
+    PixelTaps taps = set.taps[first];
+    for (int64_t p = first + 1; p < first + pixels; ++p) {
+      taps.rows.include(set.taps[p].rows);
+      taps.columns.include(set.taps[p].columns);
+    }
+    return taps.meet(first_tap, last_tap, patches.columns.taps);
+  }
+
  private:
   const Correlation& c;
   const ChannelsInLanesPlan<T>& plan;
   const T* source;
+  int64_t first_tap = 0;  // of the terms that were taken
+  int64_t last_tap = 0;
   bool has_band;
   bool has_windows;  // or else runs, of the pixels that are packed
   Window<T>* windows;
@@ -128,12 +147,21 @@ class SourcePixels {
       T* const line = first_result + segment.image * c.result_strides.batch +
                       rows.result_position(segment.row) * c.result_strides.row;
       const Real* from = block + band.at(segment.image, segment.row, segment.column);
+      if (inside.taps != nullptr) note_taps(inside, segment.row, segment.column, segment.length);
       for (int64_t x = 0; x < segment.length; ++x, from += band.columns.pixel_step * band.pixel_stride) {
         inside.from[inside.count] = from;
         inside.to[inside.count++] =
             line + columns.result_position(segment.column + x) * c.result_strides.column;
       }
     });
+  }
+
+  // What the pixels read that are added to the set next.
+  void note_taps(PixelSet<T>& set, int64_t row, int64_t column, int64_t pixels) const {
+    const TapRange row_taps = TapRange::of(patches.rows, row);
+    for (int64_t x = 0; x < pixels; ++x) {
+      set.taps[set.count + x] = {row_taps, TapRange::of(patches.columns, column + x)};
+    }
   }
 
   // Result positions [begin, end) whose windows lie inside the source.
@@ -172,6 +200,7 @@ class SourcePixels {
       const int64_t inside_end = row_is_inside ? larger(inside_begin, smaller(end, end_column)) : end;
       const auto add_packed = [&](int64_t begin, int64_t behind) {
         if (begin >= behind) return;
+        if (packed.taps != nullptr) note_taps(packed, segment.row, begin, behind - begin);
         if (has_windows) {
           const T* const image = patches.source + segment.image * c.source_strides.batch;
           const int64_t row = segment.row * rows.stride + rows.offset;

@@ -43,14 +43,17 @@ class WeightGradientRun {
     fill_tables();
     // Results do not depend on each other, so items may follow the number of workers.
     int64_t panels_of_item = plan.panels_of_item;
+    int64_t taps_of_item = plan.panel_taps;
     int64_t outputs_of_item = plan.outputs_of_item;
     const auto items = [&] {
       return plan.chunks * p.groups * ceil_div(plan.panels, panels_of_item) *
-             ceil_div(plan.channels, outputs_of_item);
+             ceil_div(plan.panel_taps, taps_of_item) * ceil_div(plan.channels, outputs_of_item);
     };
     if (executor.workers > 1) {
       while (panels_of_item > 1 && items() < 4 * executor.workers)
         panels_of_item = ceil_div(panels_of_item, 2);
+      // Each part of the taps fills the panels again, and packs the outputs.
+      while (taps_of_item >= 16 && items() < 4 * executor.workers) taps_of_item = ceil_div(taps_of_item, 2);
       // Each part of the outputs packs the panels again.
       while (items() < 4 * executor.workers && outputs_of_item >= 512)
         outputs_of_item = half(outputs_of_item);
@@ -59,12 +62,16 @@ class WeightGradientRun {
       }
     }
     const int64_t panel_items = ceil_div(plan.panels, panels_of_item);
+    const int64_t tap_items = ceil_div(plan.panel_taps, taps_of_item);
     const int64_t output_items = ceil_div(plan.channels, outputs_of_item);
     for_each_tile(executor, items(), [&](int64_t index, int worker) {
       Item item;
       item.first_output = index % output_items * outputs_of_item;
       item.outputs = smaller(outputs_of_item, plan.channels - item.first_output);
       index /= output_items;
+      item.first_tap = index % tap_items * taps_of_item;
+      item.last_tap = smaller(plan.panel_taps, item.first_tap + taps_of_item);
+      index /= tap_items;
       item.first_panel = index % panel_items * panels_of_item;
       item.panels = smaller(panels_of_item, plan.panels - item.first_panel);
       index /= panel_items;
@@ -88,13 +95,15 @@ class WeightGradientRun {
   using Block = PixelBlocks::Block;
   static constexpr int64_t lanes = Vector<Real>::lanes;
 
-  // What one worker computes at a time: the sums of some panels' terms for some output channels, over a
-  // chunk.
+  // What one worker computes at a time: the sums of some panels' terms, of all or some taps, for some output
+  // channels, over a chunk.
   struct Item {
     int64_t chunk;
     int64_t group;
     int64_t first_panel;
     int64_t panels;
+    int64_t first_tap;  // that read the panels
+    int64_t last_tap;
     int64_t first_output;
     int64_t outputs;
   };
@@ -199,21 +208,18 @@ class WeightGradientRun {
                        : plan.outputs_by_rows ? plan.outputs_stride
                                               : 1;
       const Real* const outputs = rows_operand(item, block, packed);
-      const int64_t row_taps = plan.by_channels ? plan.rows.taps : 1;
-      const int64_t column_taps = plan.by_channels ? plan.columns.taps : 1;
       const Band band(plan.rows, plan.columns, block.row, block.rows, block.column, block.columns);
       for (int64_t first = 0; first < item.outputs; first += plan.rows_at_a_time) {
         const int64_t rows = smaller(plan.rows_at_a_time, item.outputs - first);
         for (int64_t k = 0; k < item.panels; ++k) {
           const int64_t first_lane = (item.first_panel + k) * plan.tile_width;
-          for (int64_t i = 0; i < row_taps; ++i) {
-            for (int64_t j = 0; j < column_taps; ++j) {
-              operands.b = panels + k * plan.panel_step;
-              if (plan.by_channels) operands.b += band.at(i, j) * plan.panel_stride;
-              multiply(operands, outputs, item, first, rows,
-                       (i * column_taps + j) * plan.input_channels + first_lane,
-                       smaller(plan.tile_width, panel_lanes() - first_lane), b > first_block);
+          for (int64_t tap = item.first_tap; tap < item.last_tap; ++tap) {
+            operands.b = panels + k * plan.panel_step;
+            if (plan.by_channels) {
+              operands.b += band.at(tap / plan.columns.taps, tap % plan.columns.taps) * plan.panel_stride;
             }
+            multiply(operands, outputs, item, first, rows, tap * plan.input_channels + first_lane,
+                     smaller(plan.tile_width, panel_lanes() - first_lane), b > first_block);
           }
         }
       }

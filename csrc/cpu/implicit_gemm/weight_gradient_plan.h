@@ -103,6 +103,7 @@ struct WeightGradientPlan {
   int64_t outputs_group;
 
   int64_t panels;          // of all channels or terms
+  int64_t panel_taps;      // that read a panel: all taps if by_channels, else 1
   int64_t panel_places;    // of one image
   int64_t panel_stride;    // from place to place
   int64_t panel_step;      // from panel to panel
@@ -149,6 +150,7 @@ struct WeightGradientPlan {
                    : source == PanelSource::lines  ? band.places()
                                                    : blocks.rows * blocks.columns;
     panels = ceil_div(by_channels ? input_channels : terms, tile_width);
+    panel_taps = by_channels ? taps : 1;
     panels_of_item = most_panels / (blocks.images * panel_places * tile_width);
     panels_of_item = larger(1, smaller(panels, panels_of_item));
     // Patches are written side by side and in runs, of which the last one may end up to a vector late.

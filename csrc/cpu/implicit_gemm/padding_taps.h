@@ -1,0 +1,79 @@
+// Where kernels are large or dilated and maps are small, most taps of most pixels read nothing but zeros of
+// padding. Products with those add zeros to a sum, so tiles leave out the blocks of terms that none of their
+// pixels reads from the source; no bit changes by it. (Unless a weight is not finite: see
+// channels_in_lanes.h.)
+#pragma once
+
+#include "cpu/implicit_gemm/correlation.h"
+
+namespace convext {
+namespace CONVEXT_ISA_NAMESPACE {
+namespace {
+
+// The taps [begin, end) that read a source position and not padding.
+struct TapRange {
+  int64_t begin;
+  int64_t end;
+
+  // Of the result position q. Not for borders.
+  static TapRange of(const Axis& axis, int64_t q) {
+    const int64_t first = q * axis.stride + axis.offset;
+    const auto taps_below = [&](int64_t distance) {  // with t * |step| < distance
+      const int64_t size = axis.step < 0 ? -axis.step : axis.step;
+      return distance <= 0 ? 0 : smaller(axis.taps, (distance - 1) / size + 1);
+    };
+    if (axis.step < 0) return {taps_below(first - axis.source_size + 1), taps_below(first + 1)};
+    return {taps_below(-first), taps_below(axis.source_size - first)};
+  }
+
+  void include(const TapRange& other) {
+    begin = smaller(begin, other.begin);
+    end = larger(end, other.end);
+  }
+  bool meets(int64_t first, int64_t last) const { return first < end && last >= begin; }
+};
+
+// Of one pixel, or all that several pixels read.
+struct PixelTaps {
+  TapRange rows;
+  TapRange columns;
+
+  // Is one of the taps [first, last], counted along rows of `column_taps`, among them?
+  bool meet(int64_t first, int64_t last, int64_t column_taps) const {
+    const int64_t first_row = first / column_taps;
+    const int64_t last_row = last / column_taps;
+    for (int64_t i = larger(first_row, rows.begin); i <= last_row && i < rows.end; ++i) {
+      const int64_t from = i == first_row ? first - first_row * column_taps : 0;
+      const int64_t to = i == last_row ? last - last_row * column_taps : column_taps - 1;
+      if (columns.meets(from, to)) return true;
+    }
+    return false;
+  }
+};
+
+// The share of an axis' pairs of result position and tap that read the source.
+inline double real_share(const Axis& axis) {
+  double pairs = 0;
+  for (int64_t q = 0; q < axis.count; ++q) {
+    const TapRange taps = TapRange::of(axis, q);
+    pairs += static_cast<double>(larger(0, taps.end - taps.begin));
+  }
+  return pairs / static_cast<double>(larger(1, axis.count * axis.taps));
+}
+
+// Is so much of it padding that looking for it pays?
+inline bool is_mostly_padding(const Correlation& c) {
+  const Axis rows = c.rows.at(0);
+  const Axis columns = c.columns.at(0);
+  const auto reaches_far = [](const Axis& axis) {
+    const int64_t reach = (axis.taps - 1) * (axis.step < 0 ? -axis.step : axis.step);
+    return !axis.is_border && axis.mode == PaddingMode::zeros && 4 * reach >= axis.count;
+  };
+  if (!reaches_far(rows) && !reaches_far(columns)) return false;
+  if (rows.is_border || columns.is_border || rows.mode != PaddingMode::zeros) return false;
+  return real_share(rows) * real_share(columns) < 0.8;
+}
+
+}  // namespace
+}  // namespace CONVEXT_ISA_NAMESPACE
+}  // namespace convext
