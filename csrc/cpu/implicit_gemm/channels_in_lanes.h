@@ -235,7 +235,11 @@ class ChannelsInLanes {
       pixels.take_channels(source, work.part.sources);
       const int64_t terms = pixels.patches.terms();
       work.chain = larger(1, ceil_div(terms, larger(1, ceil_div(terms, chain))));
-      const int64_t size = plan.block_terms_of(work.chain);
+      // Blocks of a few terms of several taps would be computed where one of those taps is not padding.
+      const bool by_taps = plan.skips_padding && plan.has_band &&
+                           work.part.sources == ChannelsInLanesPlan<T>::usual_block_channels;
+      if (by_taps) work.chain = work.part.sources;
+      const int64_t size = by_taps ? work.chain : plan.block_terms_of(work.chain);
       for (int64_t first = 0; first == 0 || first < terms; first += size) {
         const int64_t length = smaller(size, terms - first);
         pixels.take_terms(first, length);

@@ -27,8 +27,7 @@ class WeightPanels {
   // them to be transposed.
   static bool has_transposed_taps(const Correlation& c) {
     const int64_t area = area_of(c);
-    return area > 1 && area <= most_transposed_taps &&
-           (c.columns.p.kernel == 1 || c.weight_strides.column == 1) &&
+    return area > 1 && (c.columns.p.kernel == 1 || c.weight_strides.column == 1) &&
            (c.rows.p.kernel == 1 || c.weight_strides.row == c.columns.p.kernel) &&
            (c.weight_source_stride == area || (c.weight_result_stride == area && 2 * area >= lanes));
   }
@@ -53,7 +52,9 @@ class WeightPanels {
     if (terms_are_neighbours() && part.sources == c.source_channels) {
       return transpose_run(first + part.first_term, channels, part.terms, panel);
     }
-    if (has_transposed_taps(c) && part.first_term == 0) return transpose_taps(part, first, channels, panel);
+    const int64_t taps = c.rows.taps_of_set(part.row_set) * column_taps;
+    if (has_transposed_taps(c) && part.terms == taps * part.sources)
+      return transpose_taps(part, first, channels, panel);
     if (!are_vectors(c)) return gather(part, first, channels, panel);
     for_each_tap_run(part.sources, column_taps, part.first_term, part.terms, [&](const TapRun& run) {
       const T* from =
@@ -90,8 +91,6 @@ class WeightPanels {
 
  private:
   static constexpr int64_t lanes = Vector<Real>::lanes;
-
-  static constexpr int64_t most_transposed_taps = 128;
 
   const Correlation& c;
   const T* weight;
@@ -162,27 +161,32 @@ class WeightPanels {
   // All terms of a block, if taps are neighbours. In memory, terms (c, i, j) of a result channel follow each
   // other (forward), or taps (i, j) of a source channel do, for neighbouring result channels.
   void transpose_taps(const Part& part, const T* first, int64_t channels, Real* panel) const {
+    constexpr int64_t most_taps = 128;
     const int64_t column_taps = c.columns.taps_of_set(part.column_set);
-    int64_t rows[most_transposed_taps];  // of the panel: the first channel of each tap, or -1
+    int64_t rows[most_taps];  // of the panel: the first channel of each tap, or -1
     const int64_t area = area_of(c);
-    for (int64_t tap = 0; tap < area; ++tap) {
-      const int64_t i = c.rows.index_of(part.row_set, tap / c.columns.p.kernel);
-      const int64_t j = c.columns.index_of(part.column_set, tap % c.columns.p.kernel);
-      rows[tap] = i < 0 || j < 0 ? -1 : (i * column_taps + j) * part.sources;
-    }
-    const int64_t together = c.weight_source_stride == area ? part.sources : 1;
-    for (int64_t source = 0; source < part.sources; source += together, first += c.weight_source_stride) {
-      for (int64_t lane = 0; lane < width; lane += lanes) {
-        int64_t tap = 0;
-        int64_t channel = source;
-        transpose_rows(first + lane * c.weight_result_stride, smaller(lanes, channels - lane),
-                       together * area, [&](Vector<Real> value) {
-                         if (rows[tap] >= 0) store(panel + (rows[tap] + channel) * width + lane, value);
-                         if (++tap == area) {
-                           tap = 0;
-                           ++channel;
-                         }
-                       });
+    for (int64_t first_tap = 0; first_tap < area; first_tap += most_taps) {
+      const int64_t taps = smaller(most_taps, area - first_tap);
+      for (int64_t tap = 0; tap < taps; ++tap) {
+        const int64_t i = c.rows.index_of(part.row_set, (first_tap + tap) / c.columns.p.kernel);
+        const int64_t j = c.columns.index_of(part.column_set, (first_tap + tap) % c.columns.p.kernel);
+        rows[tap] = i < 0 || j < 0 ? -1 : (i * column_taps + j) * part.sources;
+      }
+      const int64_t together = c.weight_source_stride == area && taps == area ? part.sources : 1;
+      const T* from = first + first_tap;
+      for (int64_t source = 0; source < part.sources; source += together, from += c.weight_source_stride) {
+        for (int64_t lane = 0; lane < width; lane += lanes) {
+          int64_t tap = 0;
+          int64_t channel = source;
+          transpose_rows(from + lane * c.weight_result_stride, smaller(lanes, channels - lane),
+                         together * taps, [&](Vector<Real> value) {
+                           if (rows[tap] >= 0) store(panel + (rows[tap] + channel) * width + lane, value);
+                           if (++tap == taps) {
+                             tap = 0;
+                             ++channel;
+                           }
+                         });
+        }
       }
     }
   }
