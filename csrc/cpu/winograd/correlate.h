@@ -144,7 +144,7 @@ class WinogradRun {
       const int64_t group = index % c.groups;
       const int64_t first = index / c.groups * tiles_of_item;
       const Block block{group, first, smaller(tiles_of_item, plan.tiles - first)};
-      transform_source(block, transformed + group * products * plan.inputs_plane + first * plan.inputs_stride,
+      transform_source(block, transformed + group * products * plan.inputs_plane + first * line_channels<Real>,
                        scratch + plan.workers_offset + worker * plan.worker_bytes);
     });
     // At least as many items as workers, if there are as many panels.
@@ -188,7 +188,9 @@ class WinogradRun {
                     segment.tile_column * outputs, segment.tiles * outputs + 2, channels,
                     lines + row * line_size);
         }
-        transform_segment(segment, lines, transformed + segment.begin * plan.inputs_stride + channel,
+        transform_segment(segment, lines,
+                          transformed + channel / line_channels<Real> * plan.inputs_step +
+                              segment.begin * line_channels<Real> + channel % line_channels<Real>,
                           spread + 2 * segment.begin * lanes, channel == 0);
       });
     }
@@ -227,7 +229,7 @@ class WinogradRun {
           store(transformed + (row * inputs + column) * plan.inputs_plane, v[row][column]);
         }
       }
-      transformed += plan.inputs_stride;
+      transformed += line_channels<Real>;
     }
   }
 
@@ -300,22 +302,27 @@ class WinogradRun {
   // Adds source channels [begin, begin + count), whose weights are packed[panel][product][count][lane].
   void multiply(const Block& block, int64_t first_panel, int64_t panels, int64_t begin, int64_t count,
                 int64_t terms_at_a_time, const Real* transformed, const Real* packed, Real* sums) {
-    const int64_t row_blocks = ceil_div(block.tiles, block_rows);
-    for (int64_t p = 0; p < panels; ++p) {
-      const int64_t channels = c.result_channels - (first_panel + p) * panel<Real>;
-      for (int64_t product = 0; product < products; ++product, packed += count * panel<Real>) {
+    // Blocks of equal height, give or take one.
+    const int64_t blocks = ceil_div(block.tiles, block_rows);
+    const int64_t rows = block.tiles / blocks;
+    const int64_t higher = block.tiles % blocks;  // by one: the first
+    for (int64_t product = 0; product < products; ++product) {
+      for (int64_t p = 0; p < panels; ++p) {
+        const int64_t channels = c.result_channels - (first_panel + p) * panel<Real>;
+        const int64_t plane = p * products + product;
         for (int64_t k = 0; k < count; k += terms_at_a_time) {
           const int64_t length = smaller(terms_at_a_time, count - k);
-          // Blocks of equal height, give or take one.
-          for (int64_t b = 0; b < row_blocks; ++b) {
-            const int64_t first = b * block.tiles / row_blocks;
-            const int64_t last = (b + 1) * block.tiles / row_blocks;
-            product_of<Real>(last - first, channels)(
-                transformed + product * plan.inputs_plane + first * plan.inputs_stride + begin + k,
-                plan.inputs_stride, packed + k * panel<Real>, length,
-                sums + product * plan.sums_plane + first * plan.sums_stride + p * panel<Real>,
-                plan.sums_stride, begin + k > 0);
+          const Real* inputs = transformed + product * plan.inputs_plane +
+                               (begin + k) / line_channels<Real> * plan.inputs_step;
+          const Real* weights = packed + (plane * count + k) * panel<Real>;
+          Real* to = sums + plane * plan.sums_plane;
+          if (higher > 0) {
+            product_of<Real>(rows + 1, channels)(inputs, plan.inputs_step, weights, length, to,
+                                                 begin + k > 0, higher);
           }
+          const int64_t done = higher * (rows + 1);
+          product_of<Real>(rows, channels)(inputs + done * line_channels<Real>, plan.inputs_step, weights,
+                                           length, to + done * panel<Real>, begin + k > 0, blocks - higher);
         }
       }
     }
@@ -331,9 +338,10 @@ class WinogradRun {
       const Vector<Real> shift = bias == nullptr     ? zero<Real>()
                                  : channels == lanes ? load_widened(bias + channel_of_all)
                                                      : load_widened(bias + channel_of_all, channels);
-      const Real* from = sums + channel - first_panel * panel<Real>;
+      const Real* from = sums + (channel / panel<Real> - first_panel) * products * plan.sums_plane +
+                         channel % panel<Real>;
       plan.for_each_segment(block.first_tile, block.tiles, [&](const Segment& segment) {
-        if (!transform_back(segment, from + segment.begin * plan.sums_stride, shift, lines)) {
+        if (!transform_back(segment, from + segment.begin * panel<Real>, shift, lines)) {
           flag(segment.image);
         }
         const int64_t first_column = segment.tile_column * outputs;
@@ -364,7 +372,7 @@ class WinogradRun {
           m[row][column] = load(sums + (row * inputs + column) * plan.sums_plane);
         }
       }
-      sums += plan.sums_stride;
+      sums += panel<Real>;
       Vector<Real> y[outputs][outputs];
       transform_outputs<Tile>(m, y);
       CONVEXT_UNROLL

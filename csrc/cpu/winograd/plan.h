@@ -98,6 +98,10 @@ constexpr int64_t block_vectors = 2;
 template <class Real>
 constexpr int64_t panel = block_vectors * Vector<Real>::lanes;  // result channels of a block
 
+// Source channels that a cache line holds: transformed inputs[product][line][tile][channel of line].
+template <class Real>
+constexpr int64_t line_channels = 64 / static_cast<int64_t>(sizeof(Real));
+
 // Terms of a sum that are added up in one register before the next chain starts from zero. Rounding errors
 // grow with the length of the chains: with 64, the rms error was 1.24 times that of F.conv2d at its best.
 constexpr int64_t chain_terms = 32;
@@ -130,10 +134,9 @@ struct Plan {
   bool tiles_first;        // the second of the two orders
   int64_t tiles_of_block;  // at most
   int64_t panels_of_pass;  // whose sums are in the cache at a time
-  int64_t inputs_stride;   // numbers from one tile to the next
+  int64_t inputs_step;     // numbers from one line of source channels to the next
   int64_t inputs_plane;    // from one of the products to the next
-  int64_t sums_stride;
-  int64_t sums_plane;
+  int64_t sums_plane;      // the same of sums[panel][product][tile][channel of panel]
   int64_t weights_of_panel;
 
   int64_t flags_offset;
@@ -151,14 +154,13 @@ struct Plan {
         tiles(c.batch * tile_rows * tile_columns),
         panels(ceil_div(c.result_channels, panel<Real>)),
         tiles_first(tiles <= few_tiles && tiles < c.result_channels),
-        panels_of_pass(smaller(panels, most_panels_of_pass)),
-        inputs_stride(odd_lines(round_up(c.source_channels, lanes))) {
-    const int64_t size = static_cast<int64_t>(sizeof(Real));
-    const int64_t wanted = cache_bytes / (products * inputs_stride * size) / block_rows * block_rows;
+        panels_of_pass(smaller(panels, most_panels_of_pass)) {
+    const int64_t input_lines = ceil_div(c.source_channels, line_channels<Real>);
+    const int64_t wanted = cache_bytes / (products * input_lines * 64) / block_rows * block_rows;
     tiles_of_block = tiles_first ? tiles : smaller(tiles, larger(48, smaller(wanted, few_tiles)));
-    inputs_plane = odd_lines(tiles_of_block * inputs_stride);
-    sums_stride = panels_of_pass * panel<Real>;
-    sums_plane = odd_lines(tiles_of_block * sums_stride);
+    inputs_step = odd_lines(tiles_of_block * line_channels<Real>);
+    inputs_plane = odd_lines(input_lines * inputs_step);
+    sums_plane = odd_lines(tiles_of_block * panel<Real>);
     weights_of_panel = products * panel<Real> * (tiles_first ? packed_terms : c.source_channels);
 
     int64_t bytes = 0;
@@ -180,7 +182,7 @@ struct Plan {
     } else {
       inputs_offset = take(products * inputs_plane);
     }
-    sums_offset = take(products * sums_plane);
+    sums_offset = take(panels_of_pass * products * sums_plane);
     lines_offset = take(Tile::inputs * line);
     spread_offset = take(2 * larger(tiles_of_block, tiles_of_transform) * lanes);
     worker_bytes = bytes;
@@ -188,11 +190,10 @@ struct Plan {
 
   int64_t workspace_bytes(int64_t workers) const { return workers_offset + workers * worker_bytes; }
 
-  // Rounded up to an odd number of cache lines, so that the same place of all planes, or of all rows, is not
-  // in the same few sets of the cache.
+  // Rounded up to an odd number of cache lines, so that the same place of all planes is not in the same few
+  // sets of the cache.
   static int64_t odd_lines(int64_t numbers) {
-    constexpr int64_t numbers_of_line = 64 / static_cast<int64_t>(sizeof(Real));
-    return (ceil_div(numbers, numbers_of_line) | 1) * numbers_of_line;
+    return (ceil_div(numbers, line_channels<Real>) | 1) * line_channels<Real>;
   }
 
   // Calls visit(segment) for the tiles [first, first + count).

@@ -1,6 +1,9 @@
 // The innermost loop: sums[tile][channel] = sum over k of inputs[tile][k] * weights[k][channel] for one of
 // the products, one panel of channels and a few tiles. Chains of at most `chain_terms` terms are added up in
 // a register in the order of k, and the chains in their order; so it is for every element, wherever it lies.
+//
+// All distances but one are known to the compiler: the inputs of a tile are `line_channels` of them at a
+// time, those of the tiles side by side, and so are the sums of a panel.
 #pragma once
 
 #include "cpu/winograd/plan.h"
@@ -10,44 +13,50 @@ namespace CONVEXT_ISA_NAMESPACE {
 namespace {
 
 template <class Real>
-using Product = void (*)(const Real* inputs, int64_t inputs_stride, const Real* weights, int64_t terms,
-                         Real* sums, int64_t sums_stride, bool accumulate);
+using Product = void (*)(const Real* inputs, int64_t inputs_step, const Real* weights, int64_t terms,
+                         Real* sums, bool accumulate, int64_t blocks);
 
+// Of `blocks` blocks of so many tiles, one after the other.
 template <class Real, int rows, int vectors>
-void product(const Real* inputs, int64_t inputs_stride, const Real* weights, int64_t terms, Real* sums,
-             int64_t sums_stride, bool accumulate) {
+void product(const Real* inputs, int64_t inputs_step, const Real* weights, int64_t terms, Real* sums,
+             bool accumulate, int64_t blocks) {
   constexpr int64_t lanes = Vector<Real>::lanes;
-  do {
-    Vector<Real> sum[rows][vectors];
-    CONVEXT_UNROLL
-    for (int r = 0; r < rows; ++r) {
-      CONVEXT_UNROLL
-      for (int v = 0; v < vectors; ++v) sum[r][v] = zero<Real>();
-    }
-    for (int64_t k = smaller(terms, chain_terms); k > 0; --k) {
-      Vector<Real> columns[vectors];
-      CONVEXT_UNROLL
-      for (int v = 0; v < vectors; ++v) columns[v] = load(weights + v * lanes);
+  for (; blocks > 0; --blocks, inputs += rows * line_channels<Real>, sums += rows * panel<Real>) {
+    const Real* input = inputs;
+    const Real* weight = weights;
+    bool adds = accumulate;
+    for (int64_t left = terms; left > 0; left -= chain_terms, adds = true) {
+      Vector<Real> sum[rows][vectors];
       CONVEXT_UNROLL
       for (int r = 0; r < rows; ++r) {
-        const Vector<Real> value = broadcast(inputs[r * inputs_stride]);
         CONVEXT_UNROLL
-        for (int v = 0; v < vectors; ++v) sum[r][v] = fmadd(value, columns[v], sum[r][v]);
+        for (int v = 0; v < vectors; ++v) sum[r][v] = zero<Real>();
       }
-      ++inputs;
-      weights += panel<Real>;
-    }
-    CONVEXT_UNROLL
-    for (int r = 0; r < rows; ++r) {
+      for (int64_t chain = smaller(left, chain_terms); chain > 0; chain -= line_channels<Real>) {
+        const int64_t count = smaller(chain, line_channels<Real>);
+        for (int64_t k = 0; k < count; ++k, weight += panel<Real>) {
+          Vector<Real> columns[vectors];
+          CONVEXT_UNROLL
+          for (int v = 0; v < vectors; ++v) columns[v] = load(weight + v * lanes);
+          CONVEXT_UNROLL
+          for (int r = 0; r < rows; ++r) {
+            const Vector<Real> value = broadcast(input[r * line_channels<Real> + k]);
+            CONVEXT_UNROLL
+            for (int v = 0; v < vectors; ++v) sum[r][v] = fmadd(value, columns[v], sum[r][v]);
+          }
+        }
+        input += inputs_step;
+      }
       CONVEXT_UNROLL
-      for (int v = 0; v < vectors; ++v) {
-        Real* target = sums + r * sums_stride + v * lanes;
-        store(target, accumulate ? add(load(target), sum[r][v]) : sum[r][v]);
+      for (int r = 0; r < rows; ++r) {
+        CONVEXT_UNROLL
+        for (int v = 0; v < vectors; ++v) {
+          Real* target = sums + r * panel<Real> + v * lanes;
+          store(target, adds ? add(load(target), sum[r][v]) : sum[r][v]);
+        }
       }
     }
-    accumulate = true;
-    terms -= chain_terms;
-  } while (terms > 0);
+  }
 }
 
 template <class Real, int vectors, int rows = block_rows>
