@@ -179,16 +179,25 @@ class WinogradRun {
     const T* first_channel = source + block.group * c.source_channels * c.source_strides.channel;
     for (int64_t channel = 0; channel < c.source_channels; channel += lanes) {
       const int64_t channels = smaller(lanes, c.source_channels - channel);
+      Segment above{-1, 0, 0, 0, 0};
       plan.for_each_segment(block.first_tile, block.tiles, [&](const Segment& segment) {
         const T* image =
             first_channel + segment.image * c.source_strides.batch + channel * c.source_strides.channel;
+        // The first lines of tiles are the last ones of those above them.
+        const bool is_below = segment.image == above.image && segment.tile_row == above.tile_row + 1 &&
+                              segment.tile_column == above.tile_column && segment.tiles <= above.tiles;
+        above = segment;
+        const Real* rows[inputs];
         for (int row = 0; row < inputs; ++row) {
-          const int64_t at = c.rows.source(segment.tile_row * outputs + row);
+          const int64_t position = segment.tile_row * outputs + row;
+          Real* line = lines + position % inputs * line_size;
+          rows[row] = line;
+          if (is_below && row < inputs - outputs) continue;
+          const int64_t at = c.rows.source(position);
           read_line(at < 0 ? nullptr : image + at * c.source_strides.row, c.source_strides, c.columns,
-                    segment.tile_column * outputs, segment.tiles * outputs + 2, channels,
-                    lines + row * line_size);
+                    segment.tile_column * outputs, segment.tiles * outputs + 2, channels, line);
         }
-        transform_segment(segment, lines,
+        transform_segment(segment, rows,
                           transformed + channel / line_channels<Real> * plan.inputs_step +
                               segment.begin * line_channels<Real> + channel % line_channels<Real>,
                           spread + 2 * segment.begin * lanes, channel == 0);
@@ -206,15 +215,15 @@ class WinogradRun {
     });
   }
 
-  void transform_segment(const Segment& segment, const Real* lines, Real* transformed, Real* spread,
-                         bool is_first) {
+  void transform_segment(const Segment& segment, const Real* const (&rows)[inputs], Real* transformed,
+                         Real* spread, bool is_first) {
     for (int64_t tile = 0; tile < segment.tiles; ++tile) {
       Vector<Real> d[inputs][inputs];
       CONVEXT_UNROLL
       for (int row = 0; row < inputs; ++row) {
         CONVEXT_UNROLL
         for (int column = 0; column < inputs; ++column) {
-          d[row][column] = load(lines + row * line_size + (tile * outputs + column) * lanes);
+          d[row][column] = load(rows[row] + (tile * outputs + column) * lanes);
         }
       }
       if constexpr (Tile::windows_are_separate) {
@@ -306,23 +315,31 @@ class WinogradRun {
     const int64_t blocks = ceil_div(block.tiles, block_rows);
     const int64_t rows = block.tiles / blocks;
     const int64_t higher = block.tiles % blocks;  // by one: the first
+    // Weights to be fetched with each chain, for all to be there after the last block.
+    const int64_t ahead_step = ceil_div(chain_terms * panel<Real>, blocks);
+    const auto weights_of = [&](int64_t product, int64_t p) {
+      return packed + (p * products + product) * count * panel<Real>;
+    };
     for (int64_t product = 0; product < products; ++product) {
       for (int64_t p = 0; p < panels; ++p) {
         const int64_t channels = c.result_channels - (first_panel + p) * panel<Real>;
-        const int64_t plane = p * products + product;
+        const Real* next = p + 1 < panels ? weights_of(product, p + 1) : weights_of(product + 1, 0);
+        Real* to = sums + (p * products + product) * plan.sums_plane;
         for (int64_t k = 0; k < count; k += terms_at_a_time) {
           const int64_t length = smaller(terms_at_a_time, count - k);
           const Real* inputs = transformed + product * plan.inputs_plane +
                                (begin + k) / line_channels<Real> * plan.inputs_step;
-          const Real* weights = packed + (plane * count + k) * panel<Real>;
-          Real* to = sums + plane * plan.sums_plane;
+          const Real* weights = weights_of(product, p) + k * panel<Real>;
+          const Real* ahead = k + length < count ? weights + length * panel<Real> : next;
+          const bool adds = begin + k > 0;
           if (higher > 0) {
-            product_of<Real>(rows + 1, channels)(inputs, plan.inputs_step, weights, length, to,
-                                                 begin + k > 0, higher);
+            product_of<Real>(rows + 1, channels)(inputs, plan.inputs_step, weights, length, to, adds, higher,
+                                                 ahead, ahead_step);
           }
           const int64_t done = higher * (rows + 1);
-          product_of<Real>(rows, channels)(inputs + done * line_channels<Real>, plan.inputs_step, weights,
-                                           length, to + done * panel<Real>, begin + k > 0, blocks - higher);
+          product_of<Real>(rows, channels)(
+              inputs + done * line_channels<Real>, plan.inputs_step, weights, length, to + done * panel<Real>,
+              adds, blocks - higher, ahead + higher * ceil_div(length, chain_terms) * ahead_step, ahead_step);
         }
       }
     }

@@ -14,18 +14,23 @@ namespace {
 
 template <class Real>
 using Product = void (*)(const Real* inputs, int64_t inputs_step, const Real* weights, int64_t terms,
-                         Real* sums, bool accumulate, int64_t blocks);
+                         Real* sums, bool accumulate, int64_t blocks, const Real* ahead,
+                         int64_t ahead_step);
 
-// Of `blocks` blocks of so many tiles, one after the other.
+// Of `blocks` blocks of so many tiles, one after the other. Meanwhile the weights at `ahead` are fetched into
+// the L2 cache, `ahead_step` numbers in the time of a chain: the first block of the next product would else
+// wait for them.
 template <class Real, int rows, int vectors>
 void product(const Real* inputs, int64_t inputs_step, const Real* weights, int64_t terms, Real* sums,
-             bool accumulate, int64_t blocks) {
+             bool accumulate, int64_t blocks, const Real* ahead, int64_t ahead_step) {
   constexpr int64_t lanes = Vector<Real>::lanes;
   for (; blocks > 0; --blocks, inputs += rows * line_channels<Real>, sums += rows * panel<Real>) {
     const Real* input = inputs;
     const Real* weight = weights;
     bool adds = accumulate;
     for (int64_t left = terms; left > 0; left -= chain_terms, adds = true) {
+      const Real* const fetched = ahead + ahead_step;
+      for (; ahead < fetched; ahead += line_channels<Real>) __builtin_prefetch(ahead, 0, 2);
       Vector<Real> sum[rows][vectors];
       CONVEXT_UNROLL
       for (int r = 0; r < rows; ++r) {
