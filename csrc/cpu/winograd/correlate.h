@@ -144,7 +144,8 @@ class WinogradRun {
       const int64_t group = index % c.groups;
       const int64_t first = index / c.groups * tiles_of_item;
       const Block block{group, first, smaller(tiles_of_item, plan.tiles - first)};
-      transform_source(block, transformed + group * products * plan.inputs_plane + first * line_channels<Real>,
+      transform_source(block,
+                       transformed + group * products * plan.inputs_plane + first * line_channels<Real>,
                        scratch + plan.workers_offset + worker * plan.worker_bytes);
     });
     // At least as many items as workers, if there are as many panels.
@@ -355,8 +356,8 @@ class WinogradRun {
       const Vector<Real> shift = bias == nullptr     ? zero<Real>()
                                  : channels == lanes ? load_widened(bias + channel_of_all)
                                                      : load_widened(bias + channel_of_all, channels);
-      const Real* from = sums + (channel / panel<Real> - first_panel) * products * plan.sums_plane +
-                         channel % panel<Real>;
+      const Real* from =
+          sums + (channel / panel<Real> - first_panel) * products * plan.sums_plane + channel % panel<Real>;
       plan.for_each_segment(block.first_tile, block.tiles, [&](const Segment& segment) {
         if (!transform_back(segment, from + segment.begin * panel<Real>, shift, lines)) {
           flag(segment.image);

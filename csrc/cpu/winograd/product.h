@@ -14,8 +14,7 @@ namespace {
 
 template <class Real>
 using Product = void (*)(const Real* inputs, int64_t inputs_step, const Real* weights, int64_t terms,
-                         Real* sums, bool accumulate, int64_t blocks, const Real* ahead,
-                         int64_t ahead_step);
+                         Real* sums, bool accumulate, int64_t blocks, const Real* ahead, int64_t ahead_step);
 
 // Of `blocks` blocks of so many tiles, one after the other. Meanwhile the weights at `ahead` are fetched into
 // the L2 cache, `ahead_step` numbers in the time of a chain: the first block of the next product would else

@@ -15,6 +15,7 @@ namespace {
 constexpr int64_t tap_ratio = 32;
 
 constexpr int64_t prefetch_distance = 16;
+constexpr int64_t rows_ahead = 8;  // source channels
 
 // Moves `count` neighbouring elements of each of `lanes` rows, whose first `channels` exist, to
 // target[element][lane].
@@ -116,6 +117,8 @@ void pack_weights(const Correlation& c, const T* weight, int64_t group, int64_t 
                 source + i * c.weight_source_stride + t / 3 * c.tap_row_stride + t % 3 * c.tap_column_stride;
             Real* to = taps + i * channel_step + t * tap_step;
             if (c.weight_result_stride == 1) {
+              // One line of each of thousands of rows: nothing that the hardware would fetch ahead.
+              __builtin_prefetch(element + rows_ahead * c.weight_source_stride, 0, 2);
               store(to, channels == lanes ? load_widened(element) : load_widened(element, channels));
             } else {
               for (int64_t l = 0; l < lanes; ++l) {
