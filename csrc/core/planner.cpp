@@ -1,6 +1,8 @@
 #include "core/planner.h"
 
+#include <algorithm>
 #include <atomic>
+#include <cstring>
 #include <mutex>
 
 #include "cpu/kernel_list.h"
@@ -46,6 +48,20 @@ std::vector<const Kernel*> make_list() {
   return list;
 }
 
+std::vector<const Kernel*> make_widest_builds() {
+  std::vector<const Kernel*> list;
+  for (const Kernel* kernel : make_list()) {
+    const bool is_first = list.empty() || std::strcmp(list.back()->name, kernel->name) != 0;
+    if (is_first && isa_available(kernel->isa)) list.push_back(kernel);
+  }
+  return list;
+}
+
+const std::vector<const Kernel*>& widest_builds() {
+  static const std::vector<const Kernel*> list = make_widest_builds();
+  return list;
+}
+
 Reason isa_missing(Isa isa) {
   switch (isa) {
     case Isa::baseline:
@@ -85,10 +101,15 @@ Reason why_not(const Kernel& kernel, const ConvProblem& problem) {
   return kernel.why_not(problem);
 }
 
+bool is_widest_build(const Kernel& kernel) {
+  const auto& list = widest_builds();
+  return std::find(list.begin(), list.end(), &kernel) != list.end();
+}
+
 const Kernel* plan(const ConvProblem& problem, std::string* error) {
   if (!is_forced.load(std::memory_order_acquire)) {
-    for (const Kernel* kernel : all_kernels()) {
-      if (why_not(*kernel, problem) == nullptr) return kernel;
+    for (const Kernel* kernel : widest_builds()) {
+      if (kernel->why_not(problem) == nullptr) return kernel;
     }
     *error = "no kernel can run this problem";
     return nullptr;

@@ -18,8 +18,12 @@ std::string qualified_name(const Kernel& kernel);
 // The reason why `kernel` cannot run `problem` on this CPU, or nullptr.
 Reason why_not(const Kernel& kernel, const ConvProblem& problem);
 
-// The first kernel that can run the problem. With a forced name ("implicit_gemm" or "implicit_gemm/avx2"):
-// the first of that name, or nullptr with `error` saying why none of them can run.
+// Of each algorithm the build with the widest vectors that this CPU can run. The planner asks no other: what
+// leaves too many lanes of those empty is work for another algorithm, not for narrower ones.
+bool is_widest_build(const Kernel& kernel);
+
+// The first of those that can run the problem. With a forced name ("implicit_gemm" or "implicit_gemm/avx2"):
+// the first build of that name that can, or nullptr with `error` saying why none of them can run.
 const Kernel* plan(const ConvProblem& problem, std::string* error);
 
 // Restricts `plan` to kernels of this name, for the whole process; empty: no restriction. False if there is

@@ -89,9 +89,10 @@ py::dict plan_pass(const std::string& pass, const IntList& input_sizes, const In
   py::list rejected;
   for (const Kernel* kernel : all_kernels()) {
     if (kernel == chosen) break;
-    const Reason reason = why_not(*kernel, problem);
-    rejected.append(
-        py::make_tuple(qualified_name(*kernel), reason != nullptr ? reason : "another kernel is forced"));
+    Reason reason = why_not(*kernel, problem);
+    if (reason == nullptr)
+      reason = is_widest_build(*kernel) ? "another kernel is forced" : "there is a build with wider vectors";
+    rejected.append(py::make_tuple(qualified_name(*kernel), reason));
   }
   py::dict result;
   result["kernel"] = qualified_name(*chosen);
