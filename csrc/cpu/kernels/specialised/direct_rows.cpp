@@ -132,7 +132,8 @@ Reason too_many_channels(const ConvProblem& p) {
   if (p.pass == Pass::grad_weight) {
     if (p.dtype == DType::float32 && BroadcastWeightGradientPlan<float>::fits(p)) return nullptr;
     constexpr int64_t wide_enough = 32;
-    if (in * out > (p.output.width >= wide_enough ? 64 : 16))
+    const bool is_single_tap = p.kernel.height * p.kernel.width == 1;
+    if (in * out > (p.output.width >= wide_enough && !is_single_tap ? 36 : 16))
       return "a group has too many pairs of channels, so a matrix product is faster";
     if (in == 1 && out > 8 && p.output_strides.column != 1)
       return "gathering the output gradient of so many channels costs more than a matrix product";
@@ -143,6 +144,9 @@ Reason too_many_channels(const ConvProblem& p) {
   const int64_t source = p.pass == Pass::forward ? in : out;
   const int64_t result = p.pass == Pass::forward ? out : in;
   if (source > 64) return "a group reads more than 64 channels";
+  const bool has_planes = p.input_strides.column == 1 && p.output_strides.column == 1;
+  if (p.groups == 1 && has_planes && source >= 16 && result >= 3)
+    return "a group reads so many channels that a matrix product is faster";
   if (result > (source <= 2 ? 16 : 4))
     return "a group writes so many channels that a matrix product is faster";
   return nullptr;
