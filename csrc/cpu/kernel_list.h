@@ -6,7 +6,8 @@
 #include "core/kernel.h"
 
 // X(name): defined as `extern const Kernel name` in the namespace of every instruction set.
-#define CONVEXT_SPECIALISED_KERNELS(X) X(grouped) X(direct_rows) X(winograd) X(integer_rows)
+#define CONVEXT_SPECIALISED_KERNELS(X) \
+  X(fully_connected) X(grouped) X(direct_rows) X(winograd) X(integer_rows)
 // Run all floating-point problems, and are all that the baseline build has: few CPUs are without wider
 // vectors, and every installation would wait for the compiler. Integers are left to the reference kernel
 // there.

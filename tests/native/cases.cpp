@@ -467,6 +467,54 @@ void add_extreme_values(Collector& cases) {
   }
 }
 
+// Kernels as large as the image.
+void add_fully_connected(Collector& cases) {
+  for (int64_t batch : {1, 4, 6}) {
+    for (int64_t channels : {1, 5, 20}) {
+      for (int64_t outputs : {1, 3, 4, 11, 34}) {
+        for (int64_t side : {1, 2, 5}) {
+          for (Layout layout : {Layout::contiguous, Layout::channels_last}) {
+            cases.add_drawn({batch, channels, side, side + 1, outputs, side, side + 1},
+                            [&](Case& c) { c.input_layout = c.weight_layout = c.output_layout = layout; });
+          }
+        }
+      }
+    }
+  }
+  // More terms than are added up in one chain, and more rows and numbers than an item has.
+  for (Shape shape :
+       {Shape{2, 2100, 1, 1, 3, 1, 1}, Shape{35, 40, 3, 3, 37, 3, 3}, Shape{3, 4, 1, 1, 1100, 1, 1}}) {
+    cases.add_everywhere(shape);
+  }
+}
+
+// Where most products are with zeros of padding, which kernels leave out, unless a weight is not finite.
+void add_mostly_padding(Collector& cases) {
+  const auto add = [&](const Shape& shape, int64_t stride, int64_t dilation, int64_t padding) {
+    for (Fill fill : {Fill::small_integers, Fill::non_finite, Fill::normal}) {
+      for (Pass pass : {Pass::forward, Pass::grad_input}) {
+        for (DType dtype : {DType::float32, DType::float64, DType::bfloat16}) {
+          for (Layout layout : {Layout::contiguous, Layout::channels_last}) {
+            Case c = cases.start(shape, pass, dtype);
+            c.fill = fill;
+            c.input_layout = c.weight_layout = c.output_layout = layout;
+            c.problem.stride = {stride, stride};
+            c.problem.dilation = {dilation, dilation};
+            pad(c, padding, padding, padding, padding);
+            cases.add(c);
+          }
+        }
+      }
+    }
+  };
+  add({1, 34, 5, 4, 18, 7, 5}, 1, 1, 3);
+  add({1, 140, 3, 4, 5, 3, 3}, 1, 2, 2);   // a block of terms within a tap
+  add({1, 5, 3, 4, 140, 3, 3}, 1, 2, 2);   // the same for the gradient of the input
+  add({2, 64, 4, 3, 6, 5, 5}, 1, 1, 2);    // blocks of single taps
+  add({1, 66, 9, 7, 4, 5, 5}, 2, 1, 4);    // phases
+  add({1, 3, 6, 6, 33, 13, 13}, 1, 1, 6);  // more taps than are transposed at a time
+}
+
 // Everything at once.
 void add_random(Collector& cases, int count) {
   Random random(2024);
@@ -513,6 +561,8 @@ std::vector<Case> kernel_cases(bool quick) {
   add_layouts(collector);
   add_empty(collector);
   add_extreme_values(collector);
+  add_fully_connected(collector);
+  add_mostly_padding(collector);
   add_random(collector, 6000);
   std::vector<Case> all = collector.take();
   add_integer_cases(all);

@@ -185,20 +185,15 @@ CONVEXT_INLINE Vector<double> fmadd(Vector<double> a, Vector<double> b, Vector<d
 
 // Not _mm512_reduce_add: its order is the compiler's choice.
 CONVEXT_INLINE float sum(Vector<float> v) {
-  float lanes[16];
-  _mm512_storeu_ps(lanes, v.native);
-  for (int half = 8; half > 0; half /= 2) {
-    for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
-  }
-  return lanes[0];
+  const __m256 eight = _mm256_add_ps(_mm512_castps512_ps256(v.native), _mm512_extractf32x8_ps(v.native, 1));
+  const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
 }
 CONVEXT_INLINE double sum(Vector<double> v) {
-  double lanes[8];
-  _mm512_storeu_pd(lanes, v.native);
-  for (int half = 4; half > 0; half /= 2) {
-    for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
-  }
-  return lanes[0];
+  const __m256d four = _mm256_add_pd(_mm512_castpd512_pd256(v.native), _mm512_extractf64x4_pd(v.native, 1));
+  const __m128d two = _mm_add_pd(_mm256_castpd256_pd128(four), _mm256_extractf128_pd(four, 1));
+  return _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)));
 }
 
 CONVEXT_INLINE void transpose(Vector<float> (&v)[16]) {
