@@ -23,6 +23,7 @@ template <class T>
 struct PlaneCorrelationPlan {
   using Real = Compute<T>;
   static constexpr int64_t lanes = Vector<Real>::lanes;
+  static constexpr int64_t longest_segment = 32;
 
   bool is_forward;
   bool folds;  // the gradient of padding that was read from the input is added to the input's
@@ -37,7 +38,8 @@ struct PlaneCorrelationPlan {
   int64_t long_taps;  // of the first run
   int64_t row_classes;
   int64_t most_rows;  // of a class
-  int64_t band;       // rows of a class in one tile
+  Segments<Real> segments;
+  int64_t band;  // rows of a class in one tile
   int64_t tile_columns;
   int64_t bands;
   int64_t column_tiles;
@@ -53,6 +55,7 @@ struct PlaneCorrelationPlan {
   int64_t part_offset;
   int64_t folded_offset;
   int64_t offsets_offset;
+  int64_t whole_offset;
   int64_t worker_bytes;
 
   explicit PlaneCorrelationPlan(const ConvProblem& p)
@@ -72,10 +75,17 @@ struct PlaneCorrelationPlan {
     row_classes = residues * smaller(rows.spread, ceil_div(result_rows, residues));
     most_rows = ceil_div(result_rows, residues * rows.spread);
 
-    constexpr int64_t wide = 1024 / static_cast<int64_t>(sizeof(Real));
+    const bool is_cut = cuts_lines(result_columns);
+    const int64_t wide =
+        is_cut ? longest_segment * segments.count : 1024 / static_cast<int64_t>(sizeof(Real));
     const int64_t pieces = folds ? 1 : larger(1, ceil_div(result_columns, wide));
     tile_columns = larger(1, ceil_div(result_columns, pieces));
     if (pieces > 1) tile_columns = round_up(tile_columns, row_kernel_vectors * lanes);
+    if (is_cut) {
+      segments.length = ceil_div(tile_columns, segments.count);
+      segments.reach = (columns.kernel - 1) * columns.spread;
+      tile_columns = segments.length * segments.count;
+    }
     column_tiles = ceil_div(result_columns, tile_columns);
 
     if (is_forward) {
@@ -88,9 +98,10 @@ struct PlaneCorrelationPlan {
       slots = 1;
       slot_stride = longest_delay + 1 + round_up(positions, lanes);
     }
+    if (is_cut) slot_stride = segments.cut_numbers();
     line_stride = spread_stride<Real>(slots * slot_stride);
 
-    constexpr int64_t scratch_bytes = 24 * 1024;
+    const int64_t scratch_bytes = (is_cut ? 192 : 24) * 1024;
     const int64_t line_bytes =
         line_stride * static_cast<int64_t>(sizeof(Real)) * larger(1, source_channels) * row_runs;
     band = scratch_bytes / line_bytes - long_taps + 1;
@@ -109,7 +120,21 @@ struct PlaneCorrelationPlan {
     part_offset = own.take(band * part_stride, sizeof(Real));
     folded_offset = own.take(band * folded_stride, sizeof(Real));
     offsets_offset = own.take(columns.kernel, sizeof(int64_t));
+    whole_offset = own.take(segments.are_used() ? segments.whole_numbers() + lanes : 0, sizeof(Real));
     worker_bytes = own.bytes;
+  }
+
+  // Cutting lines and joining results costs about twenty cycles a vector, which many taps pay for. Vectors of
+  // 32 bytes lie in one line of the cache half of the time as it is.
+  bool cuts_lines(int64_t result_columns) const {
+    constexpr int64_t enough_taps = 196;
+    constexpr int64_t enough_columns = 128;
+    constexpr int64_t most_numbers = 1 << 17;  // which should stay in the L2 cache
+    const int64_t reach = (columns.kernel - 1) * columns.spread;
+    const int64_t numbers =
+        source_channels * row_runs * (long_taps + 7) * (longest_segment + reach) * segments.count;
+    return lanes == segments.count && !folds && columns.stride == 1 && columns.kernel > 1 &&
+           kernel_area >= enough_taps && result_columns >= enough_columns && numbers <= most_numbers;
   }
 
   int64_t tiles_of_group() const { return row_classes * bands * column_tiles; }
@@ -170,6 +195,7 @@ class PlaneCorrelation {
     Real* part;
     Real* folded;
     int64_t* offsets;
+    Real* whole;
   };
 
   Real* group_weights(int64_t group) const {
@@ -236,7 +262,8 @@ class PlaneCorrelation {
                  reinterpret_cast<Real*>(own + plan.lines_offset),
                  reinterpret_cast<Real*>(own + plan.part_offset),
                  reinterpret_cast<Real*>(own + plan.folded_offset),
-                 reinterpret_cast<int64_t*>(own + plan.offsets_offset)};
+                 reinterpret_cast<int64_t*>(own + plan.offsets_offset),
+                 reinterpret_cast<Real*>(own + plan.whole_offset)};
     const int64_t first_column = index % plan.column_tiles * plan.tile_columns;
     const int64_t band = index / plan.column_tiles % plan.bands;
     const int64_t row_class = index / plan.column_tiles / plan.bands;
@@ -275,7 +302,9 @@ class PlaneCorrelation {
     const int64_t width = smaller(plan.tile_columns, columns.output - first_column);
     if (height <= 0) return;
     const int64_t y = row_class + first_row * rows.spread;
-    const TapLines<T> lines(rows, columns, plan.slot_stride, plan.line_stride, plan.run_stride);
+    TapLines<T> lines(rows, columns, plan.slot_stride, plan.line_stride, plan.run_stride);
+    lines.segments = plan.segments;
+    lines.whole = t.whole;
     lines.fill(t.lines, source_plane(t, 0), source_strides, plan.source_channels, y, height, first_column);
     lines.set_offsets(t.offsets);
 
@@ -304,6 +333,7 @@ class PlaneCorrelation {
   // Straight into the result where it is made of vectors, else by way of scratch.
   void correlate(RowBlock<Real>& block, const Tile& t, T* target, int64_t target_stride,
                  int64_t column_stride) const {
+    if (plan.segments.are_used()) return correlate_segments(block, t, target, target_stride, column_stride);
     if constexpr (std::is_same_v<T, Real>) {
       if (column_stride == 1) {
         block.target = target;
@@ -322,6 +352,34 @@ class PlaneCorrelation {
                  block.valid_columns);
   }
 
+  // A few rows at a time, which are joined while the L1 cache holds them.
+  void correlate_segments(const RowBlock<Real>& all, const Tile& t, T* target, int64_t target_stride,
+                          int64_t column_stride) const {
+    constexpr int64_t rows_at_once = 8;
+    RowBlock<Real> block = all;
+    block.target = t.part;
+    block.target_stride = plan.part_stride;
+    block.valid_columns = plan.tile_columns;
+    const bool in_place =
+        std::is_same_v<T, Real> && column_stride == 1 && all.valid_columns == plan.tile_columns;
+    for (int64_t row = 0; row < all.valid_rows; row += rows_at_once) {
+      block.lines = all.lines + row * all.line_stride;
+      block.valid_rows = smaller(rows_at_once, all.valid_rows - row);
+      row_blocks(block);
+      for (int64_t q = 0; q < block.valid_rows; ++q, target += target_stride) {
+        const Real* part = t.part + q * plan.part_stride;
+        if constexpr (std::is_same_v<T, Real>) {
+          if (in_place) {
+            plan.segments.join(target, part);
+            continue;
+          }
+        }
+        plan.segments.join(t.whole, part);
+        store_line(target, column_stride, t.whole, all.valid_columns);
+      }
+    }
+  }
+
   // Lines for `count` rows of padded positions (t, t + spread, ...) * stride + residue.
   struct GradientRows {
     const Residue* residue;
@@ -337,9 +395,12 @@ class PlaneCorrelation {
     const RowsAxis& columns = plan.columns;
     const int64_t longest_delay = (columns.kernel - 1) * columns.dilation / columns.stride;
     const int64_t first_line_column = begin / columns.stride - longest_delay;
-    const LineSpan span(source_columns, plan.slot_stride, first_line_column, 1);
+    const Segments<Real>& segments = plan.segments;
+    const LineSpan span(source_columns, segments.are_used() ? segments.whole_numbers() : plan.slot_stride,
+                        first_line_column, 1);
     const auto fill_slots = [&](Real* line, const T* row) {
-      fill_line<T>(line, row, source_strides.column, source_columns, span);
+      fill_line<T>(segments.are_used() ? t.whole : line, row, source_strides.column, source_columns, span);
+      if (segments.are_used()) segments.cut(line, t.whole);
     };
     for (int64_t c = 0; c < plan.source_channels; ++c) {
       Real* line = t.lines + c * plan.run_stride;
@@ -363,7 +424,7 @@ class PlaneCorrelation {
       const Residue& residue = column_residues.residues[b];
       const PaddedPositions wanted(begin, end, b, columns.stride);
       if (wanted.begin >= wanted.end) continue;
-      for (int64_t m = 0; m < residue.taps; ++m) t.offsets[m] = m * columns.spread;
+      for (int64_t m = 0; m < residue.taps; ++m) t.offsets[m] = m * columns.spread * segments.step();
       block.columns = residue.taps;
       block.chain_terms = most_chain_terms(plan.source_channels, block.long_taps * block.columns);
       block.lines = t.lines + (wanted.begin - residue.delay - first_line_column);

@@ -75,18 +75,22 @@ CONVEXT_INLINE void add_line(Vector<Real> (&sum)[rows][vectors], const Real* lin
   }
 }
 
-// All lines of a run of `taps` taps down.
+// Lines first..last - 1 of a run of `taps` taps down.
 template <class Real, int rows, int vectors>
-CONVEXT_INLINE void add_run(Vector<Real> (&sum)[rows][vectors], const Real* lines, int64_t line_stride,
-                            int64_t taps, const int64_t* offsets, int64_t columns, const Real* weights) {
-  for (int64_t line = 0; line < rows + taps - 1; ++line, lines += line_stride) {
+CONVEXT_INLINE void add_lines(Vector<Real> (&sum)[rows][vectors], const RowBlock<Real>& block,
+                              const Real* lines, int64_t first, int64_t last, int64_t taps,
+                              const Real* weights) {
+  const int64_t columns = block.columns;
+  const Real* line_values = lines + first * block.line_stride;
+  for (int64_t line = first; line < last; ++line, line_values += block.line_stride) {
     const int64_t lowest = larger(0, line - taps + 1);
     const int64_t highest = smaller(rows - 1, line);
-    const Real* first = weights + (line - highest) * columns;
-#define CONVEXT_LINE(low, high)                                                                              \
-  case (low) * 4 + (high):                                                                                   \
-    if constexpr ((high) < rows)                                                                             \
-      add_line<Real, rows, vectors, low, ((high) < rows ? (high) : 0)>(sum, lines, offsets, columns, first); \
+    const Real* of_highest = weights + (line - highest) * columns;
+#define CONVEXT_LINE(low, high)                                                                         \
+  case (low) * 4 + (high):                                                                              \
+    if constexpr ((high) < rows)                                                                        \
+      add_line<Real, rows, vectors, low, ((high) < rows ? (high) : 0)>(sum, line_values, block.offsets, \
+                                                                       columns, of_highest);            \
     break;
     switch (lowest * 4 + highest) {
       CONVEXT_LINE(0, 0)
@@ -146,12 +150,20 @@ void row_kernel(const RowBlock<Real>& block) {
   const Real* weights = block.weights;
   for (int64_t c = 0; c < block.channels; ++c) {
     for (int64_t u = 0; u < block.runs; ++u, lines += block.run_stride) {
-      const int64_t all_taps = block.long_taps - (u < block.long_runs ? 0 : 1);
-      for (int64_t done = 0; done < all_taps; done += most_taps) {
-        const int64_t taps = smaller(most_taps, all_taps - done);
-        if (has_parts && terms + taps * block.columns > block.chain_terms) {
-          CONVEXT_UNROLL
-          for (int q = 0; q < rows; ++q) {
+      const int64_t taps = block.long_taps - (u < block.long_runs ? 0 : 1);
+      // Before which line row q starts its next chain: all rows together before a run's first line, else each
+      // before the line that its tap most_taps (2 * most_taps, ...) reads.
+      const bool starts_chain =
+          has_parts && terms + smaller(taps, most_taps) * block.columns > block.chain_terms;
+      int64_t next_chain[rows];
+      for (int q = 0; q < rows; ++q) next_chain[q] = starts_chain ? 0 : q + most_taps;
+      const int64_t end = rows + taps - 1;
+      for (int64_t line = 0, next = 0; line < end; line = next) {
+        next = end;
+        CONVEXT_UNROLL
+        for (int q = 0; q < rows; ++q) {
+          if (next_chain[q] == line && line < q + taps) {
+            next_chain[q] = line == 0 ? q + most_taps : line + most_taps;
             CONVEXT_UNROLL
             for (int v = 0; v < vectors; ++v) {
               Real* part = parts + (q * vectors + v) * lanes;
@@ -159,13 +171,13 @@ void row_kernel(const RowBlock<Real>& block) {
               sum[q][v] = zero<Real>();
             }
           }
-          terms = 0;
+          if (next_chain[q] < q + taps) next = smaller(next, next_chain[q]);
         }
-        terms += taps * block.columns;
-        add_run(sum, lines + done * block.line_stride, block.line_stride, taps, block.offsets, block.columns,
-                weights);
-        weights += taps * block.columns;
+        add_lines(sum, block, lines, line, next, taps, weights);
       }
+      weights += taps * block.columns;
+      terms = taps > most_taps ? ((taps - 1) % most_taps + 1) * block.columns
+                               : (starts_chain ? 0 : terms) + taps * block.columns;
     }
   }
   if (has_parts) {

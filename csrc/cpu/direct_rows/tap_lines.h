@@ -5,6 +5,7 @@
 
 #include "cpu/direct_rows/axis.h"
 #include "cpu/direct_rows/lines.h"
+#include "cpu/direct_rows/segments.h"
 
 namespace convext {
 namespace CONVEXT_ISA_NAMESPACE {
@@ -19,6 +20,8 @@ struct TapLines {
   int64_t slot_stride;
   int64_t line_stride;
   int64_t run_stride;
+  Segments<Real> segments;
+  Real* whole = nullptr;  // scratch for a line that is to be cut
 
   TapLines(const RowsAxis& vertical, const RowsAxis& horizontal, int64_t slot, int64_t line, int64_t run)
       : rows(vertical), columns(horizontal), slot_stride(slot), line_stride(line), run_stride(run) {}
@@ -26,7 +29,7 @@ struct TapLines {
   // Where tap j of a line begins.
   void set_offsets(int64_t* offsets) const {
     for (int64_t j = 0, u = 0, m = 0; j < columns.kernel; ++j) {
-      offsets[j] = u * slot_stride + m * columns.spread;
+      offsets[j] = u * slot_stride + m * columns.spread * segments.step();
       if (++u == columns.period) {
         u = 0;
         ++m;
@@ -41,7 +44,7 @@ struct TapLines {
     const SourceAxis source_columns{columns.input, columns.before, columns.after, columns.mode};
     const int64_t slots = columns.runs();
     const auto span_of = [&](int64_t slot) {
-      return LineSpan(source_columns, slot_stride,
+      return LineSpan(source_columns, segments.are_used() ? segments.whole_numbers() : slot_stride,
                       first_column * columns.stride + slot * columns.dilation - columns.before,
                       columns.stride);
     };
@@ -59,6 +62,11 @@ struct TapLines {
             continue;
           }
           const T* from = plane + row * strides.row;
+          if (segments.are_used()) {
+            fill_line<T>(whole, from, strides.column, source_columns, first_span);
+            segments.cut(line, whole);
+            continue;
+          }
           fill_line<T>(line, from, strides.column, source_columns, first_span);
           for (int64_t v = 1; v < slots; ++v)
             fill_line<T>(line + v * slot_stride, from, strides.column, source_columns, span_of(v));
