@@ -51,7 +51,7 @@ def global_symbols(path: Path) -> list[tuple[str, str]]:
 
 
 def listed_kernels(isa: str) -> set[str]:
-    code = re.sub(r"//.*", "", (ROOT / "csrc/cpu/kernel_list.h").read_text())
+    code = re.sub(r"//.*|\\\n", "", (ROOT / "csrc/cpu/kernel_list.h").read_text())
     lists = {name: re.findall(r"\bX\((\w+)\)", body) for name, body in re.findall(r"#define (\w+)\(X\) (.*)", code)}
     specialised = [] if isa == "baseline" else lists["CONVEXT_SPECIALISED_KERNELS"]
     return {*specialised, *lists["CONVEXT_GENERAL_KERNELS"]}
