@@ -471,8 +471,8 @@ void add_extreme_values(Collector& cases) {
 void add_fully_connected(Collector& cases) {
   for (int64_t batch : {1, 4, 6}) {
     for (int64_t channels : {1, 5, 20}) {
-      for (int64_t outputs : {1, 3, 4, 11, 34}) {
-        for (int64_t side : {1, 2, 5}) {
+      for (int64_t outputs : {3, 8, 34}) {
+        for (int64_t side : {1, 3}) {
           for (Layout layout : {Layout::contiguous, Layout::channels_last}) {
             cases.add_drawn({batch, channels, side, side + 1, outputs, side, side + 1},
                             [&](Case& c) { c.input_layout = c.weight_layout = c.output_layout = layout; });
