@@ -122,7 +122,11 @@ struct PixelCorrelationPlan {
   int64_t extent(const RowsAxis& axis, int64_t count, int64_t together) const {
     const int64_t reach = (axis.kernel - 1) * axis.dilation;
     if (is_forward) return (round_up(count, together) - 1) * axis.stride + reach + 1;
-    return round_up(ceil_div(count - 1, axis.stride) + 1, together) + reach / axis.stride;
+    // Results of one residue lie on all these positions, or on all but the first, and are rounded up from there.
+    const int64_t positions = ceil_div(count - 1, axis.stride) + 1;
+    const int64_t all = round_up(positions, together);
+    const int64_t all_but_first = axis.stride == 1 ? 0 : 1 + round_up(positions - 1, together);
+    return larger(all, all_but_first) + reach / axis.stride;
   }
   // How many cache lines of pixels that are so many bytes apart fit into a cache of ways of so many bytes.
   static int64_t cached_lines(int64_t pixel_bytes, int64_t way_bytes) {
