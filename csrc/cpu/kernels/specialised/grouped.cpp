@@ -71,9 +71,10 @@ Reason why_not(const ConvProblem& p) {
   const int64_t in = in_channels_per_group(p);
   const int64_t out = out_channels_per_group(p);
   if (in == 1 && out == 1) return "depthwise problems need no permutations";
-  // Small maps have few vectors of pixels, so there it is faster for a little longer.
-  const bool is_small = p.output.height * p.output.width <= 256;
-  const int64_t most_channels = is_small ? 32 : 31;
+  // Small maps of contiguous images have few vectors of pixels, so there it is faster for a little longer.
+  const bool has_few_vectors =
+      !has_channels_innermost(p.input_strides) && p.output.height * p.output.width <= 256;
+  const int64_t most_channels = has_few_vectors ? 32 : 31;
   if (p.groups == 1) {
     if (const Reason reason = with_type(p.dtype, [&](auto zero) { return single_group<decltype(zero)>(p); }))
       return reason;
