@@ -516,7 +516,8 @@ void add_mostly_padding(Collector& cases) {
 }
 
 // Depthwise results of every width around the tiles' one: what a micro-kernel reads past the last of them has
-// to be there. Cheap, and AddressSanitizer sees it only in the widths that go wrong: they belong in every run.
+// to be there. Cheap, and AddressSanitizer sees it only in the widths that go wrong: they belong in every
+// run.
 void add_ends_of_lines(Collector& cases) {
   for (int64_t width = 1; width <= 36; ++width) {
     for (int64_t stride : {1, 2, 3}) {

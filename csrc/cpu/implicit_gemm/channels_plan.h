@@ -80,7 +80,7 @@ struct ChannelsInLanesPlan {
     const int64_t channels = larger(1, c.result_channels);
     const int64_t pixels = larger(1, c.most_pixels());
     cut(c, channels, pixels, workers);
-    skips_padding = is_mostly_padding(c);
+    skips_padding = reads_much_padding(c);
     has_band = c.source_strides.channel != 1 || copies_few_channels(c);
     block_channels = has_band ? band_block_channels(c) : larger(1, c.source_channels);
     panels_of_item = ceil_div(panels, blocks);

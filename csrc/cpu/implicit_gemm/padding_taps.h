@@ -61,16 +61,17 @@ inline double real_share(const Axis& axis) {
   return pairs / static_cast<double>(larger(1, axis.count * axis.taps));
 }
 
-// Is so much of it padding that looking for it pays?
-inline bool is_mostly_padding(const Correlation& c) {
+// Whether at least a fifth of what its windows read is padding, so that looking for it pays.
+inline bool reads_much_padding(const Correlation& c) {
   const Axis rows = c.rows.at(0);
   const Axis columns = c.columns.at(0);
+  if (rows.is_border || columns.is_border || rows.mode != PaddingMode::zeros) return false;
+  // Spares the counting where windows are small beside the map, and little of them is padding.
   const auto reaches_far = [](const Axis& axis) {
     const int64_t reach = (axis.taps - 1) * (axis.step < 0 ? -axis.step : axis.step);
-    return !axis.is_border && axis.mode == PaddingMode::zeros && 4 * reach >= axis.count;
+    return 4 * reach >= axis.count;
   };
   if (!reaches_far(rows) && !reaches_far(columns)) return false;
-  if (rows.is_border || columns.is_border || rows.mode != PaddingMode::zeros) return false;
   return real_share(rows) * real_share(columns) < 0.8;
 }
 
