@@ -16,7 +16,7 @@ PYTEST_ARGS ?=
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test bench wheel install lint format native-test sanitize neon clean
+.PHONY: help build demo test bench wheel install lint format native-test sanitize neon cuda-test clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,6 +63,10 @@ sanitize:  ## the same under Address-, UndefinedBehavior- and ThreadSanitizer
 
 neon:  ## the same for aarch64, cross-compiled and run under qemu
 	$(MAKE) -C tests/native -j $(shell nproc) neon
+
+cuda-test:  ## the CUDA kernels as plain C++ on the CPU, also under sanitizers; needs neither nvcc nor a GPU
+	$(MAKE) -C tests/cuda_on_cpu -j $(shell nproc) test
+	$(MAKE) -C tests/cuda_on_cpu -j $(shell nproc) sanitize
 
 clean:  ## remove what was built; .venv stays
 	rm -rf build dist *.egg-info convext/*.so .pytest_cache .hypothesis .ruff_cache .mypy_cache

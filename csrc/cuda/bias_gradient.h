@@ -1,5 +1,5 @@
-// The gradient of the bias on the device: grad_output summed over batch, rows and columns, in an order that the
-// sizes fix.
+// The gradient of the bias on the device: grad_output summed over batch, rows and columns, in an order that
+// the sizes fix.
 #pragma once
 
 #include "core/problem.h"

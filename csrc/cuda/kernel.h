@@ -1,5 +1,5 @@
-// What a CUDA kernel says of itself; the planner needs nothing else. No CUDA headers here: whatever chooses or
-// explains kernels compiles without them.
+// What a CUDA kernel says of itself; the planner needs nothing else. No CUDA headers here: whatever chooses
+// or explains kernels compiles without them.
 #pragma once
 
 #include <cstdint>
@@ -26,8 +26,8 @@ struct CudaKernel {
   int64_t (*workspace_bytes)(const ConvProblem& problem, const CudaDevice& device);
 
   // Queues work on the stream (a cudaStream_t) that writes every element of the problem's result. Neither
-  // allocates nor waits, so that it can be captured in a graph. Returns nullptr, or what the runtime says went
-  // wrong with the launch.
+  // allocates nor waits, so that it can be captured in a graph. Returns nullptr, or what the runtime says
+  // went wrong with the launch.
   const char* (*launch)(const ConvProblem& problem, const ConvData& data, void* workspace,
                         const CudaDevice& device, void* stream);
 };
