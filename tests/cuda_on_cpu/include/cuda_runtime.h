@@ -99,6 +99,10 @@ inline constexpr Coordinates<&cuda_on_cpu::Thread::grid_size> gridDim{};
 #define CONVEXT_DYNAMIC_SHARED(name) \
   unsigned char* name = static_cast<unsigned char*>(::cuda_on_cpu::dynamic_shared_memory())
 
+inline unsigned __umulhi(unsigned a, unsigned b) {
+  return static_cast<unsigned>(uint64_t{a} * b >> 32);
+}
+
 inline void __syncthreads() {
   cuda_on_cpu::wait_for_block();
 }
