@@ -140,7 +140,7 @@ __device__ inline void for_each_reader(int64_t at, const Axis& axis, const Visit
 }
 
 template <class T>
-__global__ void __launch_bounds__(threads_per_block)
+__global__ void __launch_bounds__(threads_per_block, 4)
     grad_input(Operands p, MemoryOrder order, int64_t elements, const T* grad_output, const T* weight,
                T* result) {
   for (int64_t element = int64_t{blockIdx.x} * blockDim.x + threadIdx.x; element < elements;
@@ -167,7 +167,7 @@ __global__ void __launch_bounds__(threads_per_block)
 }
 
 template <class T>
-__global__ void __launch_bounds__(reduction_threads)
+__global__ void __launch_bounds__(reduction_threads, 4)
     grad_weight(Operands p, RowReduction plan, Destination to, const T* input, const T* grad_output,
                 T* result, Total<T>* chunk_sums) {
   reduce_rows(

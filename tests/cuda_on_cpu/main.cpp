@@ -17,6 +17,7 @@
 #include "cases.h"
 #include "check.h"
 #include "cuda/kernel_list.h"
+#include "cuda_cases.h"
 #include "random.h"
 #include "result_check.h"
 #include "schedule.h"
@@ -97,6 +98,7 @@ std::vector<Case> sample(bool quick) {
     const int64_t one_in = integer_gradient ? 1 : work < 2e4 ? 6 : work < 1e5 ? 15 : work < 1e6 ? 150 : 0;
     if (one_in != 0 && random.one_in(quick ? 8 * one_in : one_in)) cases.push_back(c);
   }
+  for (const Case& c : cuda_cases(quick)) cases.push_back(c);
   return cases;
 }
 

@@ -85,11 +85,13 @@ enum class Threads { along_columns, along_channels, along_vectors };
 template <class T, int K, int Phases>
 const char* launch_along(Threads threads, const Correlation& plan, const T* source, const T* weight,
                          const T* bias, T* result, const CudaDevice& device, void* stream) {
-  if (threads == Threads::along_vectors)
-    return launch_channels<T, vector_lanes<T>, K, Phases>(plan, source, weight, bias, result, device, stream);
   if constexpr (K == 0) {
     if (threads == Threads::along_channels)
       return launch_channels<T, 1, K, Phases>(plan, source, weight, bias, result, device, stream);
+  } else {
+    if (threads == Threads::along_vectors)
+      return launch_channels<T, vector_lanes<T>, K, Phases>(plan, source, weight, bias, result, device,
+                                                            stream);
   }
   return launch_planes<T, K, Phases>(plan, source, weight, bias, result, device, stream);
 }
@@ -106,9 +108,11 @@ const char* launch_as(const ConvProblem& p, const ConvData& data, const CudaDevi
   constexpr auto weight_bytes = static_cast<int64_t>(sizeof(Accumulator<T>));
   const bool channels_adjacent = plan.channels > 1 && plan.source.channel == 1 && plan.result.channel == 1;
   Threads threads = Threads::along_columns;
+  const bool unrolled = (p.kernel.height == 3 || p.kernel.height == 5 || p.kernel.height == 7) &&
+                        (p.stride.height == 1 || (p.stride.height == 2 && p.dilation.height % 2 == 1));
   if (channels_adjacent) {
     const bool vectors =
-        plan.channels % lanes == 0 &&
+        unrolled && plan.channels % lanes == 0 &&
         is_aligned(source, sizeof(T), lanes, p.batch, plan.rows.source, plan.columns.source, plan.source) &&
         is_aligned(result, sizeof(T), lanes, p.batch, plan.rows.result, plan.columns.result, plan.result);
     if (vectors && cut_channels(lanes, weight_bytes, &plan)) {
@@ -125,11 +129,10 @@ const char* launch_as(const ConvProblem& p, const ConvData& data, const CudaDevi
     if (p.stride.height == 1) return start(rows, std::integral_constant<int, 1>{});
     return start(rows, std::integral_constant<int, 2>{});
   };
-  const bool two_phases = p.stride.height == 2 && p.dilation.height % 2 == 1;
-  if ((p.stride.height == 1 || two_phases) && threads != Threads::along_channels) {
+  if (unrolled && threads != Threads::along_channels) {
     if (p.kernel.height == 3) return with_phases(std::integral_constant<int, 3>{});
     if (p.kernel.height == 5) return with_phases(std::integral_constant<int, 5>{});
-    if (p.kernel.height == 7) return with_phases(std::integral_constant<int, 7>{});
+    return with_phases(std::integral_constant<int, 7>{});
   }
   return start(std::integral_constant<int, 0>{}, std::integral_constant<int, 1>{});
 }

@@ -105,9 +105,11 @@ struct TapColumn {
                       bool gradient, const Weight& weight) const {
     if constexpr (Count > 0) {
       Value values[rows_per_thread + Count - 1][lanes];
+      const T* from = source + source_row * row_stride;
+      const int64_t step = source_step * row_stride;
 #pragma unroll
-      for (int r = 0; r < rows_per_thread + Count - 1; ++r)
-        load(values[r], source, row_stride, source_row + r * source_step, inside);
+      for (int r = 0; r < rows_per_thread + Count - 1; ++r, from += step)
+        load(values[r], from, source_row + r * source_step, inside);
 #pragma unroll
       for (int k = 0; k < Count; ++k) {
         Value factor[lanes];
@@ -127,14 +129,15 @@ struct TapColumn {
       Value values[rows_per_thread][lanes];
 #pragma unroll
       for (int r = 0; r < rows_per_thread - 1; ++r)
-        load(values[r], source, row_stride, source_row + r * source_step, inside);
+        load(values[r], source + (source_row + r * source_step) * row_stride, source_row + r * source_step,
+             inside);
       for (int first = 0; first < count; first += rows_per_thread) {
 #pragma unroll
         for (int u = 0; u < rows_per_thread; ++u) {
           const int k = first + u;
           if (k >= count) break;
-          load(values[(u + rows_per_thread - 1) % rows_per_thread], source, row_stride,
-               source_row + (k + rows_per_thread - 1) * source_step, inside);
+          const int row = source_row + (k + rows_per_thread - 1) * source_step;
+          load(values[(u + rows_per_thread - 1) % rows_per_thread], source + row * row_stride, row, inside);
           Value factor[lanes];
           weight(tap + k * tap_step, factor);
           if (gradient && !all_finite(factor)) {
@@ -152,10 +155,10 @@ struct TapColumn {
   }
 
  private:
-  __device__ void load(Value (&values)[lanes], const T* source, int64_t row_stride, int row,
-                       bool inside) const {
+  // Of the given row, which `from` points to.
+  __device__ void load(Value (&values)[lanes], const T* from, int row, bool inside) const {
     if (inside && row >= 0 && row < source_rows) {
-      const Vector<T, lanes> vector = load_vector<T, lanes>(source + row * row_stride);
+      const Vector<T, lanes> vector = load_vector<T, lanes>(from);
 #pragma unroll
       for (int v = 0; v < lanes; ++v) values[v] = widen(vector.lane[v]);
     } else {
@@ -239,33 +242,23 @@ __device__ inline void compute_column(const Correlation& p, int64_t item, int64_
   Value sums[rows_per_thread][lanes] = {};
   Value totals[rows_per_thread][lanes] = {};
   int terms = 0;
-  if (p.gradient) {
-    const Walk columns = gradient_walk(x, p.columns);
-    const Walk rows = gradient_walk(y, p.rows);
-    if constexpr (K == 0) {
-      if (rows.count > 0) add_taps<T, lanes, 0>(sums, totals, terms, p, rows, columns, plane, weight);
-    } else if constexpr (Phases == 1) {
-      add_taps<T, lanes, K>(sums, totals, terms, p, rows, columns, plane, weight);
-    } else {
-      // Of an odd number of taps, one more has an even number.
-      if (rows.tap == 0) {
-        add_taps<T, lanes, (K + 1) / 2>(sums, totals, terms, p, rows, columns, plane, weight);
-      } else {
-        add_taps<T, lanes, K / 2>(sums, totals, terms, p, rows, columns, plane, weight);
-      }
-    }
+  const Walk columns = p.gradient ? gradient_walk(x, p.columns)
+                                  : Walk{0, p.columns.kernel, x * p.columns.stride - p.columns.before};
+  // The gradient meets the taps of one walk only, the forward pass those of all.
+  const Walk first = p.gradient ? gradient_walk(y, p.rows) : forward_walk(y, 0, p.rows);
+  if constexpr (K == 0) {
+    if (first.count > 0) add_taps<T, lanes, 0>(sums, totals, terms, p, first, columns, plane, weight);
+    for (int tap = 1; !p.gradient && tap < p.rows.tap_step && tap < p.rows.kernel; ++tap)
+      add_taps<T, lanes, 0>(sums, totals, terms, p, forward_walk(y, tap, p.rows), columns, plane, weight);
+  } else if constexpr (Phases == 1) {
+    add_taps<T, lanes, K>(sums, totals, terms, p, first, columns, plane, weight);
   } else {
-    const Walk columns{0, p.columns.kernel, x * p.columns.stride - p.columns.before};
-    if constexpr (K == 0) {
-      for (int first = 0; first < p.rows.tap_step && first < p.rows.kernel; ++first) {
-        add_taps<T, lanes, 0>(sums, totals, terms, p, forward_walk(y, first, p.rows), columns, plane, weight);
-      }
-    } else if constexpr (Phases == 1) {
-      add_taps<T, lanes, K>(sums, totals, terms, p, forward_walk(y, 0, p.rows), columns, plane, weight);
-    } else {
-      add_taps<T, lanes, (K + 1) / 2>(sums, totals, terms, p, forward_walk(y, 0, p.rows), columns, plane,
-                                      weight);
-      add_taps<T, lanes, K / 2>(sums, totals, terms, p, forward_walk(y, 1, p.rows), columns, plane, weight);
+    // Of an odd number of taps, one more has an even number.
+    if (first.tap == 0)
+      add_taps<T, lanes, (K + 1) / 2>(sums, totals, terms, p, first, columns, plane, weight);
+    if (!p.gradient || first.tap == 1) {
+      const Walk second = p.gradient ? first : forward_walk(y, 1, p.rows);
+      add_taps<T, lanes, K / 2>(sums, totals, terms, p, second, columns, plane, weight);
     }
   }
 
@@ -286,9 +279,15 @@ __device__ inline void compute_column(const Correlation& p, int64_t item, int64_
   }
 }
 
+// Blocks of a multiprocessor that leave each thread the registers it needs, found with -Xptxas -v.
+template <class T, int lanes, int K>
+constexpr int correlation_blocks = lanes == 1 && sizeof(T) < 8           ? 4
+                                   : lanes == 1 || (K < 7 && lanes == 4) ? 3
+                                                                         : 2;
+
 // Threads along the columns of a plane, then its tiles, then the planes.
 template <class T, int K, int Phases>
-__global__ void __launch_bounds__(correlation_threads)
+__global__ void __launch_bounds__(correlation_threads, (correlation_blocks<T, 1, K>))
     correlate_planes(Correlation p, const T* source, const T* weight, const T* bias, T* result) {
   for (int64_t item = int64_t{blockIdx.x} * correlation_threads + threadIdx.x; item < p.items;
        item += int64_t{gridDim.x} * correlation_threads) {
@@ -306,7 +305,7 @@ __global__ void __launch_bounds__(correlation_threads)
 // Threads along the channels, then the columns of a sample, its tiles, and the samples. The weights of the
 // block's channels wait in shared memory, those of a tap side by side.
 template <class T, int lanes, int K, int Phases>
-__global__ void __launch_bounds__(correlation_threads)
+__global__ void __launch_bounds__(correlation_threads, (correlation_blocks<T, lanes, K>))
     correlate_channels(Correlation p, const T* source, const T* weight, const T* bias, T* result) {
   using Value = Accumulator<T>;
   CONVEXT_DYNAMIC_SHARED(bytes);

@@ -1,0 +1,102 @@
+#include "cuda_cases.h"
+
+#include "random.h"
+
+namespace convext::testing {
+namespace {
+
+constexpr DType floating_dtypes[] = {DType::float32, DType::float64, DType::bfloat16, DType::float16};
+constexpr Pass passes[] = {Pass::forward, Pass::grad_input, Pass::grad_weight};
+constexpr Layout layouts[] = {Layout::contiguous, Layout::channels_last, Layout::row_gaps, Layout::transposed,
+                              Layout::expanded};
+
+class Collector {
+ public:
+  // A floating-point problem with what is drawn and what the caller sets; input, kernel, channels and groups
+  // first.
+  Case start(Pass pass) {
+    Case c;
+    // Tensors start at vector boundaries if the seed is a multiple of 27 (make_input and the like).
+    c.seed = ++seed_ * (draw_.one_in(2) ? 27 : 1);
+    c.problem.pass = pass;
+    c.problem.dtype = c.problem.out_dtype = floating_dtypes[draw_.between(0, 3)];
+    c.problem.epilogue.bias = pass == Pass::forward && draw_.one_in(2);
+    c.fill = draw_.pick({Fill::small_integers, Fill::small_integers, Fill::normal, Fill::non_finite});
+    c.input_layout = c.weight_layout = c.output_layout = layouts[draw_.between(0, 1)];
+    if (draw_.one_in(8)) c.output_layout = layouts[draw_.between(0, 4)];
+    if (draw_.one_in(8)) c.input_layout = layouts[draw_.between(0, 4)];
+    if (draw_.one_in(8)) c.weight_layout = layouts[draw_.between(0, 4)];
+    return c;
+  }
+
+  void add(Case c) {
+    if (finish(c) && multiply_adds(c.problem) < 3e6) cases_.push_back(c);
+  }
+
+  Random& draw() { return draw_; }
+  std::vector<Case> take() { return cases_; }
+
+ private:
+  std::vector<Case> cases_;
+  uint64_t seed_ = 5000000;
+  Random draw_{17};
+};
+
+void set_channels(Case& c, int64_t groups, int64_t in, int64_t out) {
+  c.problem.groups = groups;
+  c.problem.in_channels = groups * in;
+  c.problem.out_channels = groups * out;
+}
+
+// Every size of kernel that has code of its own and its neighbours, either stride and dilation, channels
+// around vectors and blocks of them.
+void add_depthwise(Collector& cases, int count) {
+  for (int k = 0; k < count; ++k) {
+    for (Pass pass : passes) {
+      Case c = cases.start(pass);
+      ConvProblem& p = c.problem;
+      Random& draw = cases.draw();
+      set_channels(c, draw.pick<int64_t>({1, 2, 4, 8, 12, 20, 33, 64, 96, 132, 136}), 1, 1);
+      p.batch = draw.between(1, 3);
+      p.kernel.height = draw.pick<int64_t>({1, 2, 3, 3, 3, 4, 5, 5, 6, 7, 7, 9, 11});
+      p.kernel.width = draw.one_in(3) ? draw.between(1, 8) : p.kernel.height;
+      p.stride = {draw.pick<int64_t>({1, 1, 1, 2, 2, 3}), draw.pick<int64_t>({1, 1, 2, 3})};
+      if (draw.one_in(2)) p.stride.width = p.stride.height;
+      p.dilation = {draw.pick<int64_t>({1, 1, 1, 2, 3}), draw.pick<int64_t>({1, 1, 1, 2, 3})};
+      p.input = {draw.between(1, draw.pick<int64_t>({9, 24, 70})), draw.between(1, 20)};
+      p.padding = {draw.between(0, 4), draw.between(0, 4), draw.between(0, 4), draw.between(0, 4)};
+      if (draw.one_in(2))
+        p.padding = {p.kernel.height / 2, p.kernel.height / 2, p.kernel.width / 2, p.kernel.width / 2};
+      cases.add(c);
+    }
+  }
+  for (Pass pass : passes) {
+    // More rounds than chunks.
+    Case c = cases.start(pass);
+    c.input_layout = c.output_layout = Layout::contiguous;
+    set_channels(c, 2100, 1, 1);
+    c.problem.input = {1, 1030};
+    cases.add(c);
+    for (Layout layout : {Layout::contiguous, Layout::channels_last}) {
+      // Chains of taps that must be cut.
+      c = cases.start(pass);
+      c.input_layout = c.output_layout = layout;
+      set_channels(c, 9, 1, 1);
+      c.problem.input = {33, 31};
+      c.problem.kernel = {31, 29};
+      c.problem.padding = {3, 2, 2, 4};
+      c.fill = Fill::normal;
+      cases.add(c);
+    }
+  }
+}
+
+}  // namespace
+
+std::vector<Case> cuda_cases(bool quick) {
+  Collector cases;
+  add_depthwise(cases, quick ? 30 : 300);
+  return cases.take();
+}
+
+}  // namespace convext::testing
