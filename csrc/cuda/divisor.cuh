@@ -25,9 +25,13 @@ inline Divisor divisor_of(int64_t divisor) {
   return result;
 }
 
+__device__ inline int quotient(int n, const Divisor& by) {
+  const auto numerator = static_cast<uint32_t>(n);
+  return static_cast<int>((__umulhi(by.multiplier, numerator) + numerator) >> by.shift);
+}
+
 __device__ inline int64_t quotient(int64_t n, const Divisor& by) {
-  if ((n >> 31) != 0) return n / by.divisor;
-  return (__umulhi(by.multiplier, static_cast<uint32_t>(n)) + static_cast<uint32_t>(n)) >> by.shift;
+  return (n >> 31) != 0 ? n / by.divisor : quotient(static_cast<int>(n), by);
 }
 
 }  // namespace cuda

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <iterator>
 #include <map>
 #include <memory>
 #include <numeric>
@@ -112,7 +113,15 @@ class Device {
   void wait_for_block() {
     RunningThread& thread = *running_;
     thread.state = State::at_block_barrier;
+    any_[(thread.barriers + 1) % 3] = false;  // for the next barrier; the last one's may still be read
     wait(thread, block_order_[thread.barriers++ % 2]);
+  }
+
+  bool any_of_block(bool predicate) {
+    bool& any = any_[running_->barriers % 3];
+    any = any || predicate;
+    wait_for_block();
+    return any;
   }
 
   void wait_for_warp(unsigned mask) {
@@ -184,6 +193,7 @@ class Device {
 
   void run_block() {
     const std::vector<uint64_t> order = in_order(threads_.size());
+    std::fill(std::begin(any_), std::end(any_), false);
     release(begin_);
     for (size_t finished = 0; finished < threads_.size();) {
       bool progress = false;
@@ -257,6 +267,7 @@ class Device {
   RunningThread* running_ = nullptr;
   std::vector<SharedObject> shared_;
   SharedObject dynamic_{nullptr, nullptr, 0};
+  bool any_[3] = {false, false, false};
   char begin_ = 0;
   char end_ = 0;
   char block_order_[2] = {};
@@ -295,6 +306,10 @@ void* dynamic_shared_memory() {
 
 void wait_for_block() {
   device.wait_for_block();
+}
+
+bool any_of_block(bool predicate) {
+  return device.any_of_block(predicate);
 }
 
 void wait_for_warp(unsigned mask) {

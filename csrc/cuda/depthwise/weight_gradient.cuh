@@ -118,7 +118,9 @@ struct WeightGradientSums {
 
 // Blocks of a multiprocessor that leave each thread the registers it needs, found with -Xptxas -v.
 template <class T, int K>
-constexpr int gradient_blocks = K == 3 ? 4 : K == 5 && sizeof(Accumulator<T>) == 4 ? 3 : 2;
+constexpr int gradient_blocks = K == 3                                  ? 4
+                                : K == 5 && sizeof(Accumulator<T>) == 4 ? 3
+                                                                        : 2;
 
 template <class T, int K, int Step>
 __global__ void __launch_bounds__(gradient_threads, (gradient_blocks<T, K>))

@@ -54,6 +54,7 @@ void* shared_object(const void* key, size_t size);
 void* dynamic_shared_memory();
 
 void wait_for_block();
+bool any_of_block(bool predicate);
 void wait_for_warp(unsigned mask);
 
 // A slot for each lane of this thread's warp; `lane` -1: this thread's own.
@@ -105,6 +106,10 @@ inline unsigned __umulhi(unsigned a, unsigned b) {
 
 inline void __syncthreads() {
   cuda_on_cpu::wait_for_block();
+}
+
+inline int __syncthreads_or(int predicate) {
+  return cuda_on_cpu::any_of_block(predicate != 0) ? 1 : 0;
 }
 
 inline void __syncwarp(unsigned mask = 0xffffffffu) {

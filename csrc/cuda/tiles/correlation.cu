@@ -1,0 +1,250 @@
+// The forward pass and the gradient of the input as products of matrices: rows are pixels of the result,
+// columns its channels, and the depth is every source channel of every tap, channels innermost.
+#include "core/padding.h"
+#include "cuda/tiles/axis.h"
+#include "cuda/tiles/launch.h"
+#include "cuda/tiles/multiply.cuh"
+
+namespace convext {
+namespace cuda {
+namespace tiles {
+namespace {
+
+struct Correlation {
+  Axis rows, columns;
+  PaddingMode mode;
+  bool gradient;
+  int source_channels, result_channels;  // of a group
+  int pixels, depth;
+  int column_tiles;
+  Divisor by_source_channels, by_tap_columns, by_result_columns, by_result_rows, by_column_tiles;
+  ImageStrides source, result;
+  int64_t weight_group, weight_source_channel, weight_result_channel, weight_row, weight_column;
+  bool source_pixels_adjacent, result_pixels_adjacent;
+};
+
+struct Pixel {
+  int n, row, column;
+};
+
+__device__ inline Pixel pixel_of(int index, const Correlation& p) {
+  const int line = quotient(index, p.by_result_columns);
+  const int n = quotient(line, p.by_result_rows);
+  return {n, line - n * p.rows.results, index - line * p.columns.results};
+}
+
+struct Tap {
+  int channel, row, column;
+};
+
+__device__ inline Tap tap_of(int depth, const Correlation& p) {
+  const int tap = quotient(depth, p.by_source_channels);
+  const int row = quotient(tap, p.by_tap_columns);
+  return {depth - tap * p.source_channels, row, tap - row * p.columns.taps};
+}
+
+__device__ inline bool is_finite(float value) {
+  return value - value == 0;
+}
+__device__ inline bool is_finite(double value) {
+  return value - value == 0;
+}
+
+template <class T>
+struct SourceLoader {
+  static constexpr int count = tile_rows<T> / row_lanes;
+
+  const Correlation& p;
+  Lanes lanes;
+  const T* sample[count];
+  int row[count], column[count];
+
+  __device__ SourceLoader(const Correlation& problem, int first_pixel, const T* source)
+      : p(problem), lanes(lanes_of(problem.source_pixels_adjacent)) {
+#pragma unroll
+    for (int k = 0; k < count; ++k) {
+      // Rows behind the last pixel read what that one reads, and are not stored.
+      const int pixel = first_pixel + lanes.row + k * row_lanes;
+      const Pixel at = pixel_of(pixel < p.pixels ? pixel : p.pixels - 1, p);
+      sample[k] = source + at.n * p.source.batch;
+      row[k] = p.rows.origin + at.row * p.rows.source_per_result;
+      column[k] = p.columns.origin + at.column * p.columns.source_per_result;
+    }
+  }
+
+  __device__ void load(int first, int last, T (&values)[count]) const {
+    const int depth = first + lanes.depth;
+    const bool exists = depth < last;
+    const Tap tap = tap_of(exists ? depth : 0, p);
+    const int64_t channel = tap.channel * p.source.channel;
+#pragma unroll
+    for (int k = 0; k < count; ++k) {
+      int64_t y = row[k] + tap.row * p.rows.source_per_tap;
+      int64_t x = column[k] + tap.column * p.columns.source_per_tap;
+      if (p.mode != PaddingMode::zeros) {
+        y = padded_source(y, p.rows.source, p.mode);
+        x = padded_source(x, p.columns.source, p.mode);
+      }
+      const bool inside = exists && y >= 0 && y < p.rows.source && x >= 0 && x < p.columns.source;
+      values[k] = inside ? sample[k][channel + y * p.source.row + x * p.source.column] : T{};
+    }
+  }
+};
+
+template <class T>
+struct WeightLoader {
+  static constexpr int count = tile_columns / row_lanes;
+
+  const Correlation& p;
+  Lanes lanes;
+  const T* filter[count];  // nullptr behind the last channel
+  mutable bool all_finite = true;
+
+  __device__ WeightLoader(const Correlation& problem, int first_channel, const T* weight)
+      : p(problem), lanes(lanes_of(false)) {
+#pragma unroll
+    for (int k = 0; k < count; ++k) {
+      const int channel = first_channel + lanes.row + k * row_lanes;
+      filter[k] = channel < p.result_channels ? weight + channel * p.weight_result_channel : nullptr;
+    }
+  }
+
+  __device__ int64_t offset(const Tap& tap) const {
+    return tap.channel * p.weight_source_channel +
+           (p.rows.first_tap + tap.row * p.rows.tap_step) * p.weight_row +
+           (p.columns.first_tap + tap.column * p.columns.tap_step) * p.weight_column;
+  }
+
+  __device__ void load(int first, int last, T (&values)[count]) const {
+    const int depth = first + lanes.depth;
+    const bool exists = depth < last;
+    const int64_t at = offset(tap_of(exists ? depth : 0, p));
+#pragma unroll
+    for (int k = 0; k < count; ++k) {
+      values[k] = exists && filter[k] != nullptr ? filter[k][at] : T{};
+      all_finite = all_finite && is_finite(values[k]);
+    }
+  }
+};
+
+// The terms of one result that exist, one by one: where a gradient has no term, zero times a weight that is
+// not finite would be NaN.
+template <class T>
+__device__ T existing_terms(const Correlation& p, const Pixel& at, int channel, const T* source,
+                            const T* weight) {
+  Sum<T> sum;
+  for (int depth = 0; depth < p.depth; ++depth) {
+    const Tap tap = tap_of(depth, p);
+    const int y = p.rows.origin + at.row * p.rows.source_per_result + tap.row * p.rows.source_per_tap;
+    const int x =
+        p.columns.origin + at.column * p.columns.source_per_result + tap.column * p.columns.source_per_tap;
+    if (y < 0 || y >= p.rows.source || x < 0 || x >= p.columns.source) continue;
+    const T value = source[at.n * p.source.batch + tap.channel * p.source.channel + y * p.source.row +
+                           x * p.source.column];
+    const T factor = weight[channel * p.weight_result_channel + tap.channel * p.weight_source_channel +
+                            (p.rows.first_tap + tap.row * p.rows.tap_step) * p.weight_row +
+                            (p.columns.first_tap + tap.column * p.columns.tap_step) * p.weight_column];
+    sum.add_product(value, factor);
+  }
+  return static_cast<T>(sum.result());
+}
+
+template <class T>
+__global__ void __launch_bounds__(tile_threads, 2)
+    correlate(Correlation p, const T* source, const T* weight, const T* bias, T* result) {
+  CONVEXT_SHARED(Shared<T>, shared);
+  const int pixel_tile = quotient(static_cast<int>(blockIdx.x), p.by_column_tiles);
+  const int first_channel = (static_cast<int>(blockIdx.x) - pixel_tile * p.column_tiles) * tile_columns;
+  const int first_pixel = pixel_tile * tile_rows<T>;
+  const int64_t group = blockIdx.y;
+  source += group * p.source_channels * p.source.channel;
+  weight += group * p.weight_group;
+  result += group * p.result_channels * p.result.channel;
+  if (bias != nullptr) bias += group * p.result_channels;
+
+  Products<T> products;
+  bool careful = false;
+  {
+    const SourceLoader<T> left(p, first_pixel, source);
+    const WeightLoader<T> right(p, first_channel, weight);
+    products.sum(shared.slices, 0, p.depth, left, right);
+    if (p.gradient) careful = __syncthreads_or(right.all_finite ? 0 : 1) != 0;
+  }
+  store_tile(shared.result, products, p.result_pixels_adjacent, [&](int row, int column, T value) {
+    const int pixel = first_pixel + row;
+    const int channel = first_channel + column;
+    if (pixel >= p.pixels || channel >= p.result_channels) return;
+    const Pixel at = pixel_of(pixel, p);
+    if (careful) value = existing_terms(p, at, channel, source, weight);
+    if (bias != nullptr) value += bias[channel];
+    result[at.n * p.result.batch + channel * p.result.channel +
+           (p.rows.first_result + at.row * p.rows.result_step) * p.result.row +
+           (p.columns.first_result + at.column * p.columns.result_step) * p.result.column] = value;
+  });
+}
+
+template <class T>
+const char* launch_class(const ConvProblem& p, const ConvData& data, int row_class, int column_class,
+                         void* stream) {
+  Correlation plan{};
+  plan.gradient = p.pass == Pass::grad_input;
+  plan.rows = axis_of(plan.gradient, row_class, p.input.height, p.output.height, p.kernel.height,
+                      p.stride.height, p.dilation.height, p.padding.top);
+  plan.columns = axis_of(plan.gradient, column_class, p.input.width, p.output.width, p.kernel.width,
+                         p.stride.width, p.dilation.width, p.padding.left);
+  plan.mode = p.padding_mode;
+  const auto in = static_cast<int>(in_channels_per_group(p));
+  const auto out = static_cast<int>(out_channels_per_group(p));
+  plan.source_channels = plan.gradient ? out : in;
+  plan.result_channels = plan.gradient ? in : out;
+  plan.pixels = static_cast<int>(p.batch * plan.rows.results * plan.columns.results);
+  if (plan.pixels == 0) return nullptr;
+  plan.depth = plan.source_channels * plan.rows.taps * plan.columns.taps;
+  plan.column_tiles = (plan.result_channels + tile_columns - 1) / tile_columns;
+  plan.by_source_channels = divisor_of(plan.source_channels);
+  plan.by_tap_columns = divisor_of(plan.columns.taps == 0 ? 1 : plan.columns.taps);
+  plan.by_result_columns = divisor_of(plan.columns.results);
+  plan.by_result_rows = divisor_of(plan.rows.results);
+  plan.by_column_tiles = divisor_of(plan.column_tiles);
+  plan.source = plan.gradient ? p.output_strides : p.input_strides;
+  plan.result = plan.gradient ? p.input_strides : p.output_strides;
+  plan.weight_group = out * p.weight_strides.out_channel;
+  plan.weight_source_channel = plan.gradient ? p.weight_strides.out_channel : p.weight_strides.in_channel;
+  plan.weight_result_channel = plan.gradient ? p.weight_strides.in_channel : p.weight_strides.out_channel;
+  plan.weight_row = p.weight_strides.row;
+  plan.weight_column = p.weight_strides.column;
+  plan.source_pixels_adjacent = plan.source.channel != 1 || plan.source_channels == 1;
+  plan.result_pixels_adjacent = plan.result.channel != 1 || plan.result_channels == 1;
+
+  const int64_t pixel_tiles = (plan.pixels + tile_rows<T> - 1) / tile_rows<T>;
+  return launch(correlate<T>, Grid{pixel_tiles * plan.column_tiles, p.groups}, tile_threads, 0, stream, plan,
+                static_cast<const T*>(plan.gradient ? data.output : data.input),
+                static_cast<const T*>(data.weight),
+                p.epilogue.bias ? static_cast<const T*>(data.bias) : nullptr,
+                static_cast<T*>(plan.gradient ? data.input : data.output));
+}
+
+template <class T>
+const char* launch_as(const ConvProblem& p, const ConvData& data, void* stream) {
+  const bool gradient = p.pass == Pass::grad_input;
+  const int row_classes = classes_of(gradient, p.stride.height, p.dilation.height);
+  const int column_classes = classes_of(gradient, p.stride.width, p.dilation.width);
+  for (int row_class = 0; row_class < row_classes; ++row_class) {
+    for (int column_class = 0; column_class < column_classes; ++column_class) {
+      const char* error = launch_class<T>(p, data, row_class, column_class, stream);
+      if (error != nullptr) return error;
+    }
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+const char* launch_correlation(const ConvProblem& problem, const ConvData& data, void* stream) {
+  return problem.dtype == DType::float64 ? launch_as<double>(problem, data, stream)
+                                         : launch_as<float>(problem, data, stream);
+}
+
+}  // namespace tiles
+}  // namespace cuda
+}  // namespace convext
