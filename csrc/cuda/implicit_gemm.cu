@@ -1,4 +1,4 @@
-// float32 and float64 with channels enough for products of matrices. docs/cuda.md has the reasoning.
+// Floating-point problems with channels enough for products of matrices. docs/cuda.md has the reasoning.
 #include <initializer_list>
 
 #include "cuda/kernel_list.h"
@@ -30,8 +30,9 @@ bool axis_fits(int64_t input, int64_t output, int64_t kernel, int64_t stride, in
 }
 
 Reason why_not(const ConvProblem& p, const CudaDevice&) {
-  if (p.dtype != DType::float32 && p.dtype != DType::float64)
-    return "the dtype is neither float32 nor float64";
+  if (p.dtype != DType::float32 && p.dtype != DType::float64 && p.dtype != DType::bfloat16 &&
+      p.dtype != DType::float16)
+    return "the dtype is an integer";
   if (p.batch == 0 || p.in_channels == 0 || p.out_channels == 0) return "a tensor is empty";
   const int64_t in = in_channels_per_group(p);
   const int64_t out = out_channels_per_group(p);

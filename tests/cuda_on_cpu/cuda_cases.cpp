@@ -91,11 +91,48 @@ void add_depthwise(Collector& cases, int count) {
   }
 }
 
+// Channels and pixels around tiles of 64 and 128, depths around slices of 8 and chains of 256, chunks of
+// pixels.
+void add_dense(Collector& cases, int count) {
+  for (int k = 0; k < count; ++k) {
+    for (Pass pass : passes) {
+      Case c = cases.start(pass);
+      ConvProblem& p = c.problem;
+      Random& draw = cases.draw();
+      const int64_t groups = draw.pick<int64_t>({1, 1, 1, 2, 3});
+      const auto channels = [&] { return draw.pick<int64_t>({3, 8, 9, 16, 31, 63, 64, 65, 70, 127, 130}); };
+      set_channels(c, groups, channels(), channels());
+      p.batch = draw.between(1, 3);
+      p.kernel = {draw.pick<int64_t>({1, 1, 2, 3}), draw.pick<int64_t>({1, 1, 2, 3})};
+      p.stride = {draw.pick<int64_t>({1, 1, 2, 3}), draw.pick<int64_t>({1, 1, 2, 3})};
+      p.dilation = {draw.pick<int64_t>({1, 1, 2}), draw.pick<int64_t>({1, 1, 2, 3})};
+      p.input = {draw.between(1, 12), draw.between(1, 20)};
+      p.padding = {draw.between(0, 2), draw.between(0, 2), draw.between(0, 2), draw.between(0, 2)};
+      if (draw.one_in(4))
+        p.padding_mode = draw.pick({PaddingMode::reflect, PaddingMode::replicate, PaddingMode::circular});
+      cases.add(c);
+    }
+  }
+  // More pixels than a chunk has.
+  for (Layout layout : {Layout::contiguous, Layout::channels_last}) {
+    Case c = cases.start(Pass::grad_weight);
+    c.input_layout = c.output_layout = layout;
+    set_channels(c, 1, 5, 9);
+    c.problem.batch = 2;
+    c.problem.input = {35, 40};
+    c.problem.kernel = {3, 3};
+    c.problem.padding = {1, 1, 1, 1};
+    c.fill = Fill::positive;
+    cases.add(c);
+  }
+}
+
 }  // namespace
 
 std::vector<Case> cuda_cases(bool quick) {
   Collector cases;
   add_depthwise(cases, quick ? 30 : 300);
+  add_dense(cases, quick ? 15 : 150);
   return cases.take();
 }
 

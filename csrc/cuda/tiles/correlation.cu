@@ -52,7 +52,8 @@ __device__ inline bool is_finite(double value) {
 
 template <class T>
 struct SourceLoader {
-  static constexpr int count = tile_rows<T> / row_lanes;
+  using Value = Accumulator<T>;
+  static constexpr int count = tile_rows<Value> / row_lanes;
 
   const Correlation& p;
   Lanes lanes;
@@ -72,7 +73,7 @@ struct SourceLoader {
     }
   }
 
-  __device__ void load(int first, int last, T (&values)[count]) const {
+  __device__ void load(int first, int last, Value (&values)[count]) const {
     const int depth = first + lanes.depth;
     const bool exists = depth < last;
     const Tap tap = tap_of(exists ? depth : 0, p);
@@ -86,13 +87,14 @@ struct SourceLoader {
         x = padded_source(x, p.columns.source, p.mode);
       }
       const bool inside = exists && y >= 0 && y < p.rows.source && x >= 0 && x < p.columns.source;
-      values[k] = inside ? sample[k][channel + y * p.source.row + x * p.source.column] : T{};
+      values[k] = inside ? widen(sample[k][channel + y * p.source.row + x * p.source.column]) : Value{};
     }
   }
 };
 
 template <class T>
 struct WeightLoader {
+  using Value = Accumulator<T>;
   static constexpr int count = tile_columns / row_lanes;
 
   const Correlation& p;
@@ -115,13 +117,13 @@ struct WeightLoader {
            (p.columns.first_tap + tap.column * p.columns.tap_step) * p.weight_column;
   }
 
-  __device__ void load(int first, int last, T (&values)[count]) const {
+  __device__ void load(int first, int last, Value (&values)[count]) const {
     const int depth = first + lanes.depth;
     const bool exists = depth < last;
     const int64_t at = offset(tap_of(exists ? depth : 0, p));
 #pragma unroll
     for (int k = 0; k < count; ++k) {
-      values[k] = exists && filter[k] != nullptr ? filter[k][at] : T{};
+      values[k] = exists && filter[k] != nullptr ? widen(filter[k][at]) : Value{};
       all_finite = all_finite && is_finite(values[k]);
     }
   }
@@ -130,8 +132,8 @@ struct WeightLoader {
 // The terms of one result that exist, one by one: where a gradient has no term, zero times a weight that is
 // not finite would be NaN.
 template <class T>
-__device__ T existing_terms(const Correlation& p, const Pixel& at, int channel, const T* source,
-                            const T* weight) {
+__device__ Accumulator<T> existing_terms(const Correlation& p, const Pixel& at, int channel, const T* source,
+                                         const T* weight) {
   Sum<T> sum;
   for (int depth = 0; depth < p.depth; ++depth) {
     const Tap tap = tap_of(depth, p);
@@ -144,25 +146,26 @@ __device__ T existing_terms(const Correlation& p, const Pixel& at, int channel, 
     const T factor = weight[channel * p.weight_result_channel + tap.channel * p.weight_source_channel +
                             (p.rows.first_tap + tap.row * p.rows.tap_step) * p.weight_row +
                             (p.columns.first_tap + tap.column * p.columns.tap_step) * p.weight_column];
-    sum.add_product(value, factor);
+    sum.add_product(widen(value), widen(factor));
   }
-  return static_cast<T>(sum.result());
+  return static_cast<Accumulator<T>>(sum.result());
 }
 
 template <class T>
 __global__ void __launch_bounds__(tile_threads, 2)
     correlate(Correlation p, const T* source, const T* weight, const T* bias, T* result) {
-  CONVEXT_SHARED(Shared<T>, shared);
+  using Value = Accumulator<T>;
+  CONVEXT_SHARED(Shared<Value>, shared);
   const int pixel_tile = quotient(static_cast<int>(blockIdx.x), p.by_column_tiles);
   const int first_channel = (static_cast<int>(blockIdx.x) - pixel_tile * p.column_tiles) * tile_columns;
-  const int first_pixel = pixel_tile * tile_rows<T>;
+  const int first_pixel = pixel_tile * tile_rows<Value>;
   const int64_t group = blockIdx.y;
   source += group * p.source_channels * p.source.channel;
   weight += group * p.weight_group;
   result += group * p.result_channels * p.result.channel;
   if (bias != nullptr) bias += group * p.result_channels;
 
-  Products<T> products;
+  Products<Value> products;
   bool careful = false;
   {
     const SourceLoader<T> left(p, first_pixel, source);
@@ -170,16 +173,16 @@ __global__ void __launch_bounds__(tile_threads, 2)
     products.sum(shared.slices, 0, p.depth, left, right);
     if (p.gradient) careful = __syncthreads_or(right.all_finite ? 0 : 1) != 0;
   }
-  store_tile(shared.result, products, p.result_pixels_adjacent, [&](int row, int column, T value) {
+  store_tile(shared.result, products, p.result_pixels_adjacent, [&](int row, int column, Value value) {
     const int pixel = first_pixel + row;
     const int channel = first_channel + column;
     if (pixel >= p.pixels || channel >= p.result_channels) return;
     const Pixel at = pixel_of(pixel, p);
     if (careful) value = existing_terms(p, at, channel, source, weight);
-    if (bias != nullptr) value += bias[channel];
+    if (bias != nullptr) value += widen(bias[channel]);
     result[at.n * p.result.batch + channel * p.result.channel +
            (p.rows.first_result + at.row * p.rows.result_step) * p.result.row +
-           (p.columns.first_result + at.column * p.columns.result_step) * p.result.column] = value;
+           (p.columns.first_result + at.column * p.columns.result_step) * p.result.column] = narrow<T>(value);
   });
 }
 
@@ -216,7 +219,7 @@ const char* launch_class(const ConvProblem& p, const ConvData& data, int row_cla
   plan.source_pixels_adjacent = plan.source.channel != 1 || plan.source_channels == 1;
   plan.result_pixels_adjacent = plan.result.channel != 1 || plan.result_channels == 1;
 
-  const int64_t pixel_tiles = (plan.pixels + tile_rows<T> - 1) / tile_rows<T>;
+  const int64_t pixel_tiles = (plan.pixels + tile_rows<Accumulator<T>> - 1) / tile_rows<Accumulator<T>>;
   return launch(correlate<T>, Grid{pixel_tiles * plan.column_tiles, p.groups}, tile_threads, 0, stream, plan,
                 static_cast<const T*>(plan.gradient ? data.output : data.input),
                 static_cast<const T*>(data.weight),
@@ -241,8 +244,16 @@ const char* launch_as(const ConvProblem& p, const ConvData& data, void* stream) 
 }  // namespace
 
 const char* launch_correlation(const ConvProblem& problem, const ConvData& data, void* stream) {
-  return problem.dtype == DType::float64 ? launch_as<double>(problem, data, stream)
-                                         : launch_as<float>(problem, data, stream);
+  switch (problem.dtype) {
+    case DType::float64:
+      return launch_as<double>(problem, data, stream);
+    case DType::bfloat16:
+      return launch_as<BFloat16>(problem, data, stream);
+    case DType::float16:
+      return launch_as<Float16>(problem, data, stream);
+    default:
+      return launch_as<float>(problem, data, stream);
+  }
 }
 
 }  // namespace tiles

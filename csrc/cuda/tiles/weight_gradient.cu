@@ -38,7 +38,8 @@ __device__ inline Pixel pixel_of(int index, const WeightGradient& p) {
 
 template <class T>
 struct GradLoader {
-  static constexpr int count = tile_rows<T> / row_lanes;
+  using Value = Accumulator<T>;
+  static constexpr int count = tile_rows<Value> / row_lanes;
 
   const WeightGradient& p;
   Lanes lanes;
@@ -48,7 +49,7 @@ struct GradLoader {
   __device__ GradLoader(const WeightGradient& problem, int first, const T* grad)
       : p(problem), lanes(lanes_of(!problem.grad_pixels_adjacent)), first_channel(first), grad_output(grad) {}
 
-  __device__ void load(int first, int last, T (&values)[count]) const {
+  __device__ void load(int first, int last, Value (&values)[count]) const {
     const int depth = first + lanes.depth;
     const bool exists = depth < last;
     const Pixel at = pixel_of(exists ? depth : 0, p);
@@ -57,13 +58,14 @@ struct GradLoader {
 #pragma unroll
     for (int k = 0; k < count; ++k) {
       const int channel = first_channel + lanes.row + k * row_lanes;
-      values[k] = exists && channel < p.out_channels ? from[channel * s.channel] : T{};
+      values[k] = exists && channel < p.out_channels ? widen(from[channel * s.channel]) : Value{};
     }
   }
 };
 
 template <class T>
 struct InputLoader {
+  using Value = Accumulator<T>;
   static constexpr int count = tile_columns / row_lanes;
 
   const WeightGradient& p;
@@ -85,7 +87,7 @@ struct InputLoader {
     }
   }
 
-  __device__ void load(int first, int last, T (&values)[count]) const {
+  __device__ void load(int first, int last, Value (&values)[count]) const {
     const int depth = first + lanes.depth;
     const bool exists = depth < last;
     const Pixel at = pixel_of(exists ? depth : 0, p);
@@ -95,7 +97,7 @@ struct InputLoader {
       const int64_t y = padded_source(at.row * p.stride.height + row[k], p.input.height, p.mode);
       const int64_t x = padded_source(at.column * p.stride.width + column[k], p.input.width, p.mode);
       const bool inside = exists && plane[k] != nullptr && y >= 0 && x >= 0;
-      values[k] = inside ? plane[k][at.n * s.batch + y * s.row + x * s.column] : T{};
+      values[k] = inside ? widen(plane[k][at.n * s.batch + y * s.row + x * s.column]) : Value{};
     }
   }
 };
@@ -104,17 +106,18 @@ template <class T>
 __global__ void __launch_bounds__(tile_threads, 2)
     correlate_gradients(WeightGradient p, Destination to, const T* input, const T* grad_output, T* result,
                         Total<T>* chunk_sums) {
-  CONVEXT_SHARED(Shared<T>, shared);
+  using Value = Accumulator<T>;
+  CONVEXT_SHARED(Shared<Value>, shared);
   const int tile = quotient(static_cast<int>(blockIdx.x), p.by_chunks);
   const int chunk = static_cast<int>(blockIdx.x) - tile * p.chunks;
   const int row_tile = quotient(tile, p.by_column_tiles);
   const int first_column = (tile - row_tile * p.column_tiles) * tile_columns;
-  const int first_channel = row_tile * tile_rows<T>;
+  const int first_channel = row_tile * tile_rows<Value>;
   const int group = static_cast<int>(blockIdx.y);
   const int first_pixel = chunk * p.chunk_pixels;
   const int last_pixel = first_pixel + p.chunk_pixels < p.pixels ? first_pixel + p.chunk_pixels : p.pixels;
 
-  Products<T> products;
+  Products<Value> products;
   {
     const GradLoader<T> left(p, first_channel,
                              grad_output + int64_t{group} * p.out_channels * p.output_strides.channel);
@@ -122,14 +125,14 @@ __global__ void __launch_bounds__(tile_threads, 2)
                                input + int64_t{group} * p.in_channels * p.input_strides.channel);
     products.sum(shared.slices, first_pixel, last_pixel, left, right);
   }
-  store_tile(shared.result, products, false, [&](int row, int column, T value) {
+  store_tile(shared.result, products, false, [&](int row, int column, Value value) {
     if (first_channel + row >= p.out_channels || first_column + column >= p.columns) return;
     const int64_t element =
         (int64_t{group} * p.out_channels + first_channel + row) * p.columns + first_column + column;
     if (p.chunks > 1) {
       chunk_sums[chunk * element_count(to.order) + element] = static_cast<Total<T>>(value);
     } else {
-      result[offset_of(element, to)] = value;
+      result[offset_of(element, to)] = narrow<T>(value);
     }
   });
 }
@@ -186,7 +189,7 @@ const char* launch_as(const ConvProblem& p, const ConvData& data, void* workspac
   const Destination to{
       {{in_channels_per_group(p), p.kernel.width, p.kernel.height, p.out_channels}, {1, 3, 2, 0}},
       p.weight_strides};
-  const int64_t tiles = plan.column_tiles * ceil_div(plan.out_channels, tile_rows<T>);
+  const int64_t tiles = plan.column_tiles * ceil_div(plan.out_channels, tile_rows<Accumulator<T>>);
   const char* error =
       launch(correlate_gradients<T>, Grid{tiles * plan.chunks, p.groups}, tile_threads, 0, stream, plan, to,
              static_cast<const T*>(data.input), static_cast<const T*>(data.output),
@@ -207,8 +210,16 @@ int64_t weight_gradient_workspace_bytes(const ConvProblem& p) {
 
 const char* launch_weight_gradient(const ConvProblem& problem, const ConvData& data, void* workspace,
                                    const CudaDevice& device, void* stream) {
-  return problem.dtype == DType::float64 ? launch_as<double>(problem, data, workspace, device, stream)
-                                         : launch_as<float>(problem, data, workspace, device, stream);
+  switch (problem.dtype) {
+    case DType::float64:
+      return launch_as<double>(problem, data, workspace, device, stream);
+    case DType::bfloat16:
+      return launch_as<BFloat16>(problem, data, workspace, device, stream);
+    case DType::float16:
+      return launch_as<Float16>(problem, data, workspace, device, stream);
+    default:
+      return launch_as<float>(problem, data, workspace, device, stream);
+  }
 }
 
 }  // namespace tiles
