@@ -80,11 +80,11 @@ struct SourceLoader {
     const int64_t channel = tap.channel * p.source.channel;
 #pragma unroll
     for (int k = 0; k < count; ++k) {
-      int64_t y = row[k] + tap.row * p.rows.source_per_tap;
-      int64_t x = column[k] + tap.column * p.columns.source_per_tap;
+      int y = row[k] + tap.row * p.rows.source_per_tap;
+      int x = column[k] + tap.column * p.columns.source_per_tap;
       if (p.mode != PaddingMode::zeros) {
-        y = padded_source(y, p.rows.source, p.mode);
-        x = padded_source(x, p.columns.source, p.mode);
+        y = static_cast<int>(padded_source(y, p.rows.source, p.mode));
+        x = static_cast<int>(padded_source(x, p.columns.source, p.mode));
       }
       const bool inside = exists && y >= 0 && y < p.rows.source && x >= 0 && x < p.columns.source;
       values[k] = inside ? widen(sample[k][channel + y * p.source.row + x * p.source.column]) : Value{};

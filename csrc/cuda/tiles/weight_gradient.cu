@@ -13,12 +13,14 @@ namespace tiles {
 namespace {
 
 struct WeightGradient {
-  Size2 output, input, stride, dilation;
+  int output_height, output_width, input_height, input_width;
+  int row_stride, column_stride, row_dilation, column_dilation;
   int top, left;
   PaddingMode mode;
   int in_channels, out_channels;  // of a group
   int taps, kernel_width;
   int columns;  // in_channels * taps
+  int64_t elements;
   int pixels, chunk_pixels, chunks;
   int column_tiles;
   Divisor by_width, by_height, by_in_channels, by_kernel_width, by_column_tiles, by_chunks;
@@ -33,7 +35,7 @@ struct Pixel {
 __device__ inline Pixel pixel_of(int index, const WeightGradient& p) {
   const int line = quotient(index, p.by_width);
   const int n = quotient(line, p.by_height);
-  return {n, static_cast<int>(line - n * p.output.height), static_cast<int>(index - line * p.output.width)};
+  return {n, line - n * p.output_height, index - line * p.output_width};
 }
 
 template <class T>
@@ -82,8 +84,8 @@ struct InputLoader {
       const int i = quotient(tap, p.by_kernel_width);
       plane[k] =
           index < p.columns ? input + (index - tap * p.in_channels) * p.input_strides.channel : nullptr;
-      row[k] = static_cast<int>(i * p.dilation.height) - p.top;
-      column[k] = static_cast<int>((tap - i * p.kernel_width) * p.dilation.width) - p.left;
+      row[k] = i * p.row_dilation - p.top;
+      column[k] = (tap - i * p.kernel_width) * p.column_dilation - p.left;
     }
   }
 
@@ -94,9 +96,14 @@ struct InputLoader {
     const ImageStrides& s = p.input_strides;
 #pragma unroll
     for (int k = 0; k < count; ++k) {
-      const int64_t y = padded_source(at.row * p.stride.height + row[k], p.input.height, p.mode);
-      const int64_t x = padded_source(at.column * p.stride.width + column[k], p.input.width, p.mode);
-      const bool inside = exists && plane[k] != nullptr && y >= 0 && x >= 0;
+      int y = at.row * p.row_stride + row[k];
+      int x = at.column * p.column_stride + column[k];
+      if (p.mode != PaddingMode::zeros) {
+        y = static_cast<int>(padded_source(y, p.input_height, p.mode));
+        x = static_cast<int>(padded_source(x, p.input_width, p.mode));
+      }
+      const bool inside =
+          exists && plane[k] != nullptr && y >= 0 && y < p.input_height && x >= 0 && x < p.input_width;
       values[k] = inside ? widen(plane[k][at.n * s.batch + y * s.row + x * s.column]) : Value{};
     }
   }
@@ -130,7 +137,7 @@ __global__ void __launch_bounds__(tile_threads, 2)
     const int64_t element =
         (int64_t{group} * p.out_channels + first_channel + row) * p.columns + first_column + column;
     if (p.chunks > 1) {
-      chunk_sums[chunk * element_count(to.order) + element] = static_cast<Total<T>>(value);
+      chunk_sums[chunk * p.elements + element] = static_cast<Total<T>>(value);
     } else {
       result[offset_of(element, to)] = narrow<T>(value);
     }
@@ -145,10 +152,14 @@ WeightGradient plan(const ConvProblem& p) {
   constexpr int64_t blocks_wanted = 512;
   constexpr int64_t most_chunk_bytes = int64_t{16} << 20;
   WeightGradient plan{};
-  plan.output = p.output;
-  plan.input = p.input;
-  plan.stride = p.stride;
-  plan.dilation = p.dilation;
+  plan.output_height = static_cast<int>(p.output.height);
+  plan.output_width = static_cast<int>(p.output.width);
+  plan.input_height = static_cast<int>(p.input.height);
+  plan.input_width = static_cast<int>(p.input.width);
+  plan.row_stride = static_cast<int>(p.stride.height);
+  plan.column_stride = static_cast<int>(p.stride.width);
+  plan.row_dilation = static_cast<int>(p.dilation.height);
+  plan.column_dilation = static_cast<int>(p.dilation.width);
   plan.top = static_cast<int>(p.padding.top);
   plan.left = static_cast<int>(p.padding.left);
   plan.mode = p.padding_mode;
@@ -161,9 +172,9 @@ WeightGradient plan(const ConvProblem& p) {
   plan.column_tiles = static_cast<int>(ceil_div(plan.columns, tile_columns));
   const int64_t rows = p.dtype == DType::float64 ? tile_rows<double> : tile_rows<float>;
   const int64_t tiles = plan.column_tiles * ceil_div(plan.out_channels, rows) * p.groups;
-  const int64_t elements = p.out_channels * plan.columns;
+  plan.elements = p.out_channels * plan.columns;
   int64_t chunks = blocks_wanted / tiles;
-  const int64_t most = most_chunk_bytes / (elements * static_cast<int64_t>(sizeof(double)));
+  const int64_t most = most_chunk_bytes / (plan.elements * static_cast<int64_t>(sizeof(double)));
   if (chunks > most) chunks = most;
   if (chunks < 1) chunks = 1;
   // Whole chains.
@@ -195,17 +206,14 @@ const char* launch_as(const ConvProblem& p, const ConvData& data, void* workspac
              static_cast<const T*>(data.input), static_cast<const T*>(data.output),
              static_cast<T*>(data.weight), static_cast<Total<T>*>(workspace));
   if (error != nullptr || plan.chunks == 1) return error;
-  return launch_add_chunks<T>(plan.chunks, element_count(to.order), workspace, data.weight, to, device,
-                              stream);
+  return launch_add_chunks<T>(plan.chunks, plan.elements, workspace, data.weight, to, device, stream);
 }
 
 }  // namespace
 
 int64_t weight_gradient_workspace_bytes(const ConvProblem& p) {
   const WeightGradient plan = tiles::plan(p);
-  return plan.chunks == 1
-             ? 0
-             : plan.chunks * p.out_channels * plan.columns * static_cast<int64_t>(sizeof(double));
+  return plan.chunks == 1 ? 0 : plan.chunks * plan.elements * static_cast<int64_t>(sizeof(double));
 }
 
 const char* launch_weight_gradient(const ConvProblem& problem, const ConvData& data, void* workspace,
