@@ -18,6 +18,7 @@
 #include "check.h"
 #include "cuda/kernel_list.h"
 #include "cuda_cases.h"
+#include "far_apart_test.h"
 #include "random.h"
 #include "result_check.h"
 #include "schedule.h"
@@ -125,6 +126,9 @@ void test_kernels(bool quick, const std::string& name) {
       test_case(kernel, c, expected, counts);
       if (checks_failed() != failed_before) ++counts.failed;
     }
+  }
+  for (const CudaKernel* kernel : kernels) {
+    if (name.empty() || name == kernel->name) test_far_apart(*kernel, device_of(132));
   }
   std::printf("%-14s %-12s %7s %7s %7s %7s %8s  %s\n", "kernel", "pass", "cases", "refused", "failed",
               "dtypes", "layouts", "largest error / bound");
