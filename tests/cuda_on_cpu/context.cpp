@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <cstring>
 
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(CUDA_ON_CPU_ASAN)
 #include <sanitizer/common_interface_defs.h>
 #endif
 #if defined(CUDA_ON_CPU_TSAN)
@@ -76,7 +76,7 @@ Context::~Context() {
 
 void Context::switch_to(Context& next) {
   suspended = this;
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(CUDA_ON_CPU_ASAN)
   __sanitizer_start_switch_fiber(&fake_stack_, next.bottom_, next.size_);
 #endif
 #if defined(CUDA_ON_CPU_TSAN)
@@ -92,7 +92,7 @@ void Context::switch_to(Context& next) {
 }
 
 void Context::arrived() {
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(CUDA_ON_CPU_ASAN)
   __sanitizer_finish_switch_fiber(fake_stack_, &suspended->bottom_, &suspended->size_);
 #endif
 }

@@ -36,10 +36,10 @@ class Context {
   ucontext_t state_{};
 #endif
   // The sanitizers keep books of the stacks.
-  void* fake_stack_ = nullptr;
-  const void* bottom_ = nullptr;
-  size_t size_ = 0;
-  void* fiber_ = nullptr;
+  [[maybe_unused]] void* fake_stack_ = nullptr;
+  [[maybe_unused]] const void* bottom_ = nullptr;
+  [[maybe_unused]] size_t size_ = 0;
+  [[maybe_unused]] void* fiber_ = nullptr;
 };
 
 }  // namespace cuda_on_cpu

@@ -12,6 +12,8 @@ constexpr Layout layouts[] = {Layout::contiguous, Layout::channels_last, Layout:
 
 class Collector {
  public:
+  explicit Collector(double most_work) : most_work_(most_work) {}
+
   // A floating-point problem with what is drawn and what the caller sets; input, kernel, channels and groups
   // first.
   Case start(Pass pass) {
@@ -30,13 +32,14 @@ class Collector {
   }
 
   void add(Case c) {
-    if (finish(c) && multiply_adds(c.problem) < 3e6) cases_.push_back(c);
+    if (finish(c) && multiply_adds(c.problem) < most_work_) cases_.push_back(c);
   }
 
   Random& draw() { return draw_; }
   std::vector<Case> take() { return cases_; }
 
  private:
+  double most_work_;
   std::vector<Case> cases_;
   uint64_t seed_ = 5000000;
   Random draw_{17};
@@ -129,10 +132,10 @@ void add_dense(Collector& cases, int count) {
 
 }  // namespace
 
-std::vector<Case> cuda_cases(bool quick) {
-  Collector cases;
-  add_depthwise(cases, quick ? 30 : 300);
-  add_dense(cases, quick ? 15 : 150);
+std::vector<Case> cuda_cases(int thinning) {
+  Collector cases(thinning == 1 ? 3e6 : 2e5);
+  add_depthwise(cases, 300 / thinning);
+  add_dense(cases, 150 / thinning);
   return cases.take();
 }
 

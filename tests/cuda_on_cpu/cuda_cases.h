@@ -7,6 +7,7 @@
 
 namespace convext::testing {
 
-std::vector<Case> cuda_cases(bool quick);
+// As many as one in `thinning`, and if that is not 1, no large ones.
+std::vector<Case> cuda_cases(int thinning);
 
 }  // namespace convext::testing
