@@ -135,7 +135,7 @@ void add_dense(Collector& cases, int count) {
 std::vector<Case> cuda_cases(int thinning) {
   Collector cases(thinning == 1 ? 3e6 : 2e5);
   add_depthwise(cases, 300 / thinning);
-  add_dense(cases, 150 / thinning);
+  add_dense(cases, 100 / thinning);
   return cases.take();
 }
 

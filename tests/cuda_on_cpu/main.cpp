@@ -99,7 +99,7 @@ std::vector<Case> sample(int thinning) {
   for (const Case& c : kernel_cases(false)) {
     const double work = multiply_adds(c.problem);
     const bool integer_gradient = c.problem.pass != Pass::forward && !is_floating_point(c.problem.dtype);
-    const int64_t one_in = integer_gradient ? 1 : work < 2e4 ? 6 : work < 1e5 ? 15 : work < 1e6 ? 150 : 0;
+    const int64_t one_in = integer_gradient ? 1 : work < 2e4 ? 8 : work < 1e5 ? 25 : work < 1e6 ? 300 : 0;
     if (one_in != 0 && random.one_in(thinning * one_in)) cases.push_back(c);
   }
   for (const Case& c : cuda_cases(thinning)) cases.push_back(c);
