@@ -5,7 +5,7 @@
 #include "cuda/kernel.h"
 
 // X(name): defined as `extern const CudaKernel name` in namespace convext::cuda.
-#define CONVEXT_CUDA_KERNELS(X) X(depthwise) X(implicit_gemm) X(generic)
+#define CONVEXT_CUDA_KERNELS(X) X(depthwise) X(tensor_cores) X(implicit_gemm) X(generic)
 
 #define CONVEXT_DECLARE_KERNEL(name) extern const CudaKernel name;
 

@@ -130,12 +130,40 @@ void add_dense(Collector& cases, int count) {
   }
 }
 
+// 16-bit numbers whose channels are loaded in vectors of 8, and neighbours of such problems; results and
+// depths around tiles of 128 and slices of 32.
+void add_tensor_cores(Collector& cases, int count) {
+  for (int k = 0; k < count; ++k) {
+    for (Pass pass : passes) {
+      Case c = cases.start(pass);
+      ConvProblem& p = c.problem;
+      Random& draw = cases.draw();
+      p.dtype = p.out_dtype = draw.pick({DType::bfloat16, DType::float16});
+      c.input_layout = c.output_layout = Layout::channels_last;
+      c.weight_layout = draw.pick({Layout::channels_last, Layout::channels_last, Layout::contiguous});
+      c.seed *= 27;  // aligned
+      const auto channels = [&] { return draw.pick<int64_t>({8, 16, 24, 32, 40, 64, 72, 128, 136}); };
+      set_channels(c, draw.pick<int64_t>({1, 1, 2}), channels(), channels());
+      p.batch = draw.between(1, 2);
+      p.kernel = {draw.pick<int64_t>({1, 2, 3}), draw.pick<int64_t>({1, 2, 3})};
+      p.stride = {draw.pick<int64_t>({1, 1, 2}), draw.pick<int64_t>({1, 1, 2})};
+      p.dilation = {draw.pick<int64_t>({1, 1, 2}), draw.pick<int64_t>({1, 1, 2})};
+      p.input = {draw.between(1, 8), draw.between(1, 24)};
+      p.padding = {draw.between(0, 2), draw.between(0, 2), draw.between(0, 2), draw.between(0, 2)};
+      if (draw.one_in(5))
+        p.padding_mode = draw.pick({PaddingMode::reflect, PaddingMode::replicate, PaddingMode::circular});
+      cases.add(c);
+    }
+  }
+}
+
 }  // namespace
 
 std::vector<Case> cuda_cases(int thinning) {
   Collector cases(thinning == 1 ? 3e6 : 2e5);
   add_depthwise(cases, 300 / thinning);
   add_dense(cases, 100 / thinning);
+  add_tensor_cores(cases, 50 / thinning);
   return cases.take();
 }
 

@@ -37,7 +37,7 @@ struct RunningThread {
   unsigned barriers = 0;  // of the block, that it has come to
   unsigned warp_barriers = 0;
   Fiber* fiber = nullptr;
-  alignas(16) unsigned char slot[16];
+  alignas(16) unsigned char slot[slot_bytes];
 };
 
 struct SharedObject {

@@ -21,6 +21,11 @@ struct Axis {
   int source;
 };
 
+// Of an image of the result, or of the output.
+struct Pixel {
+  int n, row, column;
+};
+
 inline int64_t common_divisor(int64_t a, int64_t b) {
   while (b != 0) {
     const int64_t rest = a % b;

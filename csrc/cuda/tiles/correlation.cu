@@ -1,7 +1,6 @@
 // The forward pass and the gradient of the input as products of matrices: rows are pixels of the result,
 // columns its channels, and the depth is every source channel of every tap, channels innermost.
-#include "core/padding.h"
-#include "cuda/tiles/axis.h"
+#include "cuda/tiles/correlation.cuh"
 #include "cuda/tiles/launch.h"
 #include "cuda/tiles/multiply.cuh"
 
@@ -9,46 +8,6 @@ namespace convext {
 namespace cuda {
 namespace tiles {
 namespace {
-
-struct Correlation {
-  Axis rows, columns;
-  PaddingMode mode;
-  bool gradient;
-  int source_channels, result_channels;  // of a group
-  int pixels, depth;
-  int column_tiles;
-  Divisor by_source_channels, by_tap_columns, by_result_columns, by_result_rows, by_column_tiles;
-  ImageStrides source, result;
-  int64_t weight_group, weight_source_channel, weight_result_channel, weight_row, weight_column;
-  bool source_pixels_adjacent, result_pixels_adjacent;
-};
-
-struct Pixel {
-  int n, row, column;
-};
-
-__device__ inline Pixel pixel_of(int index, const Correlation& p) {
-  const int line = quotient(index, p.by_result_columns);
-  const int n = quotient(line, p.by_result_rows);
-  return {n, line - n * p.rows.results, index - line * p.columns.results};
-}
-
-struct Tap {
-  int channel, row, column;
-};
-
-__device__ inline Tap tap_of(int depth, const Correlation& p) {
-  const int tap = quotient(depth, p.by_source_channels);
-  const int row = quotient(tap, p.by_tap_columns);
-  return {depth - tap * p.source_channels, row, tap - row * p.columns.taps};
-}
-
-__device__ inline bool is_finite(float value) {
-  return value - value == 0;
-}
-__device__ inline bool is_finite(double value) {
-  return value - value == 0;
-}
 
 template <class T>
 struct SourceLoader {
@@ -129,28 +88,6 @@ struct WeightLoader {
   }
 };
 
-// The terms of one result that exist, one by one: where a gradient has no term, zero times a weight that is
-// not finite would be NaN.
-template <class T>
-__device__ Accumulator<T> existing_terms(const Correlation& p, const Pixel& at, int channel, const T* source,
-                                         const T* weight) {
-  Sum<T> sum;
-  for (int depth = 0; depth < p.depth; ++depth) {
-    const Tap tap = tap_of(depth, p);
-    const int y = p.rows.origin + at.row * p.rows.source_per_result + tap.row * p.rows.source_per_tap;
-    const int x =
-        p.columns.origin + at.column * p.columns.source_per_result + tap.column * p.columns.source_per_tap;
-    if (y < 0 || y >= p.rows.source || x < 0 || x >= p.columns.source) continue;
-    const T value = source[at.n * p.source.batch + tap.channel * p.source.channel + y * p.source.row +
-                           x * p.source.column];
-    const T factor = weight[channel * p.weight_result_channel + tap.channel * p.weight_source_channel +
-                            (p.rows.first_tap + tap.row * p.rows.tap_step) * p.weight_row +
-                            (p.columns.first_tap + tap.column * p.columns.tap_step) * p.weight_column];
-    sum.add_product(widen(value), widen(factor));
-  }
-  return static_cast<Accumulator<T>>(sum.result());
-}
-
 template <class T>
 __global__ void __launch_bounds__(tile_threads, 2)
     correlate(Correlation p, const T* source, const T* weight, const T* bias, T* result) {
@@ -189,36 +126,8 @@ __global__ void __launch_bounds__(tile_threads, 2)
 template <class T>
 const char* launch_class(const ConvProblem& p, const ConvData& data, int row_class, int column_class,
                          void* stream) {
-  Correlation plan{};
-  plan.gradient = p.pass == Pass::grad_input;
-  plan.rows = axis_of(plan.gradient, row_class, p.input.height, p.output.height, p.kernel.height,
-                      p.stride.height, p.dilation.height, p.padding.top);
-  plan.columns = axis_of(plan.gradient, column_class, p.input.width, p.output.width, p.kernel.width,
-                         p.stride.width, p.dilation.width, p.padding.left);
-  plan.mode = p.padding_mode;
-  const auto in = static_cast<int>(in_channels_per_group(p));
-  const auto out = static_cast<int>(out_channels_per_group(p));
-  plan.source_channels = plan.gradient ? out : in;
-  plan.result_channels = plan.gradient ? in : out;
-  plan.pixels = static_cast<int>(p.batch * plan.rows.results * plan.columns.results);
+  const Correlation plan = correlation_of(p, row_class, column_class, tile_columns);
   if (plan.pixels == 0) return nullptr;
-  plan.depth = plan.source_channels * plan.rows.taps * plan.columns.taps;
-  plan.column_tiles = (plan.result_channels + tile_columns - 1) / tile_columns;
-  plan.by_source_channels = divisor_of(plan.source_channels);
-  plan.by_tap_columns = divisor_of(plan.columns.taps == 0 ? 1 : plan.columns.taps);
-  plan.by_result_columns = divisor_of(plan.columns.results);
-  plan.by_result_rows = divisor_of(plan.rows.results);
-  plan.by_column_tiles = divisor_of(plan.column_tiles);
-  plan.source = plan.gradient ? p.output_strides : p.input_strides;
-  plan.result = plan.gradient ? p.input_strides : p.output_strides;
-  plan.weight_group = out * p.weight_strides.out_channel;
-  plan.weight_source_channel = plan.gradient ? p.weight_strides.out_channel : p.weight_strides.in_channel;
-  plan.weight_result_channel = plan.gradient ? p.weight_strides.in_channel : p.weight_strides.out_channel;
-  plan.weight_row = p.weight_strides.row;
-  plan.weight_column = p.weight_strides.column;
-  plan.source_pixels_adjacent = plan.source.channel != 1 || plan.source_channels == 1;
-  plan.result_pixels_adjacent = plan.result.channel != 1 || plan.result_channels == 1;
-
   const int64_t pixel_tiles = (plan.pixels + tile_rows<Accumulator<T>> - 1) / tile_rows<Accumulator<T>>;
   return launch(correlate<T>, Grid{pixel_tiles * plan.column_tiles, p.groups}, tile_threads, 0, stream, plan,
                 static_cast<const T*>(plan.gradient ? data.output : data.input),
@@ -229,16 +138,9 @@ const char* launch_class(const ConvProblem& p, const ConvData& data, int row_cla
 
 template <class T>
 const char* launch_as(const ConvProblem& p, const ConvData& data, void* stream) {
-  const bool gradient = p.pass == Pass::grad_input;
-  const int row_classes = classes_of(gradient, p.stride.height, p.dilation.height);
-  const int column_classes = classes_of(gradient, p.stride.width, p.dilation.width);
-  for (int row_class = 0; row_class < row_classes; ++row_class) {
-    for (int column_class = 0; column_class < column_classes; ++column_class) {
-      const char* error = launch_class<T>(p, data, row_class, column_class, stream);
-      if (error != nullptr) return error;
-    }
-  }
-  return nullptr;
+  return for_each_class(p, [&](int row_class, int column_class) {
+    return launch_class<T>(p, data, row_class, column_class, stream);
+  });
 }
 
 }  // namespace

@@ -1,42 +1,12 @@
-// The gradient of the weight as a product of matrices: rows are output channels, columns are the input
-// channels of every tap, channels innermost, and the depth is every pixel of the output. Where the tiles are
-// too few to fill the device, the depth is cut into chunks, by the shape alone, whose sums a second kernel
-// adds.
-#include "core/padding.h"
-#include "cuda/row_reduction.cuh"
+// The gradient of the weight with products one by one: see weight_gradient.cuh for the matrices.
 #include "cuda/tiles/launch.h"
 #include "cuda/tiles/multiply.cuh"
+#include "cuda/tiles/weight_gradient.cuh"
 
 namespace convext {
 namespace cuda {
 namespace tiles {
 namespace {
-
-struct WeightGradient {
-  int output_height, output_width, input_height, input_width;
-  int row_stride, column_stride, row_dilation, column_dilation;
-  int top, left;
-  PaddingMode mode;
-  int in_channels, out_channels;  // of a group
-  int taps, kernel_width;
-  int columns;  // in_channels * taps
-  int64_t elements;
-  int pixels, chunk_pixels, chunks;
-  int column_tiles;
-  Divisor by_width, by_height, by_in_channels, by_kernel_width, by_column_tiles, by_chunks;
-  ImageStrides input_strides, output_strides;
-  bool grad_pixels_adjacent, input_pixels_adjacent;
-};
-
-struct Pixel {
-  int n, row, column;
-};
-
-__device__ inline Pixel pixel_of(int index, const WeightGradient& p) {
-  const int line = quotient(index, p.by_width);
-  const int n = quotient(line, p.by_height);
-  return {n, line - n * p.output_height, index - line * p.output_width};
-}
 
 template <class T>
 struct GradLoader {
@@ -115,105 +85,38 @@ __global__ void __launch_bounds__(tile_threads, 2)
                         Total<T>* chunk_sums) {
   using Value = Accumulator<T>;
   CONVEXT_SHARED(Shared<Value>, shared);
-  const int tile = quotient(static_cast<int>(blockIdx.x), p.by_chunks);
-  const int chunk = static_cast<int>(blockIdx.x) - tile * p.chunks;
-  const int row_tile = quotient(tile, p.by_column_tiles);
-  const int first_column = (tile - row_tile * p.column_tiles) * tile_columns;
-  const int first_channel = row_tile * tile_rows<Value>;
+  const WeightTile tile = weight_tile(p, tile_rows<Value>, tile_columns);
   const int group = static_cast<int>(blockIdx.y);
-  const int first_pixel = chunk * p.chunk_pixels;
-  const int last_pixel = first_pixel + p.chunk_pixels < p.pixels ? first_pixel + p.chunk_pixels : p.pixels;
 
   Products<Value> products;
   {
-    const GradLoader<T> left(p, first_channel,
+    const GradLoader<T> left(p, tile.first_channel,
                              grad_output + int64_t{group} * p.out_channels * p.output_strides.channel);
-    const InputLoader<T> right(p, first_column,
+    const InputLoader<T> right(p, tile.first_column,
                                input + int64_t{group} * p.in_channels * p.input_strides.channel);
-    products.sum(shared.slices, first_pixel, last_pixel, left, right);
+    products.sum(shared.slices, tile.first_pixel, tile.last_pixel, left, right);
   }
   store_tile(shared.result, products, false, [&](int row, int column, Value value) {
-    if (first_channel + row >= p.out_channels || first_column + column >= p.columns) return;
-    const int64_t element =
-        (int64_t{group} * p.out_channels + first_channel + row) * p.columns + first_column + column;
-    if (p.chunks > 1) {
-      chunk_sums[chunk * p.elements + element] = static_cast<Total<T>>(value);
-    } else {
-      result[offset_of(element, to)] = narrow<T>(value);
-    }
+    store_sum(p, tile, group, row, column, value, to, result, chunk_sums);
   });
 }
 
-int64_t ceil_div(int64_t a, int64_t b) {
-  return (a + b - 1) / b;
-}
-
-WeightGradient plan(const ConvProblem& p) {
-  constexpr int64_t blocks_wanted = 512;
-  constexpr int64_t most_chunk_bytes = int64_t{16} << 20;
-  WeightGradient plan{};
-  plan.output_height = static_cast<int>(p.output.height);
-  plan.output_width = static_cast<int>(p.output.width);
-  plan.input_height = static_cast<int>(p.input.height);
-  plan.input_width = static_cast<int>(p.input.width);
-  plan.row_stride = static_cast<int>(p.stride.height);
-  plan.column_stride = static_cast<int>(p.stride.width);
-  plan.row_dilation = static_cast<int>(p.dilation.height);
-  plan.column_dilation = static_cast<int>(p.dilation.width);
-  plan.top = static_cast<int>(p.padding.top);
-  plan.left = static_cast<int>(p.padding.left);
-  plan.mode = p.padding_mode;
-  plan.in_channels = static_cast<int>(in_channels_per_group(p));
-  plan.out_channels = static_cast<int>(out_channels_per_group(p));
-  plan.taps = static_cast<int>(p.kernel.height * p.kernel.width);
-  plan.kernel_width = static_cast<int>(p.kernel.width);
-  plan.columns = plan.in_channels * plan.taps;
-  plan.pixels = static_cast<int>(p.batch * p.output.height * p.output.width);
-  plan.column_tiles = static_cast<int>(ceil_div(plan.columns, tile_columns));
-  const int64_t rows = p.dtype == DType::float64 ? tile_rows<double> : tile_rows<float>;
-  const int64_t tiles = plan.column_tiles * ceil_div(plan.out_channels, rows) * p.groups;
-  plan.elements = p.out_channels * plan.columns;
-  int64_t chunks = blocks_wanted / tiles;
-  const int64_t most = most_chunk_bytes / (plan.elements * static_cast<int64_t>(sizeof(double)));
-  if (chunks > most) chunks = most;
-  if (chunks < 1) chunks = 1;
-  // Whole chains.
-  plan.chunk_pixels = static_cast<int>(ceil_div(ceil_div(plan.pixels, chunks), chain_terms) * chain_terms);
-  plan.chunks = static_cast<int>(ceil_div(plan.pixels, plan.chunk_pixels));
-  plan.by_width = divisor_of(p.output.width);
-  plan.by_height = divisor_of(p.output.height);
-  plan.by_in_channels = divisor_of(plan.in_channels);
-  plan.by_kernel_width = divisor_of(p.kernel.width);
-  plan.by_column_tiles = divisor_of(plan.column_tiles);
-  plan.by_chunks = divisor_of(plan.chunks);
-  plan.input_strides = p.input_strides;
-  plan.output_strides = p.output_strides;
-  plan.grad_pixels_adjacent = p.output_strides.channel != 1 || plan.out_channels == 1;
-  plan.input_pixels_adjacent = p.input_strides.channel != 1 || plan.in_channels == 1;
-  return plan;
+template <class T>
+WeightGradient plan_as(const ConvProblem& p) {
+  return weight_gradient_of(p, tile_rows<Accumulator<T>>, tile_columns);
 }
 
 template <class T>
 const char* launch_as(const ConvProblem& p, const ConvData& data, void* workspace, const CudaDevice& device,
                       void* stream) {
-  const WeightGradient plan = tiles::plan(p);
-  const Destination to{
-      {{in_channels_per_group(p), p.kernel.width, p.kernel.height, p.out_channels}, {1, 3, 2, 0}},
-      p.weight_strides};
-  const int64_t tiles = plan.column_tiles * ceil_div(plan.out_channels, tile_rows<Accumulator<T>>);
-  const char* error =
-      launch(correlate_gradients<T>, Grid{tiles * plan.chunks, p.groups}, tile_threads, 0, stream, plan, to,
-             static_cast<const T*>(data.input), static_cast<const T*>(data.output),
-             static_cast<T*>(data.weight), static_cast<Total<T>*>(workspace));
-  if (error != nullptr || plan.chunks == 1) return error;
-  return launch_add_chunks<T>(plan.chunks, plan.elements, workspace, data.weight, to, device, stream);
+  return launch_chunks<T>(correlate_gradients<T>, tile_threads, plan_as<T>(p), p, data, workspace, device,
+                          stream);
 }
 
 }  // namespace
 
 int64_t weight_gradient_workspace_bytes(const ConvProblem& p) {
-  const WeightGradient plan = tiles::plan(p);
-  return plan.chunks == 1 ? 0 : plan.chunks * plan.elements * static_cast<int64_t>(sizeof(double));
+  return workspace_bytes(p.dtype == DType::float64 ? plan_as<double>(p) : plan_as<float>(p));
 }
 
 const char* launch_weight_gradient(const ConvProblem& problem, const ConvData& data, void* workspace,

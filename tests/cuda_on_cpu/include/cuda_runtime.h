@@ -9,6 +9,7 @@
 #include <type_traits>
 #include <utility>
 
+#define CUDA_ON_CPU 1
 #define __global__
 #define __device__
 #define __host__
@@ -58,6 +59,7 @@ bool any_of_block(bool predicate);
 void wait_for_warp(unsigned mask);
 
 // A slot for each lane of this thread's warp; `lane` -1: this thread's own.
+constexpr size_t slot_bytes = 32;
 void* warp_slot(int lane);
 int lane_index();
 
@@ -67,7 +69,7 @@ cudaError_t run(const cudaLaunchConfig_t& config, const void* kernel, const std:
 // nobody writes the next value before all have read.
 template <class T>
 T exchange(unsigned mask, T value, int from_lane) {
-  static_assert(sizeof(T) <= 16, "slots have 16 bytes");
+  static_assert(sizeof(T) <= slot_bytes, "a slot holds it");
   std::memcpy(warp_slot(-1), &value, sizeof(T));
   wait_for_warp(mask);
   T result;

@@ -1,0 +1,82 @@
+// The instructions of tensor cores, which C++ has no names for. All 32 threads of a warp execute them
+// together.
+//
+// A fragment is what one thread holds of a matrix. With g = lane / 4 and t = lane % 4, each register has two
+// neighbouring 16-bit numbers (PTX ISA, "Matrix fragments for mma.m16n8k16"):
+//
+//     left  (16 rows x 16 deep):   register i holds row g + 8 (i % 2), depths 2t and 2t + 1, + 8 (i / 2)
+//     right (16 deep x 8 columns): register i holds column g, depths 2t and 2t + 1, + 8 i
+//     sum   (16 rows x 8 columns): number i is of row g + 8 (i / 2), column 2t + i % 2
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+#include "cuda/element.cuh"
+
+#if defined(CUDA_ON_CPU)  // tests/cuda_on_cpu
+#include "ptx_on_cpu.h"
+#else
+
+namespace convext {
+namespace cuda {
+
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+
+// Four 8 x 8 matrices of 16-bit numbers from shared memory: lane l gives the address of row l % 8 of matrix
+// l / 8, 16 bytes that are aligned to as many, and gets numbers 2t and 2t + 1 of row g of each.
+__device__ inline void load_matrices(uint32_t (&fragment)[4], const void* row) {
+  const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(row));
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(fragment[0]), "=r"(fragment[1]), "=r"(fragment[2]), "=r"(fragment[3])
+               : "r"(address)
+               : "memory");
+}
+
+// The same, each matrix transposed: a thread gets number g of rows 2t and 2t + 1.
+__device__ inline void load_matrices_transposed(uint32_t (&fragment)[4], const void* row) {
+  const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(row));
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(fragment[0]), "=r"(fragment[1]), "=r"(fragment[2]), "=r"(fragment[3])
+               : "r"(address)
+               : "memory");
+}
+
+// sum += left * right, in float32.
+template <class T>
+__device__ inline void multiply_add(float (&sum)[4], const uint32_t (&left)[4], const uint32_t (&right)[2]) {
+  if constexpr (std::is_same_v<T, BFloat16>) {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+        "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+        : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "r"(right[0]), "r"(right[1]));
+  } else {
+    static_assert(std::is_same_v<T, Float16>, "of the types in use, tensor cores take these in this form");
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
+        "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+        : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "r"(right[0]), "r"(right[1]));
+  }
+}
+
+#else
+
+// An older device: no kernel that needs these is ever started there, but its code must compile.
+__device__ inline void load_matrices(uint32_t (&)[4], const void*) {
+  __trap();
+}
+__device__ inline void load_matrices_transposed(uint32_t (&)[4], const void*) {
+  __trap();
+}
+template <class T>
+__device__ inline void multiply_add(float (&)[4], const uint32_t (&)[4], const uint32_t (&)[2]) {
+  __trap();
+}
+
+#endif
+
+}  // namespace cuda
+}  // namespace convext
+
+#endif

@@ -1,0 +1,90 @@
+// The instructions of csrc/cuda/ptx.cuh in C++, for fibers: lanes see each other's registers through the
+// slots of the warp. The fragments' layout is written out here a second time, from the same description.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+#include <cstring>
+
+#include "cuda/element.cuh"
+
+namespace convext {
+namespace cuda {
+
+constexpr unsigned whole_warp = 0xffffffffu;
+
+// What each lane of the warp publishes, until all have read what they need: read(lane) copies it.
+template <class T, class Read>
+void exchange_all(const T& mine, const Read& read) {
+  static_assert(sizeof(T) <= cuda_on_cpu::slot_bytes, "a slot holds it");
+  std::memcpy(cuda_on_cpu::warp_slot(-1), &mine, sizeof(T));
+  cuda_on_cpu::wait_for_warp(whole_warp);
+  read([](int lane) {
+    T theirs;
+    std::memcpy(&theirs, cuda_on_cpu::warp_slot(lane), sizeof(T));
+    return theirs;
+  });
+  cuda_on_cpu::wait_for_warp(whole_warp);
+}
+
+inline void load_matrices(uint32_t (&fragment)[4], const void* row) {
+  const int lane = cuda_on_cpu::lane_index();
+  exchange_all(row, [&](const auto& row_of) {
+    for (int matrix = 0; matrix < 4; ++matrix) {
+      const auto* from = static_cast<const unsigned char*>(row_of(8 * matrix + lane / 4));
+      std::memcpy(&fragment[matrix], from + 4 * (lane % 4), 4);
+    }
+  });
+}
+
+inline void load_matrices_transposed(uint32_t (&fragment)[4], const void* row) {
+  const int lane = cuda_on_cpu::lane_index();
+  exchange_all(row, [&](const auto& row_of) {
+    for (int matrix = 0; matrix < 4; ++matrix) {
+      uint16_t numbers[2];
+      for (int k = 0; k < 2; ++k) {
+        const auto* from = static_cast<const unsigned char*>(row_of(8 * matrix + 2 * (lane % 4) + k));
+        std::memcpy(&numbers[k], from + 2 * (lane / 4), 2);
+      }
+      std::memcpy(&fragment[matrix], numbers, 4);
+    }
+  });
+}
+
+// Number `k` of a register.
+template <class T>
+float number_of(uint32_t packed, int k) {
+  return widen(T{static_cast<uint16_t>(packed >> (16 * k))});
+}
+
+template <class T>
+void multiply_add(float (&sum)[4], const uint32_t (&left)[4], const uint32_t (&right)[2]) {
+  struct Registers {
+    uint32_t left[4], right[2];
+  } mine{{left[0], left[1], left[2], left[3]}, {right[0], right[1]}};
+  const int lane = cuda_on_cpu::lane_index();
+  float rows[2][16];
+  float columns[2][16];
+  exchange_all(mine, [&](const auto& registers_of) {
+    for (int t = 0; t < 4; ++t) {
+      const Registers of_row = registers_of(lane / 4 * 4 + t);
+      for (int i = 0; i < 4; ++i) {
+        for (int k = 0; k < 2; ++k) rows[i % 2][2 * t + k + 8 * (i / 2)] = number_of<T>(of_row.left[i], k);
+      }
+      for (int column = 0; column < 2; ++column) {
+        const Registers of_column = registers_of(4 * (2 * (lane % 4) + column) + t);
+        for (int i = 0; i < 2; ++i) {
+          for (int k = 0; k < 2; ++k)
+            columns[column][2 * t + k + 8 * i] = number_of<T>(of_column.right[i], k);
+        }
+      }
+    }
+  });
+  for (int i = 0; i < 4; ++i) {
+    for (int k = 0; k < 16; ++k) sum[i] += rows[i / 2][k] * columns[i % 2][k];
+  }
+}
+
+}  // namespace cuda
+}  // namespace convext
