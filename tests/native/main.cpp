@@ -8,7 +8,7 @@
 #include <string>
 
 #include "check.h"
-#include "core/planner.h"
+#include "cpu/planner.h"
 #include "core_test.h"
 #include "kernels_test.h"
 
