@@ -20,8 +20,8 @@ from build_support.toolchain import Compiler
 
 OLDEST_CUDA = (12, 0)  # the first that knows all of Hopper
 
-#: Native code for Ampere and what follows it (8.x) and for Hopper, and PTX, which the driver compiles when it is loaded,
-#: for all that is newer. Each arch that is added takes the compiler as long again.
+#: Native code for Ampere and what follows it (8.x) and for Hopper, and PTX, which the driver compiles when it is
+#: loaded, for all that is newer. Each arch that is added takes the compiler as long again.
 DEFAULT_CODES = ["sm_80", "sm_90", "compute_90"]
 
 #: What only Hopper has (wgmma, TMA) is in sources of this kind, which are compiled for nothing else.
@@ -36,6 +36,7 @@ FLAGS = [
 ]
 
 REPORT = "cuda_report.txt"
+USUAL_PLACE = "/usr/local/cuda/bin/nvcc"
 
 
 class _NotBuilt(Exception):
@@ -94,11 +95,11 @@ def _find_program() -> str | None:
         home = os.environ.get(variable)
         if home and (Path(home) / "bin/nvcc").exists():
             return str(Path(home) / "bin/nvcc")
-    return shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc")
+    return shutil.which("nvcc") or shutil.which(USUAL_PLACE)
 
 
 def _host_compiler(compiler: Compiler) -> list[str]:
-    """nvcc takes the compiler of the rest where it is a g++; it accepts few versions of clang, and finds a g++ itself."""
+    """That of the rest where it is a g++; of clang, nvcc accepts few versions, and then finds a g++ by itself."""
     if compiler.is_clang or "NVCC_CCBIN" in os.environ or "ccbin" in os.environ.get("NVCC_PREPEND_FLAGS", ""):
         return []
     path = shutil.which(compiler.command[-1])  # behind a launcher such as ccache
@@ -120,8 +121,8 @@ def _codes() -> list[str]:
     return codes
 
 
-def compile_kernels(ninja: NinjaFile, root: Path, nvcc: Nvcc) -> list[Path]:
-    """csrc/cuda, and the report on its kernels. Its plain C++ goes through nvcc, too, which knows where CUDA's headers are."""
+def compile_kernels(ninja: NinjaFile, root: Path, nvcc: Nvcc, host_flags: list[str]) -> list[Path]:
+    """csrc/cuda and the report on it. nvcc also takes the plain C++: it knows where CUDA's headers are."""
     command = shlex.join(nvcc.command).replace("$", "$$")
     # What ptxas says of each kernel goes to a file beside the object; all else that nvcc says is shown.
     ninja.rule(
@@ -134,7 +135,7 @@ def compile_kernels(ninja: NinjaFile, root: Path, nvcc: Nvcc) -> list[Path]:
     ninja.rule("nvcc_link", f"{command} $in $flags -o $out")
     demangle = "| c++filt" if shutil.which("c++filt") else ""
     ninja.rule("report", f"cat $flags {demangle} > $out")
-    flags = [*FLAGS, f"-I{root / 'csrc'}"]
+    flags = [*FLAGS, *(f"-Xcompiler={flag}" for flag in host_flags), f"-I{root / 'csrc'}"]
     if os.environ.get("CONVEXT_WERROR") == "1":
         flags += ["--Werror=all-warnings", "-Xcompiler=-Werror"]
     objects = []
@@ -146,7 +147,7 @@ def compile_kernels(ninja: NinjaFile, root: Path, nvcc: Nvcc) -> list[Path]:
 
 
 def _arch_flags(codes: list[str]) -> list[str]:
-    """One flag for each arch, since native code and PTX of one arch have the longest step of the compilation in common."""
+    """One flag for each arch: its native code and its PTX have the longest step of the compilation in common."""
     by_arch: dict[str, list[str]] = {}
     for code in codes:
         by_arch.setdefault(f"compute_{code.split('_')[1]}", []).append(code)

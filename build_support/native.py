@@ -100,7 +100,8 @@ def _write_ninja_file(root: Path, build: Path, version: str) -> dict[str, Path]:
     in_both = [*compile_all("core", common), *compile_all("torch", [*common, *bridge])]
     modules = {}
     if nvcc is not None:  # first: the slowest of its sources should not be the last that is compiled
-        objects = [*cuda.compile_kernels(ninja, root, nvcc), *compile_all("torch/cuda", [*common, *bridge])]
+        objects = cuda.compile_kernels(ninja, root, nvcc, toolchain.baseline_flags(machine))
+        objects += compile_all("torch/cuda", [*common, *bridge])
         libraries = [f"-L{torch.lib}", *TORCH_LIBRARIES]
         modules["_cuda"] = cuda.link(ninja, [*in_both, *objects], f"_cuda{suffix}", linker_flags, libraries, exports)
 

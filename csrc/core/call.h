@@ -25,7 +25,8 @@ struct Call {
 };
 
 // One pass of the call, "forward", "grad_input" or "grad_weight", in the layout that its result gets. Throws
-// std::invalid_argument for a name that it does not know and std::runtime_error for a call that conv2d refuses.
+// std::invalid_argument for a name that it does not know and std::runtime_error for a call that conv2d
+// refuses.
 ConvProblem problem_of(const Call& call, const std::string& pass);
 
 DType parse_dtype(const std::string& name);  // throws std::invalid_argument

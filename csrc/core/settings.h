@@ -1,5 +1,5 @@
-// Settings that belong to the process, not to a thread: autograd may run backward passes on threads of its own,
-// which must not see other settings than the caller's. Every planner obeys them.
+// Settings that belong to the process, not to a thread: autograd may run backward passes on threads of its
+// own, which must not see other settings than the caller's. Every planner obeys them.
 #pragma once
 
 #include <string>

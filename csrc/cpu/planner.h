@@ -1,4 +1,5 @@
-// Chooses the CPU kernel: walk the ordered list, take the first that says yes, keep the reasons of the others.
+// Chooses the CPU kernel: walk the ordered list, take the first that says yes, keep the reasons of the
+// others.
 #pragma once
 
 #include <string>

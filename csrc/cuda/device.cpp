@@ -33,6 +33,10 @@ const char* ask(int index, CudaDevice* device) {
   return nullptr;
 }
 
+std::string text_of(int version) {
+  return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10);
+}
+
 }  // namespace
 
 const CudaDevice* find_device(int index, std::string* error) {
@@ -47,7 +51,9 @@ const CudaDevice* find_device(int index, std::string* error) {
   if (position < devices.size() && devices[position] != nullptr) return devices[position].get();
   CudaDevice device;
   if (const char* problem = ask(index, &device)) {
-    *error = "CUDA device " + std::to_string(index) + " cannot be used: " + problem;
+    *error = "CUDA device " + std::to_string(index) + " cannot be used: " + problem +
+             " (convext was built with CUDA " + text_of(runtime_version()) + ", the driver is for " +
+             (driver_version() == 0 ? "none" : text_of(driver_version())) + ")";
     return nullptr;
   }
   if (position >= devices.size()) devices.resize(position + 1);

@@ -19,8 +19,8 @@ struct Argument {
 int32_t common_device(std::initializer_list<Argument> arguments);
 
 // A tensor without contents, on this device.
-torch::stable::Tensor allocate(const int64_t* sizes, const int64_t* strides, int64_t rank, int32_t torch_dtype,
-                               int32_t device);
+torch::stable::Tensor allocate(const int64_t* sizes, const int64_t* strides, int64_t rank,
+                               int32_t torch_dtype, int32_t device);
 
 // Plans, allocates scratch and runs, or queues the work on the device's current stream.
 void run(const ConvProblem& problem, const ConvData& data, int32_t device);

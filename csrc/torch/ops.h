@@ -1,5 +1,5 @@
-// The operators in the form that torch's dispatcher calls. Only torch's stable ABI is used, so one build runs on
-// every torch from 2.10 on.
+// The operators in the form that torch's dispatcher calls. Only torch's stable ABI is used, so one build runs
+// on every torch from 2.10 on.
 #pragma once
 
 #include <torch/csrc/stable/library.h>

@@ -156,9 +156,9 @@ Tensor corr2d(const Tensor& input, const Tensor& weight, const std::optional<Ten
   problem.precision = float32_precision();
   TensorView result;
   require(lay_out_result(&problem, is_channels_last(input_view) || is_channels_last(weight_view), &result));
-  const int32_t device =
-      bias.has_value() ? backend::common_device({{"input", input}, {"weight", weight}, {"bias", *bias}})
-                       : backend::common_device({{"input", input}, {"weight", weight}});
+  const int32_t device = bias.has_value()
+                             ? backend::common_device({{"input", input}, {"weight", weight}, {"bias", *bias}})
+                             : backend::common_device({{"input", input}, {"weight", weight}});
   Tensor output = allocate(result, input.dim() == 3, device);
   if (is_empty(result)) return output;
 

@@ -26,8 +26,8 @@ std::string device_name(const Tensor& tensor) {
   return "on a device of another type";
 }
 
-// Scratch from torch's allocator, which gives it out again in the order of the stream: it may be let go of as soon
-// as the work that needs it is queued.
+// Scratch from torch's allocator, which gives it out again in the order of the stream: it may be let go of as
+// soon as the work that needs it is queued.
 Tensor allocate_workspace(int64_t bytes, int32_t device) {
   const int64_t stride = 1;
   return allocate(&bytes, &stride, 1, aoti_torch_dtype_uint8(), device);
@@ -84,8 +84,8 @@ void run(const ConvProblem& problem, const ConvData& data, int32_t device) {
     const Tensor workspace = allocate_workspace(bytes, device);
     failure = kernel->launch(problem, data, workspace.mutable_data_ptr(), selected.properties(), stream);
   }
-  check(failure == nullptr, "the kernel ", kernel->name, "/cuda could not be launched: ",
-        failure == nullptr ? "" : failure);
+  check(failure == nullptr, "the kernel ", kernel->name,
+        "/cuda could not be launched: ", failure == nullptr ? "" : failure);
 }
 
 void run_bias_gradient(const TensorView& view, const void* grad_output, void* grad_bias, int32_t device) {
@@ -102,8 +102,8 @@ void run_bias_gradient(const TensorView& view, const void* grad_output, void* gr
     failure = cuda::bias_gradient(view.dtype, sizes, strides, grad_output, grad_bias,
                                   workspace.mutable_data_ptr(), stream);
   }
-  check(failure == nullptr, "the gradient of the bias could not be launched: ",
-        failure == nullptr ? "" : failure);
+  check(failure == nullptr,
+        "the gradient of the bias could not be launched: ", failure == nullptr ? "" : failure);
 }
 
 }  // namespace backend

@@ -1,5 +1,5 @@
-// convext._cuda: what Python may ask about the CUDA kernels. Importing it also registers the operators for CUDA
-// tensors. It needs neither a driver nor a device for that.
+// convext._cuda: what Python may ask about the CUDA kernels. Importing it also registers the operators for
+// CUDA tensors. It needs neither a driver nor a device for that.
 #include <pybind11/pybind11.h>
 
 #include <string>
@@ -24,8 +24,8 @@ py::dict plan_pass(const std::string& pass, const py::tuple& call, const CudaDev
   for (const CudaKernel* kernel : cuda::all_kernels()) {
     if (kernel == chosen) break;
     const Reason reason = kernel->why_not(problem, device);
-    rejected.append(
-        py::make_tuple(cuda::qualified_name(*kernel), reason == nullptr ? "another kernel is forced" : reason));
+    rejected.append(py::make_tuple(cuda::qualified_name(*kernel),
+                                   reason == nullptr ? "another kernel is forced" : reason));
   }
   py::dict result;
   result["kernel"] = cuda::qualified_name(*chosen);
@@ -79,6 +79,8 @@ PYBIND11_MODULE(_cuda, module) {
       py::arg("high"));
   module.def("torch_has_cuda", &convext::torch_has_cuda,
              "Whether the torch of this process can give its current CUDA stream.");
-  module.def("versions", [] { return py::make_tuple(convext::cuda::runtime_version(), convext::cuda::driver_version()); },
-             "CUDA's runtime that is linked in, and the driver (0: none), as 13000 for 13.0.");
+  module.def(
+      "versions",
+      [] { return py::make_tuple(convext::cuda::runtime_version(), convext::cuda::driver_version()); },
+      "CUDA's runtime that is linked in, and the driver (0: none), as 13000 for 13.0.");
 }

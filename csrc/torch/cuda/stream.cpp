@@ -12,7 +12,8 @@ namespace {
 using GetCurrentStream = AOTITorchError (*)(int32_t device_index, void** stream);
 
 GetCurrentStream find_function() {
-  // Only if it is there already: a second copy of torch's library would know nothing of the first one's streams.
+  // Only if it is there already: a second copy of torch's library would know nothing of the first one's
+  // streams.
   void* library = dlopen("libtorch_cuda.so", RTLD_LAZY | RTLD_NOLOAD);
   if (library == nullptr) return nullptr;
   return reinterpret_cast<GetCurrentStream>(dlsym(library, "aoti_torch_get_current_cuda_stream"));

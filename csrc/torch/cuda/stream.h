@@ -1,5 +1,5 @@
-// torch's current stream. Its function lives in libtorch_cuda.so, to which a build beside a CPU-only torch cannot
-// be linked; so it is looked up in the library that torch has loaded.
+// torch's current stream. Its function lives in libtorch_cuda.so, to which a build beside a CPU-only torch
+// cannot be linked; so it is looked up in the library that torch has loaded.
 #pragma once
 
 #include <cstdint>
