@@ -14,7 +14,7 @@ from convext._geometry import Padding, normalize
 
 @dataclass(frozen=True)
 class Kernel:
-    """One build of one algorithm: ``name`` compiled for the instruction set ``isa``, or with ``isa`` "cuda" for GPUs."""
+    """One build of one algorithm: ``name`` compiled for the instruction set ``isa``, which is "cuda" on a GPU."""
 
     name: str
     isa: str
