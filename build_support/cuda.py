@@ -21,8 +21,8 @@ from build_support.toolchain import Compiler
 OLDEST_CUDA = (12, 0)  # the first that knows all of Hopper
 
 #: Native code for Ampere and what follows it (8.x) and for Hopper, and PTX, which the driver compiles when it is
-#: loaded, for all that is newer. Each arch that is added takes the compiler as long again.
-DEFAULT_CODES = ["sm_80", "sm_90", "compute_90"]
+#: loaded, for all that is newer. All from what Ampere can: the longest step of the compilation is that to PTX.
+DEFAULT_ARCH, DEFAULT_CODES = "compute_80", ["sm_80", "sm_90", "compute_80"]
 
 #: What only Hopper has (wgmma, TMA) is in sources of this kind, which are compiled for nothing else.
 HOPPER_SOURCES, HOPPER_CODE = ".sm90a.cu", "sm_90a"
@@ -34,6 +34,9 @@ FLAGS = [
     "-Xcompiler=-fPIC,-fvisibility=hidden,-Wall,-Wextra",
     "-Xptxas=-v",  # registers and spills of each kernel, for the report
 ]
+
+#: Kernels that are there for completeness: half the time of compiling is worth more than their last percents.
+FALLBACK_SOURCES, FALLBACK_FLAG = {"generic.cu"}, "--Ofast-compile=min"
 
 REPORT = "cuda_report.txt"
 USUAL_PLACE = "/usr/local/cuda/bin/nvcc"
@@ -47,7 +50,8 @@ class _NotBuilt(Exception):
 class Nvcc:
     command: list[str]
     version: str  # "13.0"
-    codes: list[str]  # what it generates: "sm_80" is native code, "compute_90" PTX
+    codes: list[str]  # what it generates: "sm_80" is native code, "compute_80" PTX
+    fallback_flags: list[str]
 
 
 def required() -> bool:
@@ -87,7 +91,9 @@ def _find_nvcc(compiler: Compiler) -> Nvcc:
     version = f"{release[0]}.{release[1]}"
     if release < OLDEST_CUDA:
         raise _NotBuilt(f"{program} is of CUDA {version}, and {OLDEST_CUDA[0]}.{OLDEST_CUDA[1]} is needed")
-    return Nvcc([program, *_host_compiler(compiler)], version, _codes())
+    help_ = subprocess.run([program, "--help"], capture_output=True, text=True, check=False).stdout
+    fallback_flags = [FALLBACK_FLAG] if FALLBACK_FLAG.split("=")[0] in help_ else []
+    return Nvcc([program, *_host_compiler(compiler)], version, _codes(), fallback_flags)
 
 
 def _find_program() -> str | None:
@@ -141,16 +147,17 @@ def compile_kernels(ninja: NinjaFile, root: Path, nvcc: Nvcc, host_flags: list[s
     objects = []
     for source in sorted([*(root / "csrc/cuda").glob("*.cu"), *(root / "csrc/cuda").glob("*.cpp")]):
         codes = [HOPPER_CODE] if source.name.endswith(HOPPER_SOURCES) else nvcc.codes
-        objects.append(ninja.compile(source, f"cuda/{source.stem}.o", [*flags, *_arch_flags(codes)], rule="nvcc"))
+        own = [*_arch_flags(codes), *(nvcc.fallback_flags if source.name in FALLBACK_SOURCES else [])]
+        objects.append(ninja.compile(source, f"cuda/{source.stem}.o", [*flags, *own], rule="nvcc"))
     ninja.edge("report", [], REPORT, [f"{path}.txt" for path in objects], objects)
     return objects
 
 
 def _arch_flags(codes: list[str]) -> list[str]:
-    """One flag for each arch: its native code and its PTX have the longest step of the compilation in common."""
     by_arch: dict[str, list[str]] = {}
     for code in codes:
-        by_arch.setdefault(f"compute_{code.split('_')[1]}", []).append(code)
+        arch = DEFAULT_ARCH if codes == DEFAULT_CODES else f"compute_{code.split('_')[1]}"
+        by_arch.setdefault(arch, []).append(code)
     return [f"-gencode=arch={arch},code=[{','.join(of_arch)}]" for arch, of_arch in by_arch.items()]
 
 

@@ -2,7 +2,6 @@
 
 #include <dlfcn.h>
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
-#include <torch/csrc/stable/tensor.h>
 
 #include "torch/check.h"
 
@@ -33,7 +32,8 @@ bool torch_has_cuda() {
 void* current_stream(int32_t device) {
   check(torch_has_cuda(), "torch's current CUDA stream is not to be had: this torch was built without CUDA");
   void* stream = nullptr;
-  TORCH_ERROR_CODE_CHECK(function()(device, &stream));
+  check(function()(device, &stream) == AOTI_TORCH_SUCCESS,
+        "torch does not give the current stream of cuda:", device);
   return stream;
 }
 
