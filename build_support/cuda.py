@@ -145,10 +145,12 @@ def compile_kernels(ninja: NinjaFile, root: Path, nvcc: Nvcc, host_flags: list[s
     if os.environ.get("CONVEXT_WERROR") == "1":
         flags += ["--Werror=all-warnings", "-Xcompiler=-Werror"]
     objects = []
-    for source in sorted([*(root / "csrc/cuda").glob("*.cu"), *(root / "csrc/cuda").glob("*.cpp")]):
+    folder = root / "csrc" / "cuda"
+    for source in sorted([*folder.glob("**/*.cu"), *folder.glob("**/*.cpp")]):
         codes = [HOPPER_CODE] if source.name.endswith(HOPPER_SOURCES) else nvcc.codes
         own = [*_arch_flags(codes), *(nvcc.fallback_flags if source.name in FALLBACK_SOURCES else [])]
-        objects.append(ninja.compile(source, f"cuda/{source.stem}.o", [*flags, *own], rule="nvcc"))
+        name = str(source.relative_to(root / "csrc").with_suffix(".o"))
+        objects.append(ninja.compile(source, name, [*flags, *own], rule="nvcc"))
     ninja.edge("report", [], REPORT, [f"{path}.txt" for path in objects], objects)
     return objects
 
