@@ -8,11 +8,13 @@ from typing import Any
 
 import torch
 
-from convext import _C
+from convext import _C, _cuda_part
 
 
 def build_info() -> dict[str, Any]:
-    """Version, compiler, instruction sets built and in use, and torch built against and running.
+    """Version, compiler, instruction sets built and in use, the CUDA part, and torch built against and running.
+
+    ``cuda_loaded`` says why the CUDA part is not loaded, if it is not.
 
     Example:
         >>> import convext
@@ -26,7 +28,7 @@ def build_info() -> dict[str, Any]:
         "isas_built": native["isas"].split(","),
         "isa_in_use": native["best_isa"],
         "CONVEXT_MAX_ISA": os.environ.get("CONVEXT_MAX_ISA"),
-        "cuda_archs_built": [arch for arch in native["cuda_archs"].split(",") if arch],
+        **_cuda_part.describe(),
         "torch_built_against": native["torch_version"],
         "torch_running": torch.__version__,
         "torch_cuda": torch.version.cuda,

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.overrides import handle_torch_function, has_torch_function_variadic
 
-from convext import autograd
+from convext import _cuda_part, autograd
 from convext._geometry import DEFAULT_GEOMETRY, Geometry, Padding, normalize
 
 _ZERO, _ONE = 0, 1
@@ -137,8 +137,12 @@ def _check_kind_of_tensors(input: torch.Tensor, weight: torch.Tensor, bias: torc
                 f"conv2d(): input and {name} must be on the same device, but input is on {input.device} and {name} "
                 f"is on {tensor.device}"
             )
-    if input.device.type not in ("cpu", "meta"):
-        raise NotImplementedError(f"conv2d(): there are kernels for the CPU only, but input is on {input.device}")
+    if input.device.type == "cuda" and _cuda_part.module is None:
+        raise NotImplementedError(f"conv2d(): input is on {input.device}, but {_cuda_part.missing}")
+    if input.device.type not in ("cpu", "cuda", "meta"):
+        raise NotImplementedError(
+            f"conv2d(): there are kernels for the CPU and for CUDA devices, but input is on {input.device}"
+        )
     for name, tensor in tensors:
         if tensor.dtype == input.dtype and tensor.dtype not in _DTYPES:
             raise NotImplementedError(

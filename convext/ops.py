@@ -1,6 +1,6 @@
 """The operators ``torch.ops.convext.*``: loads them and tells torch what it must know to trace them.
 
-Their CPU kernels are native (``csrc/torch/ops.cpp``). Here are the fake kernels (shapes and strides without
+Their kernels are native (``csrc/torch/ops.cpp``). Here are the fake kernels (shapes and strides without
 data) and the FLOP formulas; derivatives are in `convext.autograd`.
 """
 
@@ -13,6 +13,7 @@ import torch
 from torch.utils.flop_counter import register_flop_formula
 
 from convext import _C as _C  # registers the operators
+from convext import _cuda_part as _cuda_part  # and those of CUDA tensors
 
 corr2d = torch.ops.convext.corr2d.default
 corr2d_grad_input = torch.ops.convext.corr2d_grad_input.default

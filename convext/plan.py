@@ -8,38 +8,56 @@ from dataclasses import dataclass
 
 import torch
 
-from convext import _C
+from convext import _C, _cuda_part
 from convext._geometry import Padding, normalize
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """One build of one algorithm: ``name`` compiled for the instruction set ``isa``."""
+    """One build of one algorithm: ``name`` compiled for the instruction set ``isa``, which is "cuda" on a GPU."""
 
     name: str
     isa: str
     description: str
-    available: bool  #: whether this CPU, and the environment variable CONVEXT_MAX_ISA, allow it
+    available: bool  #: whether this machine, and for CPU kernels the environment variable CONVEXT_MAX_ISA, allow it
 
     @property
     def qualified_name(self) -> str:
         """``name/isa``, which `force_kernel` takes as well as ``name`` alone."""
         return f"{self.name}/{self.isa}"
 
+    @property
+    def device(self) -> str:
+        """The type of the device that it runs on."""
+        return "cuda" if self.isa == "cuda" else "cpu"
 
-def available_kernels(*, all_isas: bool = False) -> list[Kernel]:
-    """The kernels that this CPU can run, in the order in which they are tried.
+
+def available_kernels(device: str | torch.device = "cpu", *, all_isas: bool = False) -> list[Kernel]:
+    """The kernels that this machine can run, in the order in which they are tried.
 
     Args:
-        all_isas: also list those built for instruction sets that this CPU lacks.
+        device: the device of the tensors, of which only the type counts: ``"cpu"`` or ``"cuda"``.
+        all_isas: also list those built for instruction sets or devices that this machine lacks.
+
+    Raises:
+        ValueError: for a device of another type.
 
     Example:
         >>> import convext
         >>> convext.available_kernels()[-1].name
         'reference'
     """
-    kernels = [Kernel(*fields) for fields in _C.kernels()]
+    kind = torch.device(device).type
+    if kind not in ("cpu", "cuda"):
+        raise ValueError(f"device must be 'cpu' or 'cuda', but it is '{kind}'")
+    kernels = [Kernel(*fields) for fields in (_C.kernels() if kind == "cpu" else _cuda_part.kernels())]
     return [kernel for kernel in kernels if kernel.available or all_isas]
+
+
+def _set_forced_kernel(name: str) -> None:
+    _C.set_forced_kernel(name)
+    if _cuda_part.module is not None:
+        _cuda_part.module.set_forced_kernel(name)
 
 
 @contextlib.contextmanager
@@ -47,11 +65,12 @@ def force_kernel(name: str) -> Iterator[None]:
     """Within the ``with`` block, runs the kernel of this name for every pass, in the whole process.
 
     Args:
-        name: ``"implicit_gemm"`` (its best build for this CPU) or ``"implicit_gemm/avx2"``.
+        name: ``"implicit_gemm"`` (its best build for this CPU), ``"implicit_gemm/avx2"`` or ``"generic/cuda"``.
 
     Raises:
         ValueError: if there is no kernel of that name.
-        RuntimeError: raised by a call in the block that the kernel cannot run, with its reason.
+        RuntimeError: raised by a call in the block that the kernel cannot run, with its reason; a kernel for the CPU
+            cannot run a call with CUDA tensors, and the other way round.
 
     Example:
         >>> import torch, convext
@@ -59,16 +78,16 @@ def force_kernel(name: str) -> Iterator[None]:
         ...     convext.corr2d(torch.ones(2, 2), torch.ones(2, 2))
         tensor([[4.]])
     """
+    known = [*available_kernels("cpu", all_isas=True), *available_kernels("cuda", all_isas=True)]
+    if not any(name in (kernel.name, kernel.qualified_name) for kernel in known):
+        names = sorted({kernel.name for kernel in known})
+        raise ValueError(f"name must be one of {names}, alone or as name/isa, but it is {name!r}")
     previous = _C.forced_kernel()
-    try:
-        _C.set_forced_kernel(name)
-    except ValueError:
-        names = sorted({kernel.name for kernel in available_kernels(all_isas=True)})
-        raise ValueError(f"name must be one of {names}, alone or as name/isa, but it is {name!r}") from None
+    _set_forced_kernel(name)
     try:
         yield
     finally:
-        _C.set_forced_kernel(previous)
+        _set_forced_kernel(previous)
 
 
 @dataclass(frozen=True)
@@ -82,7 +101,7 @@ class PassPlan:
     flops: float  #: 2 per multiply-add
     bytes: int  #: of the tensors read and written, each once
     workspace_bytes: int  #: scratch that the kernel asks for
-    threads: int
+    threads: int  #: of the CPU; 0 for a kernel that runs on a GPU
 
 
 @dataclass(frozen=True)
@@ -103,7 +122,8 @@ class Explanation:
         for plan in self.passes:
             lines.append(
                 f"{plan.name:<12} {plan.kernel:<24} {plan.flops / 1e6:>10.3f} MFLOP {plan.bytes / 1e6:>9.3f} MB   "
-                f"workspace {plan.workspace_bytes / 1e3:.1f} kB, {plan.threads} thread(s)"
+                f"workspace {plan.workspace_bytes / 1e3:.1f} kB"
+                + (f", {plan.threads} thread(s)" if plan.threads else "")
             )
             lines.extend(f"{'':<12} not {kernel}: {reason}" for kernel, reason in plan.rejected)
         return "\n".join(lines)
@@ -120,11 +140,15 @@ def explain(
     *,
     padding_mode: str = "zeros",
     out_dtype: torch.dtype | None = None,
+    device: str | torch.device | None = None,
 ) -> Explanation:
     """Which kernel runs each pass of this call, which were rejected and why, and what it costs.
 
     Takes the arguments of `convext.conv2d`; only shapes, strides and dtypes matter, so meta tensors will do.
     Complex tensors are explained as the real correlation over twice the channels that they become.
+
+    Args:
+        device: where the call would run; by default where the input is, and the CPU for meta tensors.
 
     Raises:
         RuntimeError, TypeError, ValueError: as `convext.conv2d`.
@@ -140,6 +164,7 @@ def explain(
             f"explain(): input must be 3-D or 4-D and weight 4-D, but they have shapes {list(input.shape)} and "
             f"{list(weight.shape)}"
         )
+    target = torch.device(device) if device is not None else input.device
     dtype, out_channels = input.dtype, weight.shape[0]
     if dtype.is_complex:
         dtype = torch.float32 if dtype == torch.complex64 else torch.float64
@@ -154,8 +179,7 @@ def explain(
     for name in ("forward", "grad_input", "grad_weight"):
         if name != "forward" and not dtype.is_floating_point:
             continue  # integers have no gradients
-        plan = _C.plan(
-            name,
+        call = (
             list(images.shape),
             list(images.stride()),
             list(weight.shape),
@@ -163,8 +187,9 @@ def explain(
             bias is not None and name == "forward",
             str(dtype).removeprefix("torch."),
             str(result_dtype).removeprefix("torch."),
-            *geometry,  # type: ignore[arg-type]
+            *geometry,
         )
+        plan = _cuda_part.plan(name, call, target) if target.type == "cuda" else _C.plan(name, call)
         output_shape = (*input.shape[:-3], out_channels, *plan["output_size"])
         output_elements = images.shape[0] * weight.shape[0] * plan["output_size"][0] * plan["output_size"][1]
         passes.append(

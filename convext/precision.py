@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Literal
 
-from convext import _C
+from convext import _C, _cuda_part
 
 Precision = Literal["highest", "high"]
 _current: Precision = "highest"
@@ -30,6 +30,8 @@ def set_float32_precision(precision: Precision) -> None:
     if precision not in ("highest", "high"):
         raise ValueError(f"precision must be 'highest' or 'high', but it is {precision!r}")
     _C.set_high_float32_precision(precision == "high")
+    if _cuda_part.module is not None:
+        _cuda_part.module.set_high_float32_precision(precision == "high")
     _current = precision
 
 

@@ -59,7 +59,7 @@ def corr2d(X: Tensor, K: Tensor) -> Tensor:
             [ 0.,  1.,  0.,  0.,  0., -1.,  0.]])
     """
     h, w = K.shape
-    Y = torch.zeros(X.shape[0] - h + 1, X.shape[1] - w + 1, dtype=torch.result_type(X, K))
+    Y = X.new_zeros((X.shape[0] - h + 1, X.shape[1] - w + 1), dtype=torch.result_type(X, K))
     for i in range(Y.shape[0]):
         for j in range(Y.shape[1]):
             Y[i, j] = (X[i : i + h, j : j + w] * K).sum()

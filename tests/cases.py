@@ -202,6 +202,14 @@ def laid_out(tensor: Tensor, layout: str) -> Tensor:
     return view
 
 
+def on_device(tensor: Tensor, device: str) -> Tensor:
+    """The tensor in a copy of its whole storage there, so with the same strides and offset; itself if it is there."""
+    if tensor.device.type == device:
+        return tensor
+    storage = torch.empty(0, dtype=tensor.dtype, device=tensor.device).set_(tensor.untyped_storage())
+    return storage.to(device).as_strided(tensor.size(), tensor.stride(), tensor.storage_offset())
+
+
 def leaf(tensor: Tensor, requires_grad: bool = True) -> Tensor:
     """A leaf of the autograd graph with the same values and the same strides."""
     return tensor.detach().requires_grad_(requires_grad)

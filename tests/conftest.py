@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import cases
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import convext
 
-KERNELS = convext.available_kernels()
-HAS_CUDA = torch.cuda.is_available() and bool(convext.build_info()["cuda_archs_built"])
-DEVICES = ["cpu", "cuda"] if HAS_CUDA else ["cpu"]
+KERNELS = [*convext.available_kernels("cpu"), *convext.available_kernels("cuda")]
+DEVICES = sorted({kernel.device for kernel in KERNELS})
 
 # Tests run side by side (pytest -n) and are small. Those that need more threads ask for them.
 torch.set_num_threads(1)
@@ -25,17 +25,20 @@ def device(request: pytest.FixtureRequest) -> str:
 
 
 class KernelUnderTest:
-    """Runs calls on one kernel only."""
+    """Runs calls on one kernel only, with tensors that are on the CPU, wherever the kernel itself runs."""
 
     def __init__(self, kernel: convext.plan.Kernel) -> None:
         self.name = kernel.qualified_name
+        self.device = kernel.device
         self.description = kernel
+        self.runs_everything = self.name in ("reference/baseline", "generic/cuda")
 
     def __call__(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """What the function returns, or None if it calls for something that the kernel says it cannot run."""
+        there = [cases.on_device(arg, self.device) if isinstance(arg, torch.Tensor) else arg for arg in args]
         with convext.force_kernel(self.name):
             try:
-                return function(*args, **kwargs)
+                return function(*there, **kwargs).cpu()
             except RuntimeError as error:
                 if "was forced, but it cannot run" not in str(error):
                     raise
@@ -59,9 +62,10 @@ class PreferKernel(TorchDispatchMode):
     A kernel that has no backward pass can so be tested within a whole training step.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, device: str) -> None:
         super().__init__()
         self.name = name
+        self.device = device  #: where the tensors of the training step must be
         self.calls = 0  #: that ran on the kernel
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -81,7 +85,7 @@ class PreferKernel(TorchDispatchMode):
 
 @pytest.fixture
 def preferred_kernel(kernel: KernelUnderTest) -> Iterator[PreferKernel]:
-    with PreferKernel(kernel.name) as mode:
+    with PreferKernel(kernel.name, kernel.device) as mode:
         yield mode
     if mode.calls == 0:
         pytest.skip(f"{kernel.name} refuses this problem")

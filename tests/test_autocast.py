@@ -14,22 +14,25 @@ LOW = [torch.bfloat16, torch.float16]
 @pytest.mark.parametrize("low", LOW, ids=str)
 @pytest.mark.parametrize("input_dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("weight_dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_casts_as_torch_does(low: torch.dtype, input_dtype: torch.dtype, weight_dtype: torch.dtype) -> None:
-    x, w, b = torch.randn(2, 3, 6, 7).to(input_dtype), torch.randn(4, 3, 3, 3).to(weight_dtype), torch.randn(4)
-    with torch.autocast("cpu", low):
+def test_casts_as_torch_does(
+    low: torch.dtype, input_dtype: torch.dtype, weight_dtype: torch.dtype, device: str
+) -> None:
+    x, w = torch.randn(2, 3, 6, 7).to(device, input_dtype), torch.randn(4, 3, 3, 3).to(device, weight_dtype)
+    b = torch.randn(4).to(device)
+    with torch.autocast(device, low):
         ours, theirs = convext.conv2d(x, w, b, padding=1), F.conv2d(x, w, b, padding=1)
     assert ours.dtype == theirs.dtype == low
     torch.testing.assert_close(ours, theirs)
 
 
 @pytest.mark.parametrize("low", LOW, ids=str)
-def test_gradients_have_the_dtype_of_the_parameters(low: torch.dtype) -> None:
-    x = torch.randn(2, 3, 6, 7)
-    ours = convext.Conv2D(3, 4, 3)
-    theirs = torch.nn.Conv2d(3, 4, 3)
+def test_gradients_have_the_dtype_of_the_parameters(low: torch.dtype, device: str) -> None:
+    x = torch.randn(2, 3, 6, 7).to(device)
+    ours = convext.Conv2D(3, 4, 3).to(device)
+    theirs = torch.nn.Conv2d(3, 4, 3).to(device)
     theirs.load_state_dict(ours.state_dict())
     for layer in (ours, theirs):
-        with torch.autocast("cpu", low):
+        with torch.autocast(device, low):
             output = layer(x)
             assert output.dtype == low
             loss = output.float().square().sum()

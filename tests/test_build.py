@@ -91,7 +91,7 @@ def test_no_object_uses_more_than_its_instruction_set():
 @pytest.mark.parametrize("module", sorted(OBJECTS.glob("*.so")), ids=lambda path: path.name)
 def test_the_module_offers_nothing_but_its_entry(module):
     names = [name for _, name in global_symbols_of_module(module)]
-    assert names == ["PyInit__C"]
+    assert names == [f"PyInit_{module.name.split('.')[0]}"]
 
 
 def global_symbols_of_module(path: Path) -> list[tuple[str, str]]:
@@ -171,7 +171,7 @@ def small_project(tmp_path):
         "csrc/core/answer.h": "#pragma once\nint answer();\n",
         "csrc/core/answer.cpp": '#include "core/answer.h"\nint answer() { return 42; }\n',
         "csrc/cpu/kernels/sum.cpp": '#include "core/answer.h"\n',
-        "csrc/torch/module.cpp": """
+        "csrc/torch/cpu/module.cpp": """
             #include <Python.h>
             #include "core/answer.h"
             static PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_C", nullptr, -1,
@@ -180,6 +180,7 @@ def small_project(tmp_path):
               PyObject* module = PyModule_Create(&definition);
               PyModule_AddIntConstant(module, "answer", answer());
               PyModule_AddStringConstant(module, "isas", CONVEXT_ISAS);
+              PyModule_AddStringConstant(module, "without_cuda", CONVEXT_WITHOUT_CUDA);
               return module;
             }
         """,
@@ -191,13 +192,17 @@ def small_project(tmp_path):
     return tmp_path
 
 
-def build(project: Path) -> subprocess.CompletedProcess[str]:
+def build(project: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     program = textwrap.dedent("""
+        import shutil
         from pathlib import Path
-        from build_support.native import build_extension_module
-        build_extension_module(root=Path.cwd(), destination=Path("out/_C.so"), version="1.2", jobs=None, verbose=False)
+        from build_support.native import build_modules
+        Path("out").mkdir(exist_ok=True)
+        for name, module in build_modules(root=Path.cwd(), version="1.2", jobs=None, verbose=False).items():
+            shutil.copyfile(module, Path("out", f"{name}.so"))
     """)
-    return run(sys.executable, "-c", program, cwd=project, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "CONVEXT_CUDA": "0", **environment}
+    return run(sys.executable, "-c", program, cwd=project, env=environment)
 
 
 @needs_checkout
@@ -220,7 +225,7 @@ def test_builds_incrementally(small_project):
     again = build(small_project).stdout
     assert "core/answer.o" in again
     assert "kernels/baseline/sum.o" in again
-    assert "torch/module.o" in again
+    assert "torch/cpu/module.o" in again
 
     (small_project / "csrc/cpu/kernels/sum.cpp").unlink()
     assert build(small_project).returncode == 0
@@ -235,3 +240,89 @@ def test_a_compile_error_is_shown(small_project):
     assert result.returncode == 1
     assert "forty_two" in result.stdout
     assert result.stderr == "convext: the native build failed; the compiler's message is above.\n"
+
+
+def fake_nvcc(folder: Path, text: str) -> str:
+    """A CUDA_HOME whose nvcc is a shell script."""
+    program = folder / "cuda" / "bin" / "nvcc"
+    program.parent.mkdir(parents=True)
+    program.write_text("#!/bin/sh\n" + text)
+    program.chmod(0o755)
+    return str(folder / "cuda")
+
+
+SAYS_13 = "[ $1 = --version ] && { echo 'Cuda compilation tools, release 13.0, V13.0.88'; exit 0; }\n"
+
+
+@needs_checkout
+@needs_compiler
+@pytest.mark.parametrize(
+    ("nvcc", "environment", "reason"),
+    [
+        ("exit 1\n", {}, "nvcc --version fails"),
+        ("echo release 11.8, V11.8.89\n", {}, "is of CUDA 11.8, and 12.0 is needed"),
+        (SAYS_13, {"TORCH_CUDA_ARCH_LIST": "Hopper"}, "TORCH_CUDA_ARCH_LIST holds 'Hopper'"),
+        (SAYS_13 + "echo internal compiler error; exit 1\n", {}, "nvcc failed; its message is above"),
+    ],
+    ids=["broken", "old", "arch", "fails"],
+)
+def test_without_a_cuda_compiler_that_works_the_rest_is_built(small_project, tmp_path, nvcc, environment, reason):
+    (small_project / "csrc/cuda").mkdir()
+    (small_project / "csrc/cuda/kernel.cu").write_text("int kernel;\n")
+    environment = {**environment, "CUDA_HOME": fake_nvcc(tmp_path, nvcc)}
+    result = build(small_project, **environment, CONVEXT_CUDA="")
+    assert result.returncode == 0, result.stdout + result.stderr
+    (sentence,) = [line for line in result.stderr.splitlines() if line.startswith("convext: built without CUDA: ")]
+    assert reason in sentence and sentence.endswith(".")
+    assert [path.name for path in (small_project / "out").iterdir()] == ["_C.so"]
+    if "internal" in nvcc:
+        assert "internal compiler error" in result.stdout
+    else:
+        loaded = run(sys.executable, "-c", "import _C; print(_C.without_cuda)", cwd=small_project / "out")
+        assert reason in loaded.stdout
+
+    demanded = build(small_project, **environment, CONVEXT_CUDA="1")
+    assert demanded.returncode == 1
+    assert demanded.stderr.splitlines()[-1].startswith("convext: ")
+
+
+@needs_checkout
+def test_the_cuda_part_can_be_left_out(monkeypatch, tmp_path, capsys):
+    from build_support import cuda, toolchain
+
+    gcc = toolchain.Compiler(["ccache", "g++"], "g++", is_clang=False)
+    monkeypatch.setenv("CUDA_HOME", fake_nvcc(tmp_path, SAYS_13))
+    monkeypatch.setenv("CONVEXT_CUDA", "0")
+    assert cuda.find_nvcc(gcc) == (None, "CONVEXT_CUDA=0 switched it off")
+    assert capsys.readouterr().err == ""
+
+    monkeypatch.delenv("CONVEXT_CUDA")
+    monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "8.6;9.0a+PTX 10.0")
+    nvcc, reason = cuda.find_nvcc(gcc)
+    assert reason == "" and nvcc is not None and nvcc.version == "13.0"
+    assert nvcc.codes == ["sm_86", "sm_90a", "compute_90a", "sm_100"]
+    assert nvcc.command[0] == f"{tmp_path}/cuda/bin/nvcc"
+    # clang takes turns with nvcc's own choice of a host compiler.
+    other, _ = cuda.find_nvcc(toolchain.Compiler(["clang++"], "clang", is_clang=True))
+    assert other is not None and other.command == nvcc.command[:1]
+
+    monkeypatch.delenv("CUDA_HOME")
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr(cuda, "USUAL_PLACE", "/nowhere/nvcc")
+    assert "nvcc was not found" in cuda.find_nvcc(gcc)[1]
+    monkeypatch.setenv("CONVEXT_CUDA", "1")
+    with pytest.raises(SystemExit, match="CONVEXT_CUDA=1, but the CUDA part cannot be built: nvcc was not found"):
+        cuda.find_nvcc(gcc)
+
+
+def test_the_cuda_part_needs_no_cuda_library():
+    """So that one build serves every torch with CUDA, and can be made beside one without."""
+    modules = sorted(OBJECTS.glob("_cuda*.so"))
+    if not modules:
+        pytest.skip("the CUDA part was not built")
+    needed = run(requires("readelf"), "--dynamic", str(modules[0])).stdout
+    libraries = re.findall(r"\(NEEDED\).*\[(.*)\]", needed)
+    assert "libtorch_cpu.so" in libraries
+    assert not [name for name in libraries if "cuda" in name], libraries
+    report = (OBJECTS / "cuda_report.txt").read_text()
+    assert "Used " in report and "spill stores" in report

@@ -33,10 +33,12 @@ def fresh_compiler() -> Any:
     torch._dynamo.reset()
 
 
-def tensors_of(case: Case, layout: str, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor | None]:
-    input = cases.laid_out(cases.normal(case.input_size, dtype, 1), layout)
-    weight = cases.laid_out(cases.normal(case.weight_size, dtype, 2), layout)
-    return input, weight, cases.normal((case.out_channels,), dtype, 3) if case.bias else None
+def tensors_of(
+    case: Case, layout: str, dtype: torch.dtype = torch.float32, device: str = "cpu"
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    input = cases.laid_out(cases.normal(case.input_size, dtype, 1).to(device), layout)
+    weight = cases.laid_out(cases.normal(case.weight_size, dtype, 2).to(device), layout)
+    return input, weight, cases.normal((case.out_channels,), dtype, 3).to(device) if case.bias else None
 
 
 #: Schema, autograd registration and fake kernel take milliseconds; tracing with symbolic shapes takes seconds.
@@ -45,10 +47,10 @@ TRACED_IN_FULL = ["tiny", "tiny-unbatched", "tiny-padded-strided-dilated-grouped
 
 
 @pytest.mark.parametrize("case", cases.TINY_CASES, ids=str)
-def test_opcheck(case: Case) -> None:
+def test_opcheck(case: Case, device: str) -> None:
     settings = cases.op_arguments(case)
     for layout in cases.LAYOUTS:
-        input, weight, bias = tensors_of(case, layout)
+        input, weight, bias = tensors_of(case, layout, device=device)
         gradient = cases.leaf(torch.randn_like(ops.corr2d(input, weight, bias, *settings)))
         leaves = [t if t is None else cases.leaf(t) for t in (input, weight, bias)]
         calls: list[tuple[Any, tuple[Any, ...]]] = [
@@ -116,7 +118,7 @@ def loss_and_gradients(function: Callable[..., Tensor], tensors: tuple[Tensor | 
         for layout in ["contiguous", "channels_last"][index % 2 : index % 2 + 1]
     ],
 )
-def test_whole_graph_with_dynamic_shapes(case: Case, layout: str) -> None:
+def test_whole_graph_with_dynamic_shapes(case: Case, layout: str, device: str) -> None:
     """One graph for several sizes, forward and backward, equal to the uncompiled code with torch's convolution."""
 
     def function(*tensors: Tensor) -> Tensor:
@@ -126,7 +128,7 @@ def test_whole_graph_with_dynamic_shapes(case: Case, layout: str) -> None:
     for growth in (0, 3):
         size = (*case.input_size[:-2], case.input_size[-2] + growth, case.input_size[-1] + growth)
         larger = Case(case.name, size, case.out_channels, case.kernel_size, case.arguments, case.bias)
-        tensors = tensors_of(larger, layout, torch.float64)
+        tensors = tensors_of(larger, layout, torch.float64, device)
         actual = loss_and_gradients(compiled, tensors)
         wanted = loss_and_gradients(lambda *t: cases.torch_conv2d(larger, *t) * 2, tensors)  # noqa: B023
         for mine, other in zip(actual, wanted, strict=True):
@@ -134,7 +136,7 @@ def test_whole_graph_with_dynamic_shapes(case: Case, layout: str) -> None:
 
 
 @needs_compiler
-def test_inductor() -> None:
+def test_inductor(device: str) -> None:
     class Network(torch.nn.Module):
         def __init__(self, layer: type[torch.nn.Conv2d]) -> None:
             super().__init__()
@@ -145,12 +147,12 @@ def test_inductor() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.third(torch.relu(self.second(torch.relu(self.first(x))) + 1)).mean((2, 3))
 
-    theirs = Network(torch.nn.Conv2d)
-    ours = Network(convext.Conv2D)
+    theirs = Network(torch.nn.Conv2d).to(device)
+    ours = Network(convext.Conv2D).to(device)
     ours.load_state_dict(theirs.state_dict())
     compiled = torch.compile(ours, fullgraph=True, dynamic=True)
     for size in (16, 19):
-        x = torch.randn(2, 3, size, size + 2)
+        x = torch.randn(2, 3, size, size + 2, device=device)
         compiled(x).square().sum().backward()
         theirs(x).square().sum().backward()
         torch.testing.assert_close(compiled(x), theirs(x), rtol=1e-4, atol=1e-5)

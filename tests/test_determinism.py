@@ -48,7 +48,7 @@ def results(case: Case, tensors: list[torch.Tensor], kernel: Any) -> dict[str, t
         "forward": kernel(ops.corr2d, input, weight, bias, *settings),
         "grad_input": kernel(ops.corr2d_grad_input, grad_output, weight, case.input_size[-2:], *settings),
         "grad_weight": kernel(ops.corr2d_grad_weight, grad_output, input, case.kernel_size, *settings),
-        "grad_bias": ops.corr2d_grad_bias(grad_output),
+        "grad_bias": kernel(ops.corr2d_grad_bias, grad_output),
     }
 
 
@@ -107,10 +107,10 @@ def alone_of(tensor: torch.Tensor, sample: int, layout: str) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("case", CASES[:4], ids=str)
-def test_a_training_step_is_reproducible(case: Case) -> None:
+def test_a_training_step_is_reproducible(case: Case, device: str) -> None:
     """With torch's demand for determinism on, which raises wherever it is not met."""
     torch.use_deterministic_algorithms(True)
-    input, weight, grad_output, bias = tensors_of(case, torch.float32, "contiguous")
+    input, weight, grad_output, bias = (t.to(device) for t in tensors_of(case, torch.float32, "contiguous"))
     grads = []
     for threads in (1, 5):
         torch.set_num_threads(threads)

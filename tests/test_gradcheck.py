@@ -17,13 +17,13 @@ from convext import autograd
 from convext._geometry import Geometry
 
 
-def leaves_of(case: Case, layout: str, dtype: torch.dtype = torch.float64) -> tuple[Tensor, ...]:
+def leaves_of(case: Case, layout: str, dtype: torch.dtype = torch.float64, device: str = "cpu") -> tuple[Tensor, ...]:
     tensors = [
-        cases.laid_out(torch.randn(case.input_size, dtype=dtype), layout),
-        cases.laid_out(torch.randn(case.weight_size, dtype=dtype), layout),
+        cases.laid_out(torch.randn(case.input_size, dtype=dtype, device=device), layout),
+        cases.laid_out(torch.randn(case.weight_size, dtype=dtype, device=device), layout),
     ]
     if case.bias:
-        tensors.append(torch.randn(case.out_channels, dtype=dtype))
+        tensors.append(torch.randn(case.out_channels, dtype=dtype, device=device))
     return tuple(cases.leaf(t) for t in tensors)
 
 
@@ -37,19 +37,19 @@ def function_of(case: Case) -> Callable[..., Tensor]:
 @pytest.mark.parametrize("layout", cases.LAYOUTS)
 @pytest.mark.parametrize("case", cases.TINY_CASES, ids=str)
 def test_first_derivatives(case: Case, layout: str, preferred_kernel: PreferKernel) -> None:
-    assert gradcheck(function_of(case), leaves_of(case, layout))
+    assert gradcheck(function_of(case), leaves_of(case, layout, device=preferred_kernel.device))
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 @pytest.mark.parametrize("case", cases.TINY_CASES, ids=str)
 def test_second_derivatives(case: Case, layout: str, preferred_kernel: PreferKernel) -> None:
-    assert gradgradcheck(function_of(case), leaves_of(case, layout), fast_mode=True)
+    assert gradgradcheck(function_of(case), leaves_of(case, layout, device=preferred_kernel.device), fast_mode=True)
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 @pytest.mark.parametrize("case", cases.TINY_CASES, ids=str)
-def test_forward_mode_and_batched_derivatives(case: Case, layout: str) -> None:
-    leaves = leaves_of(case, layout)
+def test_forward_mode_and_batched_derivatives(case: Case, layout: str, device: str) -> None:
+    leaves = leaves_of(case, layout, device=device)
     assert gradcheck(
         function_of(case),
         leaves,

@@ -159,7 +159,7 @@ def test_any_view(name: str, dtype: torch.dtype, kernel: KernelUnderTest) -> Non
                     assert torch.equal(actual, wanted), (op, input_size)
     if refused == 27:
         pytest.skip(f"{kernel.name} refuses this")
-    assert torch.equal(ops.corr2d_grad_bias(view(grad_output)), ops.corr2d_grad_bias(grad_output))
+    assert torch.equal(kernel(ops.corr2d_grad_bias, view(grad_output)), ops.corr2d_grad_bias(grad_output))
 
 
 def test_expanded_tensors(kernel: KernelUnderTest) -> None:
@@ -184,7 +184,7 @@ def test_gradient_that_is_expanded(kernel: KernelUnderTest) -> None:
         actual = kernel(op, one, other, size, *settings)
         if actual is not None:
             assert torch.equal(actual, op(one.contiguous(), other, size, *settings))
-    assert ops.corr2d_grad_bias(one).tolist() == [56.0] * 4
+    assert kernel(ops.corr2d_grad_bias, one).tolist() == [56.0] * 4
 
 
 def test_overlapping_windows_as_the_input(kernel: KernelUnderTest) -> None:
@@ -198,9 +198,10 @@ def test_overlapping_windows_as_the_input(kernel: KernelUnderTest) -> None:
     assert torch.equal(output, F.conv2d(image.contiguous(), weight))
 
 
-def test_bias_with_a_stride() -> None:
-    bias = torch.arange(12.0)[::3]
-    output = convext.conv2d(torch.zeros(1, 1, 3, 3), torch.ones(4, 1, 3, 3), bias)
+def test_bias_with_a_stride(device: str) -> None:
+    bias = torch.arange(12.0, device=device)[::3]
+    image, weight = torch.zeros(1, 1, 3, 3, device=device), torch.ones(4, 1, 3, 3, device=device)
+    output = convext.conv2d(image, weight, bias)
     assert output.flatten().tolist() == [0.0, 3.0, 6.0, 9.0]
 
 

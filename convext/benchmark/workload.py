@@ -17,7 +17,9 @@ def in_layout(tensor: torch.Tensor, layout: str) -> torch.Tensor:
     """A copy in the layout, also where there is one channel: ``contiguous(memory_format=torch.channels_last)`` would
     return such a tensor as it is, and torch would then take its slow kernels for contiguous images."""
     memory_format = torch.channels_last if layout == "channels_last" else torch.contiguous_format
-    return torch.empty(tensor.shape, dtype=tensor.dtype, memory_format=memory_format).copy_(tensor)
+    return torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device, memory_format=memory_format).copy_(
+        tensor
+    )
 
 
 def _values(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
@@ -34,10 +36,11 @@ def _values(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
 class Workload:
     """Input, weight and gradient of the output, made when they are first asked for."""
 
-    def __init__(self, layer: Layer, batch: int, dtype: str) -> None:
+    def __init__(self, layer: Layer, batch: int, dtype: str, device: str = "cpu") -> None:
         self.layer = layer
         self.batch = batch
         self.dtype = DTYPES[dtype]
+        self.device = device
         self._tensors: dict[tuple[str, str], torch.Tensor] = {}
 
     @classmethod
@@ -49,7 +52,7 @@ class Workload:
         key = (name, layout)
         if key not in self._tensors:
             other = [tensor for (known, _), tensor in self._tensors.items() if known == name]
-            source = other[0] if other else _values(shape, self.dtype)
+            source = other[0] if other else _values(shape, self.dtype).to(self.device)
             self._tensors[key] = in_layout(source, layout)
         return self._tensors[key]
 

@@ -27,22 +27,28 @@ CASES: list[tuple[str, int, int, tuple[int, int], dict[str, Any]]] = [
 ]
 
 
-def _integers(shape: tuple[int, ...], channels_last: bool, generator: torch.Generator) -> torch.Tensor:
-    values = torch.randint(-4, 5, shape, generator=generator).double()
+def _integers(shape: tuple[int, ...], channels_last: bool, generator: torch.Generator, device: str) -> torch.Tensor:
+    values = torch.randint(-4, 5, shape, generator=generator).double().to(device)
     return values.contiguous(memory_format=torch.channels_last) if channels_last else values
 
 
 def _check_case(
-    channels_in: int, channels_out: int, kernel_size: tuple[int, int], arguments: dict[str, Any], channels_last: bool
+    channels_in: int,
+    channels_out: int,
+    kernel_size: tuple[int, int],
+    arguments: dict[str, Any],
+    channels_last: bool,
+    device: str,
 ) -> str:
     """Returns what is wrong, or an empty string."""
     generator = torch.Generator().manual_seed(0)
     groups = arguments.get("groups", 1)
-    input = _integers((2, channels_in, 6, 7), channels_last, generator).requires_grad_()
-    weight = _integers((channels_out, channels_in // groups, *kernel_size), channels_last, generator).requires_grad_()
-    bias = torch.randint(-4, 5, (channels_out,), generator=generator).double().requires_grad_()
+    weight_size = (channels_out, channels_in // groups, *kernel_size)
+    input = _integers((2, channels_in, 6, 7), channels_last, generator, device).requires_grad_()
+    weight = _integers(weight_size, channels_last, generator, device).requires_grad_()
+    bias = _integers((channels_out,), False, generator, device).requires_grad_()
     output = convext.conv2d(input, weight, bias, **arguments)
-    grad = torch.randint(-4, 5, output.shape, generator=generator).double()
+    grad = _integers(output.shape, False, generator, device)
     grads = torch.autograd.grad(output, (input, weight, bias), grad)
     with torch.no_grad():
         if not torch.equal(output, reference.conv2d(input, weight, bias, **arguments)):
@@ -68,7 +74,7 @@ def run_checks(kernel_name: str | None = None) -> int:
     """Prints a line per kernel and case; returns 1 if anything is wrong."""
     passed = failed = skipped = 0
     print(f"{'kernel':<24} {'case':<11} {'layout':<14} result")
-    for kernel in convext.available_kernels():
+    for kernel in [*convext.available_kernels("cpu"), *convext.available_kernels("cuda")]:
         if kernel_name not in (None, kernel.name, kernel.qualified_name):
             continue
         with convext.force_kernel(kernel.qualified_name):
@@ -76,7 +82,9 @@ def run_checks(kernel_name: str | None = None) -> int:
                 for channels_last in (False, True):
                     layout = "channels_last" if channels_last else "contiguous"
                     try:
-                        problem = _check_case(channels_in, channels_out, kernel_size, arguments, channels_last)
+                        problem = _check_case(
+                            channels_in, channels_out, kernel_size, arguments, channels_last, kernel.device
+                        )
                     except RuntimeError as error:
                         if "was forced" not in str(error):
                             raise

@@ -1,6 +1,5 @@
-// The operators that torch sees, in the form that its dispatcher calls. Only torch's stable ABI is used, so
-// one build runs on every torch from 2.10 on.
-#include <torch/csrc/stable/library.h>
+#include "torch/ops.h"
+
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
 
@@ -92,27 +91,9 @@ Tensor corr2d_grad_bias(const Tensor& grad_output) {
 
 }  // namespace
 
-// Arguments that are left at their defaults cost nothing, while each list that is passed costs about 1 us of
-// conversions; that is why every geometry argument has one.
-STABLE_TORCH_LIBRARY(convext, library) {
-  library.def(
-      "corr2d(Tensor input, Tensor weight, Tensor? bias=None, SymInt[2] stride=1, SymInt[] padding=[0], "
-      "SymInt[2] dilation=1, SymInt groups=1, str padding_mode=\"zeros\", ScalarType? out_dtype=None) -> "
-      "Tensor");
-  library.def(
-      "corr2d_grad_input(Tensor grad_output, Tensor weight, SymInt[2] input_size, SymInt[2] stride=1, "
-      "SymInt[] padding=[0], SymInt[2] dilation=1, SymInt groups=1, str padding_mode=\"zeros\", "
-      "bool channels_last=False) -> Tensor");
-  library.def(
-      "corr2d_grad_weight(Tensor grad_output, Tensor input, SymInt[2] kernel_size, SymInt[2] stride=1, "
-      "SymInt[] padding=[0], SymInt[2] dilation=1, SymInt groups=1, str padding_mode=\"zeros\", "
-      "bool channels_last=False) -> Tensor");
-  library.def("corr2d_grad_bias(Tensor grad_output) -> Tensor");
-}
-
-STABLE_TORCH_LIBRARY_IMPL(convext, CPU, library) {
-  library.impl("corr2d", TORCH_BOX(&corr2d));
-  library.impl("corr2d_grad_input", TORCH_BOX(&corr2d_grad_input));
-  library.impl("corr2d_grad_weight", TORCH_BOX(&corr2d_grad_weight));
-  library.impl("corr2d_grad_bias", TORCH_BOX(&corr2d_grad_bias));
+void convext::implement_operators(torch::stable::detail::StableLibrary& library) {
+  library.impl("corr2d", TORCH_BOX(&::corr2d));
+  library.impl("corr2d_grad_input", TORCH_BOX(&::corr2d_grad_input));
+  library.impl("corr2d_grad_weight", TORCH_BOX(&::corr2d_grad_weight));
+  library.impl("corr2d_grad_bias", TORCH_BOX(&::corr2d_grad_bias));
 }

@@ -1,15 +1,12 @@
 #include "torch/passes.h"
 
-#include <cstring>
 #include <sstream>
 #include <stdexcept>
 #include <string>
-#include <vector>
 
-#include "core/planner.h"
-#include "cpu/bias_gradient.h"
+#include "core/settings.h"
+#include "torch/backend.h"
 #include "torch/check.h"
-#include "torch/threads.h"
 
 namespace convext {
 
@@ -110,13 +107,10 @@ TensorView view_of(const Tensor& tensor, const char* name, bool may_lack_batch) 
 
 namespace {
 
-Tensor allocate(const TensorView& view, bool lacks_batch) {
+Tensor allocate(const TensorView& view, bool lacks_batch, int32_t device) {
   const int first = lacks_batch ? 1 : 0;
-  AtenTensorHandle handle = nullptr;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(4 - first, view.sizes + first, view.strides + first,
-                                                  torch_dtype(view.dtype), aoti_torch_device_type_cpu(), 0,
-                                                  &handle));
-  return Tensor(handle);
+  return backend::allocate(view.sizes + first, view.strides + first, 4 - first, torch_dtype(view.dtype),
+                           device);
 }
 
 bool is_empty(const TensorView& view) {
@@ -126,29 +120,16 @@ bool is_empty(const TensorView& view) {
   return false;
 }
 
-void run(const ConvProblem& problem, const ConvData& data) {
-  std::string error;
-  const Kernel* kernel = plan(problem, &error);
-  check(kernel != nullptr, error);
-  const Executor executor = torch_executor(useful_workers(problem, torch_threads()));
-  const int64_t bytes = kernel->workspace_bytes(problem, executor.workers);
-  // Small scratch lives on the stack: an allocation would cost more than a small problem.
-  constexpr int64_t stack_bytes = 8192;
-  if (bytes <= stack_bytes) {
-    alignas(64) char scratch[stack_bytes];
-    kernel->run(problem, data, scratch, executor);
-    return;
-  }
-  const int64_t stride = 1;
-  AtenTensorHandle handle = nullptr;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(1, &bytes, &stride, aoti_torch_dtype_uint8(),
-                                                  aoti_torch_device_type_cpu(), 0, &handle));
-  const Tensor workspace(handle);
-  kernel->run(problem, data, workspace.mutable_data_ptr(), executor);
-}
-
 void* pointer(const Tensor& tensor) {
   return const_cast<void*>(tensor.const_data_ptr());
+}
+
+// Kernels take a contiguous bias; anything else is rare and small enough to copy.
+Tensor contiguous(const Tensor& bias) {
+  if (bias.stride(0) == 1 || bias.size(0) <= 1) return bias;
+  AtenTensorHandle handle = nullptr;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_clone(bias.get(), &handle));
+  return Tensor(handle);
 }
 
 }  // namespace
@@ -175,29 +156,23 @@ Tensor corr2d(const Tensor& input, const Tensor& weight, const std::optional<Ten
   problem.precision = float32_precision();
   TensorView result;
   require(lay_out_result(&problem, is_channels_last(input_view) || is_channels_last(weight_view), &result));
-  Tensor output = allocate(result, input.dim() == 3);
+  const int32_t device = bias.has_value()
+                             ? backend::common_device({{"input", input}, {"weight", weight}, {"bias", *bias}})
+                             : backend::common_device({{"input", input}, {"weight", weight}});
+  Tensor output = allocate(result, input.dim() == 3, device);
   if (is_empty(result)) return output;
 
   ConvData data;
   data.input = pointer(input);
   data.weight = pointer(weight);
   data.output = output.mutable_data_ptr();
-  // Kernels take a contiguous bias; anything else is rare and small enough to copy.
-  std::vector<char> contiguous_bias;
-  if (bias.has_value()) {
-    data.bias = bias->const_data_ptr();
-    if (bias->stride(0) != 1 && bias->size(0) > 1) {
-      const int64_t bytes = element_size(bias_dtype);
-      contiguous_bias.resize(static_cast<size_t>(bias->size(0) * bytes));
-      for (int64_t channel = 0; channel < bias->size(0); ++channel) {
-        std::memcpy(contiguous_bias.data() + channel * bytes,
-                    static_cast<const char*>(data.bias) + channel * bias->stride(0) * bytes,
-                    static_cast<size_t>(bytes));
-      }
-      data.bias = contiguous_bias.data();
-    }
+  if (!bias.has_value()) {
+    backend::run(problem, data, device);
+    return output;
   }
-  run(problem, data);
+  const Tensor vector = contiguous(*bias);
+  data.bias = vector.const_data_ptr();
+  backend::run(problem, data, device);
   return output;
 }
 
@@ -209,13 +184,14 @@ Tensor corr2d_grad_input(const Tensor& grad_output, const Tensor& weight, Size2 
   problem.precision = float32_precision();
   TensorView result;
   require(lay_out_result(&problem, channels_last, &result));
-  Tensor grad_input = allocate(result, grad_output.dim() == 3);
+  const int32_t device = backend::common_device({{"grad_output", grad_output}, {"weight", weight}});
+  Tensor grad_input = allocate(result, grad_output.dim() == 3, device);
   if (is_empty(result)) return grad_input;
   ConvData data;
   data.input = grad_input.mutable_data_ptr();
   data.weight = pointer(weight);
   data.output = pointer(grad_output);
-  run(problem, data);
+  backend::run(problem, data, device);
   return grad_input;
 }
 
@@ -229,27 +205,23 @@ Tensor corr2d_grad_weight(const Tensor& grad_output, const Tensor& input, Size2 
   problem.precision = float32_precision();
   TensorView result;
   require(lay_out_result(&problem, channels_last, &result));
-  Tensor grad_weight = allocate(result, false);
+  const int32_t device = backend::common_device({{"grad_output", grad_output}, {"input", input}});
+  Tensor grad_weight = allocate(result, false, device);
   if (is_empty(result)) return grad_weight;
   ConvData data;
   data.input = pointer(input);
   data.weight = grad_weight.mutable_data_ptr();
   data.output = pointer(grad_output);
-  run(problem, data);
+  backend::run(problem, data, device);
   return grad_weight;
 }
 
 Tensor corr2d_grad_bias(const Tensor& grad_output) {
   const TensorView view = view_of(grad_output, "grad_output", true);
-  AtenTensorHandle handle = nullptr;
+  const int32_t device = backend::common_device({{"grad_output", grad_output}});
   const int64_t stride = 1;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(1, &view.sizes[1], &stride, torch_dtype(view.dtype),
-                                                  aoti_torch_device_type_cpu(), 0, &handle));
-  const Tensor grad_bias(handle);
-  bias_gradient(view.dtype, {view.sizes[0], view.sizes[1], {view.sizes[2], view.sizes[3]}},
-                {view.strides[0], view.strides[1], view.strides[2], view.strides[3]},
-                grad_output.const_data_ptr(), grad_bias.mutable_data_ptr(),
-                torch_executor(grad_output.numel() < 100000 ? 1 : torch_threads()));
+  const Tensor grad_bias = backend::allocate(&view.sizes[1], &stride, 1, torch_dtype(view.dtype), device);
+  backend::run_bias_gradient(view, grad_output.const_data_ptr(), grad_bias.mutable_data_ptr(), device);
   return grad_bias;
 }
 

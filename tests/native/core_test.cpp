@@ -13,9 +13,10 @@
 #include "check.h"
 #include "core/geometry.h"
 #include "core/padding.h"
-#include "core/planner.h"
+#include "core/settings.h"
 #include "cpu/element.h"
 #include "cpu/kernel_list.h"
+#include "cpu/planner.h"
 #include "random.h"
 #include "tensor.h"
 
@@ -307,11 +308,44 @@ void test_planner() {
   }
 
   check(forced_kernel().empty(), "a kernel is forced from the start");
+  set_forced_kernel("generic/cuda");
+  check(plan(problem, &error) == nullptr && contains(error, "it is no CPU kernel"),
+        "a kernel of another device was forced, and this is not said: " + error);
+  for (const Kernel* kernel : kernels) {
+    const std::string name = qualified_name(*kernel);
+    check(names.insert(name).second, "two kernels are named " + name);
+    check(name == std::string(kernel->name) + "/" + isa_name(kernel->isa), "wrong qualified name " + name);
+    check(std::strlen(kernel->description) > 0, name + " has no description");
+  }
+
+  check(isa_available(Isa::baseline), "the baseline is not available");
+  check(isa_available(best_isa()), "the best instruction set is not available");
+  check(!isa_available(Isa::avx512) || isa_available(Isa::avx2), "AVX-512 without AVX2");
+  const char* cap = std::getenv("CONVEXT_MAX_ISA");
+  if (cap != nullptr && std::strcmp(cap, "baseline") == 0)
+    check(best_isa() == Isa::baseline, "CONVEXT_MAX_ISA=baseline caps nothing");
+
+  ConvProblem problem = square_problem(8, 3);
+  check_geometry(problem);
+  problem.input_strides = image_strides(Layout::contiguous, 1, 1, problem.input, false);
+  problem.weight_strides = weight_strides(Layout::contiguous, 1, 1, problem.kernel, false);
+  problem.output_strides = image_strides(Layout::contiguous, 1, 1, problem.output, true);
+  std::string error;
+  const Kernel* first = plan(problem, &error);
+  check(first != nullptr && why_not(*first, problem) == nullptr, "the plan is a kernel that refuses");
+  for (const Kernel* kernel : kernels) {
+    if (kernel == first) break;
+    check(why_not(*kernel, problem) != nullptr,
+          qualified_name(*kernel) + " was passed over without a reason");
+  }
+
+  check(forced_kernel().empty(), "a kernel is forced from the start");
   check(!set_forced_kernel("no such kernel") && forced_kernel().empty(), "an unknown kernel was forced");
   check(!set_forced_kernel("reference/avx512"), "a build of the reference that does not exist was forced");
   for (const Kernel* kernel : kernels) {
     const std::string name = qualified_name(*kernel);
-    check(set_forced_kernel(name) && forced_kernel() == name, "could not force " + name);
+    set_forced_kernel(name);
+    check(forced_kernel() == name, "could not force " + name);
     error.clear();
     const Kernel* planned = plan(problem, &error);
     const Reason reason = why_not(*kernel, problem);
@@ -321,11 +355,12 @@ void test_planner() {
       check(planned == nullptr && contains(error, reason) && contains(error, name.c_str()),
             "forcing " + name + " does not say why it cannot run: " + error);
     }
-    check(set_forced_kernel(kernel->name), "could not force a kernel by its plain name");
   }
-  check(set_forced_kernel("reference") && plan(problem, &error) == &reference_kernel,
-        "the reference was forced, but something else was planned");
-  check(set_forced_kernel("") && plan(problem, &error) == first, "lifting the restriction has no effect");
+  set_forced_kernel("reference");
+  check(plan(problem, &error) == &reference_kernel,
+        "the reference was forced by its plain name, but something else was planned");
+  set_forced_kernel("");
+  check(plan(problem, &error) == first, "lifting the restriction has no effect");
 
   set_float32_precision(Float32Precision::high);
   check(float32_precision() == Float32Precision::high, "the precision setting is not kept");

@@ -11,8 +11,8 @@
 
 #include "cases.h"
 #include "check.h"
-#include "core/planner.h"
 #include "cpu/kernel_list.h"
+#include "cpu/planner.h"
 #include "result_check.h"
 
 namespace convext::testing {

@@ -8,8 +8,8 @@
 #include <string>
 
 #include "check.h"
-#include "core/planner.h"
 #include "core_test.h"
+#include "cpu/planner.h"
 #include "kernels_test.h"
 
 namespace {

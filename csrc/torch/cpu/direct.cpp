@@ -3,7 +3,7 @@
 // wrong arguments, a torch that lacks what is needed here); the caller then goes by the operators, which know
 // what to do or what to say. convext/_direct.py decides when nothing that listens to the dispatcher would
 // miss a call.
-#include "torch/direct.h"
+#include "torch/cpu/direct.h"
 
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 

@@ -1,4 +1,5 @@
-// Chooses the kernel: walk the ordered list, take the first that says yes, keep the reasons of the others.
+// Chooses the CPU kernel: walk the ordered list, take the first that says yes, keep the reasons of the
+// others.
 #pragma once
 
 #include <string>
@@ -25,14 +26,6 @@ bool is_widest_build(const Kernel& kernel);
 // The first of those that can run the problem. With a forced name ("implicit_gemm" or "implicit_gemm/avx2"):
 // the first build of that name that can, or nullptr with `error` saying why none of them can run.
 const Kernel* plan(const ConvProblem& problem, std::string* error);
-
-// Restricts `plan` to kernels of this name, for the whole process; empty: no restriction. False if there is
-// no kernel of that name.
-bool set_forced_kernel(const std::string& name);
-std::string forced_kernel();
-
-void set_float32_precision(Float32Precision precision);
-Float32Precision float32_precision();
 
 // Workers worth starting: 1 for problems so small that waking a thread costs more than it saves.
 int useful_workers(const ConvProblem& problem, int threads);

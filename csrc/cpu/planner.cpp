@@ -1,10 +1,9 @@
-#include "core/planner.h"
+#include "cpu/planner.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cstring>
-#include <mutex>
 
+#include "core/settings.h"
 #include "cpu/kernel_list.h"
 
 namespace convext {
@@ -80,11 +79,6 @@ bool matches(const Kernel& kernel, const std::string& name) {
   return name == kernel.name || name == qualified_name(kernel);
 }
 
-std::mutex forced_name_mutex;
-std::string forced_name;
-std::atomic<bool> is_forced{false};
-std::atomic<Float32Precision> precision{Float32Precision::highest};
-
 }  // namespace
 
 const std::vector<const Kernel*>& all_kernels() {
@@ -107,7 +101,7 @@ bool is_widest_build(const Kernel& kernel) {
 }
 
 const Kernel* plan(const ConvProblem& problem, std::string* error) {
-  if (!is_forced.load(std::memory_order_acquire)) {
+  if (!kernel_is_forced()) {
     for (const Kernel* kernel : widest_builds()) {
       if (kernel->why_not(problem) == nullptr) return kernel;
     }
@@ -122,31 +116,9 @@ const Kernel* plan(const ConvProblem& problem, std::string* error) {
     if (reason == nullptr) return kernel;
     reasons += (reasons.empty() ? "" : "; ") + qualified_name(*kernel) + ": " + reason;
   }
-  *error = "kernel '" + name + "' was forced, but it cannot run this problem: " + reasons;
+  if (reasons.empty()) reasons = "it is no CPU kernel, and the tensors are on the CPU";
+  *error = forced_kernel_cannot_run(name, reasons);
   return nullptr;
-}
-
-bool set_forced_kernel(const std::string& name) {
-  bool known = name.empty();
-  for (const Kernel* kernel : all_kernels()) known = known || matches(*kernel, name);
-  if (!known) return false;
-  const std::lock_guard<std::mutex> lock(forced_name_mutex);
-  forced_name = name;
-  is_forced.store(!name.empty(), std::memory_order_release);
-  return true;
-}
-
-std::string forced_kernel() {
-  const std::lock_guard<std::mutex> lock(forced_name_mutex);
-  return forced_name;
-}
-
-void set_float32_precision(Float32Precision value) {
-  precision.store(value, std::memory_order_relaxed);
-}
-
-Float32Precision float32_precision() {
-  return precision.load(std::memory_order_relaxed);
 }
 
 int useful_workers(const ConvProblem& problem, int threads) {

@@ -1,0 +1,114 @@
+#include "torch/backend.h"
+
+#include <torch/csrc/stable/accelerator.h>
+
+#include <string>
+
+#include "cuda/bias_gradient.h"
+#include "cuda/device.h"
+#include "cuda/planner.h"
+#include "torch/check.h"
+#include "torch/cuda/stream.h"
+#include "torch/ops.h"
+
+namespace convext {
+namespace backend {
+namespace {
+
+using torch::stable::Tensor;
+using torch::stable::accelerator::DeviceGuard;
+
+std::string device_name(const Tensor& tensor) {
+  int32_t type = 0;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(tensor.get(), &type));
+  if (type == aoti_torch_device_type_cpu()) return "on the CPU";
+  if (type == aoti_torch_device_type_cuda()) return "on cuda:" + std::to_string(tensor.get_device_index());
+  return "on a device of another type";
+}
+
+// Scratch from torch's allocator, which gives it out again in the order of the stream: it may be let go of as
+// soon as the work that needs it is queued.
+Tensor allocate_workspace(int64_t bytes, int32_t device) {
+  const int64_t stride = 1;
+  return allocate(&bytes, &stride, 1, aoti_torch_dtype_uint8(), device);
+}
+
+// Selects the device for as long as it lives: for torch, and for the runtime that this module is linked with.
+class Selected {
+ public:
+  explicit Selected(int32_t device) : guard_(device) {
+    std::string error;
+    properties_ = cuda::find_device(device, &error);
+    check(properties_ != nullptr, error);
+    const char* problem = cuda::select_device(device);
+    check(problem == nullptr, "cuda:", device, " cannot be selected: ", problem == nullptr ? "" : problem);
+  }
+  const CudaDevice& properties() const { return *properties_; }
+
+ private:
+  DeviceGuard guard_;
+  const CudaDevice* properties_ = nullptr;
+};
+
+}  // namespace
+
+int32_t common_device(std::initializer_list<Argument> arguments) {
+  const Argument& first = *arguments.begin();
+  for (const Argument& other : arguments) {
+    check(other.tensor.is_cuda() && other.tensor.get_device_index() == first.tensor.get_device_index(),
+          first.name, " and ", other.name, " must be on the same device, but ", first.name, " is ",
+          device_name(first.tensor), " and ", other.name, " is ", device_name(other.tensor));
+  }
+  return first.tensor.get_device_index();
+}
+
+Tensor allocate(const int64_t* sizes, const int64_t* strides, int64_t rank, int32_t torch_dtype,
+                int32_t device) {
+  AtenTensorHandle handle = nullptr;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(rank, sizes, strides, torch_dtype,
+                                                  aoti_torch_device_type_cuda(), device, &handle));
+  return Tensor(handle);
+}
+
+void run(const ConvProblem& problem, const ConvData& data, int32_t device) {
+  const Selected selected(device);
+  std::string error;
+  const CudaKernel* kernel = cuda::plan(problem, selected.properties(), &error);
+  check(kernel != nullptr, error);
+  const int64_t bytes = kernel->workspace_bytes(problem, selected.properties());
+  void* stream = current_stream(device);
+  const char* failure = nullptr;
+  if (bytes == 0) {
+    failure = kernel->launch(problem, data, nullptr, selected.properties(), stream);
+  } else {
+    const Tensor workspace = allocate_workspace(bytes, device);
+    failure = kernel->launch(problem, data, workspace.mutable_data_ptr(), selected.properties(), stream);
+  }
+  check(failure == nullptr, "the kernel ", kernel->name,
+        "/cuda could not be launched: ", failure == nullptr ? "" : failure);
+}
+
+void run_bias_gradient(const TensorView& view, const void* grad_output, void* grad_bias, int32_t device) {
+  const Selected selected(device);
+  const cuda::BiasGradientSizes sizes{view.sizes[0], view.sizes[1], {view.sizes[2], view.sizes[3]}};
+  const ImageStrides strides{view.strides[0], view.strides[1], view.strides[2], view.strides[3]};
+  void* stream = current_stream(device);
+  const int64_t bytes = cuda::bias_gradient_workspace_bytes(view.dtype, sizes);
+  const char* failure = nullptr;
+  if (bytes == 0) {
+    failure = cuda::bias_gradient(view.dtype, sizes, strides, grad_output, grad_bias, nullptr, stream);
+  } else {
+    const Tensor workspace = allocate_workspace(bytes, device);
+    failure = cuda::bias_gradient(view.dtype, sizes, strides, grad_output, grad_bias,
+                                  workspace.mutable_data_ptr(), stream);
+  }
+  check(failure == nullptr,
+        "the gradient of the bias could not be launched: ", failure == nullptr ? "" : failure);
+}
+
+}  // namespace backend
+}  // namespace convext
+
+STABLE_TORCH_LIBRARY_IMPL(convext, CUDA, library) {
+  convext::implement_operators(library);
+}
