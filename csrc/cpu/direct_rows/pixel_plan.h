@@ -122,7 +122,8 @@ struct PixelCorrelationPlan {
   int64_t extent(const RowsAxis& axis, int64_t count, int64_t together) const {
     const int64_t reach = (axis.kernel - 1) * axis.dilation;
     if (is_forward) return (round_up(count, together) - 1) * axis.stride + reach + 1;
-    // Results of one residue lie on all these positions, or on all but the first, and are rounded up from there.
+    // Results of one residue lie on all these positions, or on all but the first, and are rounded up from
+    // there.
     const int64_t positions = ceil_div(count - 1, axis.stride) + 1;
     const int64_t all = round_up(positions, together);
     const int64_t all_but_first = axis.stride == 1 ? 0 : 1 + round_up(positions - 1, together);
