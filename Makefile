@@ -64,8 +64,7 @@ sanitize:  ## the same under Address-, UndefinedBehavior- and ThreadSanitizer
 neon:  ## the same for aarch64, cross-compiled and run under qemu
 	$(MAKE) -C tests/native -j $(shell nproc) neon
 
-cuda-test:  ## the CUDA kernels as plain C++ on the CPU, also under sanitizers, and with nvcc where there is one; needs no GPU
-	$(MAKE) -C tests/cuda_on_cpu -j $(shell nproc) compile
+cuda-test:  ## the CUDA kernels as plain C++ on the CPU, also under sanitizers; needs no GPU
 	$(MAKE) -C tests/cuda_on_cpu -j $(shell nproc) test
 	$(MAKE) -C tests/cuda_on_cpu -j $(shell nproc) sanitize
 

@@ -313,37 +313,6 @@ void test_planner() {
         "a kernel of another device was forced, and this is not said: " + error);
   for (const Kernel* kernel : kernels) {
     const std::string name = qualified_name(*kernel);
-    check(names.insert(name).second, "two kernels are named " + name);
-    check(name == std::string(kernel->name) + "/" + isa_name(kernel->isa), "wrong qualified name " + name);
-    check(std::strlen(kernel->description) > 0, name + " has no description");
-  }
-
-  check(isa_available(Isa::baseline), "the baseline is not available");
-  check(isa_available(best_isa()), "the best instruction set is not available");
-  check(!isa_available(Isa::avx512) || isa_available(Isa::avx2), "AVX-512 without AVX2");
-  const char* cap = std::getenv("CONVEXT_MAX_ISA");
-  if (cap != nullptr && std::strcmp(cap, "baseline") == 0)
-    check(best_isa() == Isa::baseline, "CONVEXT_MAX_ISA=baseline caps nothing");
-
-  ConvProblem problem = square_problem(8, 3);
-  check_geometry(problem);
-  problem.input_strides = image_strides(Layout::contiguous, 1, 1, problem.input, false);
-  problem.weight_strides = weight_strides(Layout::contiguous, 1, 1, problem.kernel, false);
-  problem.output_strides = image_strides(Layout::contiguous, 1, 1, problem.output, true);
-  std::string error;
-  const Kernel* first = plan(problem, &error);
-  check(first != nullptr && why_not(*first, problem) == nullptr, "the plan is a kernel that refuses");
-  for (const Kernel* kernel : kernels) {
-    if (kernel == first) break;
-    check(why_not(*kernel, problem) != nullptr,
-          qualified_name(*kernel) + " was passed over without a reason");
-  }
-
-  check(forced_kernel().empty(), "a kernel is forced from the start");
-  check(!set_forced_kernel("no such kernel") && forced_kernel().empty(), "an unknown kernel was forced");
-  check(!set_forced_kernel("reference/avx512"), "a build of the reference that does not exist was forced");
-  for (const Kernel* kernel : kernels) {
-    const std::string name = qualified_name(*kernel);
     set_forced_kernel(name);
     check(forced_kernel() == name, "could not force " + name);
     error.clear();
