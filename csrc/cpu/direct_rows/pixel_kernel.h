@@ -85,7 +85,7 @@ CONVEXT_INLINE void add_taps(Vector<Real> (&sum)[rows][pixels_of_kernel], const 
   for (int k = 0; k < pixels_of_kernel + (taps - 1) / stride; ++k) {
     CONVEXT_UNROLL
     for (int r = 0; r < stride; ++r, line += distance) {
-      if (r >= taps) continue;
+      if (r >= taps || k >= pixels_of_kernel + (taps - 1 - r) / stride) continue;  // no tap meets it
       const Vector<Real> value = load(line);
       CONVEXT_UNROLL
       for (int j = r; j < taps; j += stride) {
