@@ -19,6 +19,7 @@ except ImportError as error:  # pragma: no cover
 from convext import reference
 from convext.autograd import CrossCorrelation2d
 from convext.build import build_info
+from convext.feature_maps import FeatureMaps, feature_maps
 from convext.functional import conv2d, convolve2d, corr2d
 from convext.modules import Conv2D, replace_conv2d
 from convext.plan import available_kernels, explain, force_kernel
@@ -29,12 +30,14 @@ __version__: str = _C.build_info()["version"]
 __all__ = [
     "Conv2D",
     "CrossCorrelation2d",
+    "FeatureMaps",
     "available_kernels",
     "build_info",
     "conv2d",
     "convolve2d",
     "corr2d",
     "explain",
+    "feature_maps",
     "float32_precision",
     "force_kernel",
     "get_float32_precision",
