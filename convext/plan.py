@@ -9,7 +9,10 @@ from dataclasses import dataclass
 import torch
 
 from convext import _C, _cuda_part
+from convext._explanation_text import text_of
 from convext._geometry import Padding, normalize
+from convext._pass_timing import measured_seconds
+from convext.floor import Floor, cpu_floor
 
 
 @dataclass(frozen=True)
@@ -102,14 +105,30 @@ class PassPlan:
     bytes: int  #: of the tensors read and written, each once
     workspace_bytes: int  #: scratch that the kernel asks for
     threads: int  #: of the CPU; 0 for a kernel that runs on a GPU
+    floor: Floor | None = None  #: the least time on this machine; None unless it was asked for, and on a GPU
+    floor_is_unknown: bool = False  #: it was asked for, but the pass would run on a GPU
+    measured_seconds: float | None = None  #: None unless it was asked for
+
+    @property
+    def intensity(self) -> float:
+        """FLOPs for each byte."""
+        return self.flops / self.bytes if self.bytes else 0.0
+
+    @property
+    def share_of_floor(self) -> float | None:
+        """The floor's time over the measured one: 1 is as fast as the machine allows. None where one is missing."""
+        if self.floor is None or self.measured_seconds is None:
+            return None
+        return self.floor.seconds / self.measured_seconds
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """What `explain` found; prints as a table."""
+    """What `explain` found; prints as a text that explains each pass."""
 
     output_shape: tuple[int, ...]
     passes: tuple[PassPlan, ...]
+    call: str = ""  #: what was asked about, in one line
 
     def __getitem__(self, name: str) -> PassPlan:
         for plan in self.passes:
@@ -118,15 +137,29 @@ class Explanation:
         raise KeyError(name)
 
     def __str__(self) -> str:
-        lines = [f"output shape: {self.output_shape}"]
-        for plan in self.passes:
-            lines.append(
-                f"{plan.name:<12} {plan.kernel:<24} {plan.flops / 1e6:>10.3f} MFLOP {plan.bytes / 1e6:>9.3f} MB   "
-                f"workspace {plan.workspace_bytes / 1e3:.1f} kB"
-                + (f", {plan.threads} thread(s)" if plan.threads else "")
-            )
-            lines.extend(f"{'':<12} not {kernel}: {reason}" for kernel, reason in plan.rejected)
-        return "\n".join(lines)
+        return text_of(self)
+
+
+def _call_text(
+    input: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    stride: object,
+    padding: object,
+    dilation: object,
+    groups: int,
+    padding_mode: str,
+) -> str:
+    """The call in one line, without the arguments that have their default values."""
+    settings = {"stride": (stride, 1), "padding": (padding, 0), "dilation": (dilation, 1), "groups": (groups, 1)}
+    parts = [f"{name} {value}" for name, (value, default) in settings.items() if value != default]
+    parts += [padding_mode] if padding_mode != "zeros" else []
+    images = input if input.dim() == 4 else input.unsqueeze(0)
+    layouts = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+    layout = next((name for name, form in layouts.items() if images.is_contiguous(memory_format=form)), "other strides")
+    parts += ["bias"] if bias is not None else []
+    dtype = str(input.dtype).removeprefix("torch.")
+    return ", ".join([f"conv2d: input {tuple(input.shape)}, weight {tuple(weight.shape)}", *parts, dtype, layout])
 
 
 def explain(
@@ -141,14 +174,19 @@ def explain(
     padding_mode: str = "zeros",
     out_dtype: torch.dtype | None = None,
     device: str | torch.device | None = None,
+    floor: bool = False,
+    measure: bool = False,
 ) -> Explanation:
-    """Which kernel runs each pass of this call, which were rejected and why, and what it costs.
+    """Which kernel runs each pass of this call, which were rejected and why, and what it costs; print it to read.
 
     Takes the arguments of `convext.conv2d`; only shapes, strides and dtypes matter, so meta tensors will do.
     Complex tensors are explained as the real correlation over twice the channels that they become.
 
     Args:
         device: where the call would run; by default where the input is, and the CPU for meta tensors.
+        floor: also the least time that each pass can take on this machine's CPU (see `convext.floor`). What is not
+            known yet is measured, which takes some tenths of a second, and remembered for the process.
+        measure: also the time of each pass, the least of several runs on random numbers, and the floor.
 
     Raises:
         RuntimeError, TypeError, ValueError: as `convext.conv2d`.
@@ -158,6 +196,9 @@ def explain(
         >>> plan = convext.explain(torch.ones(1, 3, 32, 32), torch.ones(8, 3, 3, 3))
         >>> plan.output_shape, plan["forward"].flops
         ((1, 8, 30, 30), 388800.0)
+        >>> plan = convext.explain(torch.ones(1, 3, 32, 32), torch.ones(8, 3, 3, 3), floor=True)
+        >>> 0 < plan["forward"].floor.seconds < 1
+        True
     """
     if input.dim() not in (3, 4) or weight.dim() != 4:
         raise RuntimeError(
@@ -165,6 +206,7 @@ def explain(
             f"{list(weight.shape)}"
         )
     target = torch.device(device) if device is not None else input.device
+    asked = _call_text(input, weight, bias, stride, padding, dilation, groups, padding_mode)
     dtype, out_channels = input.dtype, weight.shape[0]
     if dtype.is_complex:
         dtype = torch.float32 if dtype == torch.complex64 else torch.float64
@@ -189,19 +231,26 @@ def explain(
             str(result_dtype).removeprefix("torch."),
             *geometry,
         )
-        plan = _cuda_part.plan(name, call, target) if target.type == "cuda" else _C.plan(name, call)
+        on_gpu = target.type == "cuda"
+        plan = _cuda_part.plan(name, call, target) if on_gpu else _C.plan(name, call)
         output_shape = (*input.shape[:-3], out_channels, *plan["output_size"])
         output_elements = images.shape[0] * weight.shape[0] * plan["output_size"][0] * plan["output_size"][1]
+        flops, threads = 2.0 * plan["multiply_adds"], plan["workers"]
+        bytes_ = (input.numel() + weight.numel()) * dtype.itemsize + output_elements * result_dtype.itemsize
+        wants_floor = floor or measure
         passes.append(
             PassPlan(
                 name,
                 plan["kernel"],
                 plan["description"],
                 tuple(plan["rejected"]),
-                2.0 * plan["multiply_adds"],
-                (input.numel() + weight.numel()) * dtype.itemsize + output_elements * result_dtype.itemsize,
+                flops,
+                bytes_,
                 plan["workspace_bytes"],
-                plan["workers"],
+                threads,
+                cpu_floor(flops, bytes_, dtype, threads) if wants_floor and not on_gpu else None,
+                wants_floor and on_gpu,
+                measured_seconds(name, images, weight, bias, geometry, out_dtype, target) if measure else None,
             )
         )
-    return Explanation(output_shape, tuple(passes))
+    return Explanation(output_shape, tuple(passes), asked)

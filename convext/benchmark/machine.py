@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -59,14 +59,20 @@ class Machine:
     bandwidth: dict[int, dict[int, float]]  #: bytes per second, by threads and by bytes moved
 
     @classmethod
-    def measure(cls, threads: Sequence[int], seconds: float = 0.25) -> Machine:
+    def measure(
+        cls,
+        threads: Sequence[int],
+        seconds: float = 0.25,
+        copy_sizes: Sequence[int] = COPY_SIZES,
+        dtypes: Collection[str] = PROBED.keys(),
+    ) -> Machine:
         """Takes about twice the seconds for each number of threads."""
         peak, bandwidth = {}, {}
         before = torch.get_num_threads()
         for count in sorted(set(threads)):
             torch.set_num_threads(count)
-            probes = {name: partial(_C.run_fma_probe, dtype, 20_000) for name, dtype in PROBED.items()}
-            copies = {size: _Copy(size) for size in COPY_SIZES}
+            probes = {name: partial(_C.run_fma_probe, PROBED[name], 20_000) for name in dtypes}
+            copies = {size: _Copy(size) for size in copy_sizes}
             # In turns, several times over: threads that are new may share a core for a while.
             times = _least_times([*probes.values(), *copies.values()], seconds * 2)
             for (name, probe), time_ in zip(probes.items(), times, strict=False):
