@@ -121,6 +121,18 @@ const Kernel* plan(const ConvProblem& problem, std::string* error) {
   return nullptr;
 }
 
+std::vector<Rejection> rejections(const ConvProblem& problem, const Kernel& chosen) {
+  std::vector<Rejection> list;
+  for (const Kernel* kernel : all_kernels()) {
+    if (kernel == &chosen) break;
+    Reason reason = why_not(*kernel, problem);
+    if (reason == nullptr)
+      reason = is_widest_build(*kernel) ? "another kernel is forced" : "there is a build with wider vectors";
+    list.push_back({qualified_name(*kernel), reason});
+  }
+  return list;
+}
+
 int useful_workers(const ConvProblem& problem, int threads) {
   // Waking a thread costs some 5 to 10 us: the time of about 0.5 M multiply-adds on one core, or of reading
   // or writing an eighth as many numbers.

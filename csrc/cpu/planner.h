@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "core/kernel.h"
+#include "core/rejection.h"
 
 namespace convext {
 
@@ -26,6 +27,9 @@ bool is_widest_build(const Kernel& kernel);
 // The first of those that can run the problem. With a forced name ("implicit_gemm" or "implicit_gemm/avx2"):
 // the first build of that name that can, or nullptr with `error` saying why none of them can run.
 const Kernel* plan(const ConvProblem& problem, std::string* error);
+
+// The kernels before `chosen` in the list, with the reasons why none of them runs the problem.
+std::vector<Rejection> rejections(const ConvProblem& problem, const Kernel& chosen);
 
 // Workers worth starting: 1 for problems so small that waking a thread costs more than it saves.
 int useful_workers(const ConvProblem& problem, int threads);

@@ -38,5 +38,16 @@ const CudaKernel* plan(const ConvProblem& problem, const CudaDevice& device, std
   return nullptr;
 }
 
+std::vector<Rejection> rejections(const ConvProblem& problem, const CudaDevice& device,
+                                  const CudaKernel& chosen) {
+  std::vector<Rejection> list;
+  for (const CudaKernel* kernel : all_kernels()) {
+    if (kernel == &chosen) break;
+    const Reason reason = kernel->why_not(problem, device);
+    list.push_back({qualified_name(*kernel), reason == nullptr ? "another kernel is forced" : reason});
+  }
+  return list;
+}
+
 }  // namespace cuda
 }  // namespace convext

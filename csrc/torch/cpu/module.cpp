@@ -6,6 +6,7 @@
 
 #include "core/call.h"
 #include "core/settings.h"
+#include "core/verbose.h"
 #include "cpu/fma_probe.h"
 #include "cpu/planner.h"
 #include "torch/cpu/direct.h"
@@ -25,13 +26,8 @@ py::dict plan_pass(const std::string& pass, const py::tuple& call) {
   if (chosen == nullptr) throw std::runtime_error(error);
   const int workers = useful_workers(problem, torch_threads());
   py::list rejected;
-  for (const Kernel* kernel : all_kernels()) {
-    if (kernel == chosen) break;
-    Reason reason = why_not(*kernel, problem);
-    if (reason == nullptr)
-      reason = is_widest_build(*kernel) ? "another kernel is forced" : "there is a build with wider vectors";
-    rejected.append(py::make_tuple(qualified_name(*kernel), reason));
-  }
+  for (const Rejection& rejection : rejections(problem, *chosen))
+    rejected.append(py::make_tuple(rejection.kernel, rejection.reason));
   py::dict result;
   result["kernel"] = qualified_name(*chosen);
   result["description"] = chosen->description;
@@ -84,6 +80,7 @@ PYBIND11_MODULE(_C, module) {
       },
       py::arg("high"));
   module.def("build_info", &convext::build_info);
+  convext::verbose::print_header();
   if (!convext::add_direct_calls(module.ptr())) throw py::error_already_set();
   module.def(
       "enable_direct_calls",

@@ -4,6 +4,7 @@
 
 #include <string>
 
+#include "core/verbose.h"
 #include "cuda/bias_gradient.h"
 #include "cuda/device.h"
 #include "cuda/planner.h"
@@ -86,6 +87,12 @@ void run(const ConvProblem& problem, const ConvData& data, int32_t device) {
   }
   check(failure == nullptr, "the kernel ", kernel->name,
         "/cuda could not be launched: ", failure == nullptr ? "" : failure);
+  if (verbose::level > 0) {
+    // The work is queued and has not run yet: to know its time, this thread would have to wait for it.
+    verbose::print(problem, {"cuda:" + std::to_string(device), cuda::qualified_name(*kernel)},
+                   verbose::level > 1 ? cuda::rejections(problem, selected.properties(), *kernel)
+                                      : std::vector<Rejection>());
+  }
 }
 
 void run_bias_gradient(const TensorView& view, const void* grad_output, void* grad_bias, int32_t device) {
@@ -104,6 +111,8 @@ void run_bias_gradient(const TensorView& view, const void* grad_output, void* gr
   }
   check(failure == nullptr,
         "the gradient of the bias could not be launched: ", failure == nullptr ? "" : failure);
+  if (verbose::level > 0)
+    verbose::print_bias_gradient(view, {"cuda:" + std::to_string(device), "bias_gradient"});
 }
 
 }  // namespace backend

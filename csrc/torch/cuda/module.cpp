@@ -106,12 +106,8 @@ PyObject* plan(PyObject*, PyObject* arguments) {
     const CudaKernel* chosen = cuda::plan(problem, device, &error);
     if (chosen == nullptr) throw std::runtime_error(error);
     PyObject* rejected = present(PyList_New(0));
-    for (const CudaKernel* kernel : cuda::all_kernels()) {
-      if (kernel == chosen) break;
-      const Reason reason = kernel->why_not(problem, device);
-      append(rejected, Py_BuildValue("(ss)", cuda::qualified_name(*kernel).c_str(),
-                                     reason == nullptr ? "another kernel is forced" : reason));
-    }
+    for (const Rejection& rejection : cuda::rejections(problem, device, *chosen))
+      append(rejected, Py_BuildValue("(ss)", rejection.kernel.c_str(), rejection.reason));
     const long long workspace = chosen->workspace_bytes(problem, device);
     return Py_BuildValue("{s:s,s:s,s:N,s:d,s:L,s:i,s:(LL)}", "kernel", cuda::qualified_name(*chosen).c_str(),
                          "description", chosen->description, "rejected", rejected, "multiply_adds",
