@@ -64,16 +64,19 @@ def text_of(explanation: Explanation) -> str:
     """What ``print(convext.explain(...))`` prints."""
     lines = [explanation.call] if explanation.call else []
     lines.append(f"output shape: {explanation.output_shape}")
+    explained: dict[str, str] = {}  # the pass where an algorithm was put in words
     for plan in explanation.passes:
-        lines += ["", *_pass_lines(plan)]
+        name = plan.kernel.partition("/")[0]
+        words = f"As in {explained[name]}." if name in explained else IN_WORDS.get(name, plan.description)
+        explained.setdefault(name, plan.name)
+        lines += ["", *_pass_lines(plan, words)]
     legend = f"{_LEGEND} {_FLOOR_LEGEND}" if any(plan.floor for plan in explanation.passes) else _LEGEND
     return "\n".join([*lines, "", *textwrap.wrap(legend, WIDTH)])
 
 
-def _pass_lines(plan: PassPlan) -> list[str]:
-    name = plan.kernel.partition("/")[0]
+def _pass_lines(plan: PassPlan, words: str) -> list[str]:
     lines = [f"{plan.name}: {plan.kernel}"]
-    lines += textwrap.wrap(IN_WORDS.get(name, plan.description), WIDTH, initial_indent="    ", subsequent_indent="    ")
+    lines += textwrap.wrap(words, WIDTH, initial_indent="    ", subsequent_indent="    ")
     lines += _row(
         "work",
         f"{quantity(plan.flops, 'FLOP')} on {quantity(plan.bytes, 'B')} of tensors: {plan.intensity:.3g} FLOP per byte",
