@@ -55,8 +55,8 @@ _LEGEND = (
     "another."
 )
 _FLOOR_LEGEND = (
-    "Floor: the least time on this machine, either of the arithmetic at the peak of its multiply-add units or of the "
-    "bytes at the bandwidth of a copy; both were measured in this process."
+    "Floor: the least time on this machine, either of the arithmetic at the peak of its multiply-add units, one "
+    "thread's times the threads, or of the bytes at the bandwidth of a copy; both were measured in this process."
 )
 
 
