@@ -8,15 +8,17 @@ VENV := $(or $(VIRTUAL_ENV),$(CURDIR)/.venv)
 PY := $(VENV)/bin/python
 READY := $(VENV)/.convext-requirements
 PEERS := $(VENV)/.convext-peers
+DOCS := $(VENV)/.convext-docs
 PHOTO ?=
 BENCH_ARGS ?=
 PYTEST_ARGS ?=
+LINKCHECK ?=
 
 # The package is used from this checkout, wherever a program or a test that is started here runs.
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test bench wheel install lint format native-test sanitize neon cuda-test clean
+.PHONY: help build demo test bench docs notebooks wheel install lint format native-test sanitize neon cuda-test clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +31,12 @@ test: build  ## run the tests; PYTEST_ARGS="-k conv2d" narrows them
 
 bench: build $(PEERS)  ## time the layers of networks beside torch and others, 15 minutes; BENCH_ARGS="--network vgg16" narrows
 	$(PY) -m convext bench $(BENCH_ARGS)
+
+docs: build $(DOCS)  ## build the documentation as a site in build/docs/html; LINKCHECK=1 asks the network for external links too
+	$(PY) docs/build_site.py build/docs $(if $(LINKCHECK),--linkcheck)
+
+notebooks: build $(DOCS)  ## run the tutorial and rewrite its outputs, pictures and notebooks
+	$(PY) docs/build_notebooks.py --update
 
 build: $(READY)  ## compile the native part in place (only what has changed)
 	@$(PY) setup.py -q build_ext --inplace
@@ -84,6 +92,10 @@ $(READY): requirements-dev.txt | $(PY)
 	@$(PY) -m build_support.toolchain
 	$(PY) -c 'import torch' 2>/dev/null || $(PY) -m pip install '$(TORCH)'
 	$(PY) -m pip install -r requirements-dev.txt
+	@touch $@
+
+$(DOCS): docs/requirements.txt | $(READY)
+	$(PY) -m pip install -r $<
 	@touch $@
 
 # The benchmark compares with what there is, so it also runs where these cannot be had.

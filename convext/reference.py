@@ -5,15 +5,15 @@ over the image, multiply it with the kernel, add up. It is slow, and it is what 
 
 Letters used throughout, as in PyTorch's documentation:
 
-=============  ==========================================================
-``N``          images in the batch
-``C``, ``O``   channels of the input, channels of the output
-``H``, ``W``   height and width of the input
-``h``, ``w``   height and width of the kernel
-``H'``, ``W'`` height and width of the output
-``G``          groups: group number g of the ``O / G`` output channels sees only
-               group number g of the ``C / G`` input channels
-=============  ==========================================================
+==============  ==========================================================
+``N``           images in the batch
+``C``, ``O``    channels of the input, channels of the output
+``H``, ``W``    height and width of the input
+``h``, ``w``    height and width of the kernel
+``H'``, ``W'``  height and width of the output
+``G``           groups: group number g of the ``O / G`` output channels sees only
+                group number g of the ``C / G`` input channels
+==============  ==========================================================
 
 Nothing here needs a compiler, and every function takes every dtype: floating point, complex, and integers
 (which wrap around where they overflow, as they do in PyTorch).

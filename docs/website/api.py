@@ -1,0 +1,96 @@
+"""Pages of the API reference: one for each module that defines public names, made of `convext` itself."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import types
+from collections import defaultdict
+from typing import Any
+
+import convext
+
+#: Titles of the pages, in their order; a module that is not here comes after them, under its own name.
+TITLES = {
+    "functional": "Functions",
+    "modules": "Layers",
+    "autograd": "The autograd function",
+    "plan": "Kernels",
+    "precision": "Precision",
+    "build": "Build information",
+    "reference": "The reference in plain Python",
+}
+
+
+def topics() -> dict[str, list[str]]:
+    """The public names (without ``convext.``) of each module, in its order; the modules in the order of their pages."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for name in convext.__all__:
+        item = getattr(convext, name)
+        if isinstance(item, types.ModuleType):
+            found[name] = [f"{name}.{member}" for member in item.__all__]
+        else:
+            found[item.__module__.split(".")[1]].append(name)
+    for names in found.values():
+        names.sort(key=lambda name: inspect.getsourcelines(_find(name))[1])
+    order = [*(name for name in TITLES if name in found), *(name for name in found if name not in TITLES)]
+    return {name: found[name] for name in order}
+
+
+def pages() -> dict[str, str]:
+    """The text of each page in reStructuredText, by its name."""
+    return {"index": _index(), **{topic: _page(topic, names) for topic, names in topics().items()}}
+
+
+def title(topic: str) -> str:
+    return TITLES.get(topic, topic.replace("_", " ").capitalize())
+
+
+def _index() -> str:
+    lines = [*_heading("API reference"), ".. toctree::", "   :hidden:", ""]
+    lines += [f"   {title(topic)} <{topic}>" for topic in topics()]
+    for topic, names in topics().items():
+        lines += ["", f":doc:`{title(topic)} <{topic}>`", "", ".. autosummary::", "   :nosignatures:", ""]
+        lines += [f"   convext.{name}" for name in names]
+    return "\n".join(lines) + "\n"
+
+
+def _page(topic: str, names: list[str]) -> str:
+    lines = [*_heading(title(topic)), f".. automodule:: convext.{topic}", "", ".. currentmodule:: convext"]
+    for name in names:
+        lines += ["", *_entry(f"convext.{name}", _find(name))]
+    for name, item in _dataclasses(topic).items():
+        lines += ["", *_entry(f"convext.{topic}.{name}", item)]
+    return "\n".join(lines) + "\n"
+
+
+def _find(name: str) -> Any:
+    item: Any = convext
+    for part in name.split("."):
+        item = getattr(item, part)
+    return item
+
+
+def _dataclasses(topic: str) -> dict[str, type]:
+    """The public dataclasses that a module defines beside its public names: what its functions return."""
+    module = getattr(convext, topic)
+    return {
+        name: item
+        for name, item in vars(module).items()
+        if dataclasses.is_dataclass(item)
+        and isinstance(item, type)
+        and item.__module__ == module.__name__
+        and not name.startswith("_")
+        and name not in convext.__all__
+    }
+
+
+def _entry(name: str, item: Any) -> list[str]:
+    if inspect.isclass(item):
+        bases = ["   :show-inheritance:"] if item.__bases__ != (object,) else []
+        return [f".. autoclass:: {name}", "   :members:", *bases]
+    return [f".. autofunction:: {name}"]
+
+
+def _heading(text: str) -> list[str]:
+    return [text, "=" * len(text), ""]
