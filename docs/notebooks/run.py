@@ -14,6 +14,7 @@ from typing import Any
 
 from notebooks.page import Cell, PageError
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 SECONDS_FOR_A_CELL = 120
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -71,11 +72,12 @@ def _kernel_manager(folder: str) -> Any:
 
 
 def _environment(folder: str) -> dict[str, str]:
-    """One thread, so that sums come out alike, and none of the user's settings of IPython and matplotlib."""
+    """This convext; one thread, so that sums come out alike; no settings of the user for IPython and matplotlib."""
     settings = Path(folder, ".settings")
     settings.mkdir()
     return {
         **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")])),
         "OMP_NUM_THREADS": "1",
         "IPYTHONDIR": str(settings),
         "MPLCONFIGDIR": str(settings),
