@@ -28,8 +28,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     lay_out(source)
     failed = 0
     for builder in ["html", *(["linkcheck"] if options.linkcheck else [])]:
-        strict = ["-W", "--keep-going", "-n", "-q", "-j", "auto"]
-        failed |= sphinx([*strict, "-b", builder, "-c", str(SETTINGS), str(source), str(options.folder / builder)])
+        # All pages are written, since each shows the table of contents; only those that changed are read.
+        options_of_sphinx = ["-W", "--keep-going", "-n", "-q", "-a", "-j", "auto"]
+        failed |= sphinx(
+            [*options_of_sphinx, "-b", builder, "-c", str(SETTINGS), str(source), str(options.folder / builder)]
+        )
     if not failed:
         print(f"The site is {options.folder / 'html' / 'index.html'}")
     return failed
