@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import sys
 import types
 from collections import defaultdict
 from typing import Any
@@ -14,6 +15,8 @@ import convext
 TITLES = {
     "functional": "Functions",
     "modules": "Layers",
+    "receptive_field": "Receptive fields",
+    "feature_maps": "Feature maps",
     "autograd": "The autograd function",
     "plan": "Kernels",
     "precision": "Precision",
@@ -59,7 +62,7 @@ def _page(topic: str, names: list[str]) -> str:
     lines = [*_heading(title(topic)), f".. automodule:: convext.{topic}", "", ".. currentmodule:: convext"]
     for name in names:
         lines += ["", *_entry(f"convext.{name}", _find(name))]
-    for name, item in _dataclasses(topic).items():
+    for name, item in _other_classes(topic).items():
         lines += ["", *_entry(f"convext.{topic}.{name}", item)]
     return "\n".join(lines) + "\n"
 
@@ -71,17 +74,20 @@ def _find(name: str) -> Any:
     return item
 
 
-def _dataclasses(topic: str) -> dict[str, type]:
-    """The public dataclasses that a module defines beside its public names: what its functions return."""
-    module = getattr(convext, topic)
+def _other_classes(topic: str) -> dict[str, type]:
+    """The classes that a module has for its callers beside its public names: what its functions return.
+
+    They are those of its ``__all__``, and where there is none, the dataclasses that it defines.
+    """
+    module = sys.modules[f"convext.{topic}"]  # the attribute of `convext` may be a function of the same name
+    listed = getattr(module, "__all__", None)
     return {
         name: item
         for name, item in vars(module).items()
-        if dataclasses.is_dataclass(item)
-        and isinstance(item, type)
-        and item.__module__ == module.__name__
+        if inspect.isclass(item)
+        and getattr(convext, name, None) is not item
+        and (name in listed if listed else dataclasses.is_dataclass(item) and item.__module__ == module.__name__)
         and not name.startswith("_")
-        and name not in convext.__all__
     }
 
 

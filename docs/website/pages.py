@@ -83,7 +83,9 @@ def _attachments(repository: Path) -> list[Path]:
 
 def _places(repository: Path, pages: dict[str, Path]) -> dict[Path, str]:
     places = {file: f"{name}.md" for name, file in pages.items()}
-    places |= {repository / f"convext/{topic}.py": f"api/{topic}.rst" for topic in api.topics()}
+    for topic in api.topics():
+        for file in (f"convext/{topic}.py", f"convext/{topic}", f"convext/{topic}/__init__.py"):
+            places[repository / file] = f"api/{topic}.rst"
     return places | {file: str(file.relative_to(repository / "docs")) for file in _attachments(repository)}
 
 
