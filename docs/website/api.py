@@ -59,7 +59,9 @@ def _index() -> str:
 
 
 def _page(topic: str, names: list[str]) -> str:
-    lines = [*_heading(title(topic)), f".. automodule:: convext.{topic}", "", ".. currentmodule:: convext"]
+    # Not in the index: the name may be a function's too.
+    module = [f".. automodule:: convext.{topic}", "   :no-index:"]
+    lines = [*_heading(title(topic)), *module, "", ".. currentmodule:: convext"]
     for name in names:
         lines += ["", *_entry(f"convext.{name}", _find(name))]
     for name, item in _other_classes(topic).items():
