@@ -22,7 +22,7 @@ from pathlib import Path
 
 from notebooks import compare
 from notebooks.notebook import notebook
-from notebooks.page import Cell, Output, Page, PageError, read
+from notebooks.page import Cell, Output, Page, PageError, Prose, read
 from notebooks.run import Result, run
 
 DOCS = Path(__file__).resolve().parent
@@ -47,14 +47,15 @@ def main(arguments: Sequence[str] | None = None, pages: Sequence[Path] = PAGES) 
         if options.pages and file.stem not in options.pages:
             continue
         start = time.perf_counter()
+        problems: list[str] = []
         try:
             if options.check:
-                problems = check(file)
+                problems += check(file)
             else:
-                problems = update(file) if options.update else []
+                problems += update(file) if options.update else []
                 write_notebook(file)
         except PageError as error:
-            problems = [str(error)]
+            problems.append(str(error))
         for problem in problems:
             print(f"{file.name}: {problem}", file=sys.stderr)
         failures += len(problems)
@@ -114,8 +115,8 @@ def differences(cell: Cell, result: Result, folder: Path) -> list[str]:
         problems.append(
             f"line {cell.line}: the cell prints something else\n" + difference(output.text, result.text, "page", "run")
         )
-    demand_a_line_for_each_picture(cell, result)
-    for picture, drawn in zip(cell.pictures, result.pictures, strict=True):
+    problems += missing_lines(cell, result)
+    for picture, drawn in zip(cell.pictures, result.pictures, strict=False):
         file = folder / picture.file
         if not file.exists():
             problems.append(f"line {cell.line}: there is no file {picture.file}")
@@ -129,12 +130,14 @@ def difference(one: str, other: str, name: str, other_name: str) -> str:
     return "\n".join(difflib.unified_diff(one.splitlines(), other.splitlines(), name, other_name, lineterm="", n=1))
 
 
-def demand_a_line_for_each_picture(cell: Cell, result: Result) -> None:
-    if len(cell.pictures) != len(result.pictures):
-        raise PageError(
-            f"line {cell.line}: the cell draws {len(result.pictures)} picture(s), but {len(cell.pictures)} image "
-            f"line(s) follow; each picture needs one: ![A caption](images/tutorial/NAME.png)"
-        )
+def missing_lines(cell: Cell, result: Result) -> list[str]:
+    """Whether each picture has an image line, which only the author can name."""
+    if len(cell.pictures) == len(result.pictures):
+        return []
+    return [
+        f"line {cell.line}: the cell draws {len(result.pictures)} picture(s), but {len(cell.pictures)} image line(s) "
+        "follow; each picture needs one: ![A caption](images/tutorial/NAME.png)"
+    ]
 
 
 def write_notebook(file: Path) -> None:
@@ -144,24 +147,35 @@ def write_notebook(file: Path) -> None:
 def update(file: Path) -> list[str]:
     """Runs a page and writes what it printed and drew; returns what only its author can put right."""
     page = read(file)
-    results = iter(run(page.cells))
-    page = Page(
-        tuple(write_outputs(part, next(results), file) if isinstance(part, Cell) else part for part in page.parts)
-    )
-    file.write_text(page.render(), encoding="utf-8")
     original = original_of(file)
-    return [] if original is None else differences_to_original(page, read(original))
+    results = iter(run(page.cells))
+    problems: list[str] = []
+    parts: list[Prose | Cell] = []
+    for part in page.parts:
+        if isinstance(part, Cell):
+            result = next(results)
+            problems += missing_lines(part, result)
+            if original is None:
+                write_pictures(part, result, file.parent)
+            part = with_output(part, result)
+        parts.append(part)
+    file.write_text(Page(tuple(parts)).render(), encoding="utf-8")
+    if original is not None:
+        problems += differences_to_original(page, read(original))
+    return problems
 
 
-def write_outputs(cell: Cell, result: Result, file: Path) -> Cell:
-    """Writes the pictures of a cell that changed; returns the cell with its text if that changed."""
-    demand_a_line_for_each_picture(cell, result)
-    if original_of(file) is None:
-        for picture, drawn in zip(cell.pictures, result.pictures, strict=True):
-            target = file.parent / picture.file
-            if not target.exists() or not (picture.varies or compare.same_picture(target.read_bytes(), drawn)):
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(smaller(drawn))
+def write_pictures(cell: Cell, result: Result, folder: Path) -> None:
+    """Writes the pictures that changed; those that vary only if they are not there."""
+    for picture, drawn in zip(cell.pictures, result.pictures, strict=False):
+        file = folder / picture.file
+        if not file.exists() or not (picture.varies or compare.same_picture(file.read_bytes(), drawn)):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(smaller(drawn))
+
+
+def with_output(cell: Cell, result: Result) -> Cell:
+    """The cell with what it printed, if that changed; where it varies, if its words changed."""
     output = cell.output or Output("")
     if compare.same_text(output.text, result.text, numbers=not output.varies):
         return cell
