@@ -190,7 +190,8 @@ def smaller(png: bytes) -> bytes:
     picture = Image.new("RGB", drawn.size, "white")
     picture.paste(drawn, mask=drawn.getchannel("A"))
     file = io.BytesIO()
-    picture.quantize(256).save(file, "png", optimize=True)
+    # MAXCOVERAGE keeps colours that are rare, as those of a colour bar are.
+    picture.quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=1).save(file, "png", optimize=True)
     return file.getvalue()
 
 

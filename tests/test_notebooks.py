@@ -145,6 +145,7 @@ def png(pixels: Callable[[int, int], int], size: tuple[int, int] = (96, 64)) -> 
 
 
 def test_pictures_are_compared() -> None:
+    pytest.importorskip("PIL")
     disc = png(lambda x, y: 255 if (x - 40) ** 2 + (y - 30) ** 2 < 400 else 0)
     smoother = png(lambda x, y: max(0, min(255, 255 + 10 * (400 - (x - 40) ** 2 - (y - 30) ** 2))))
     moved = png(lambda x, y: 255 if (x - 50) ** 2 + (y - 30) ** 2 < 400 else 0)
@@ -152,6 +153,19 @@ def test_pictures_are_compared() -> None:
     assert compare.same_picture(disc, smoother)
     assert not compare.same_picture(disc, moved)
     assert not compare.same_picture(disc, larger)
+
+
+def test_pictures_keep_their_colours() -> None:
+    """A coloured gradient has more than 256 colours, and a few pixels of a colour of its own."""
+    Image = pytest.importorskip("PIL.Image")
+
+    image = Image.new("RGB", (256, 96))
+    image.putdata([(x, 255 - x, y * 2) if y < 90 else (255, 0, 0) for y in range(96) for x in range(256)])
+    file = io.BytesIO()
+    image.save(file, "png")
+    smaller = build_notebooks.smaller(file.getvalue())
+    assert compare.same_picture(file.getvalue(), smaller)
+    assert Image.open(io.BytesIO(smaller)).convert("RGB").getpixel((10, 95)) == pytest.approx((255, 0, 0), abs=16)
 
 
 # --- the program ----------------------------------------------------------------------------------------------
