@@ -49,6 +49,7 @@ autodoc_type_aliases = {"Padding": "Padding"}
 python_maximum_signature_line_length = 80
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
+napoleon_use_ivar = True
 napoleon_use_rtype = False
 # `name` in a docstring is a link where there is such a name.
 default_role = "py:obj"
@@ -67,8 +68,18 @@ def visit_block_formula(self: Any, node: nodes.math_block) -> None:
     raise nodes.SkipNode
 
 
+def outdent_source(app: Any, what: str, name: str, item: Any, options: Any, lines: list[str]) -> None:
+    """Makes one paragraph of a ``Source:`` that goes on in indented lines, which would be a definition list."""
+    in_source = False
+    for index, line in enumerate(lines):
+        in_source = line.startswith("Source: ") or (in_source and line.startswith("    "))
+        if in_source:
+            lines[index] = line.lstrip()
+
+
 def setup(app: Any) -> dict[str, bool]:
     """Formulas are MathML, which browsers draw by themselves: no script is fetched from elsewhere."""
+    app.connect("autodoc-process-docstring", outdent_source)
     app.add_html_math_renderer(
         "mathml", inline_renderers=(visit_inline_formula, None), block_renderers=(visit_block_formula, None)
     )
