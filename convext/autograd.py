@@ -2,7 +2,7 @@
 
 Cross-correlation is linear in the input and in the weight, and so are both its gradients. Writing C(x, w) for
 the forward pass, I(g, w) for the gradient of the input and W(g, x) for that of the weight, the derivative of
-each is made of the other two:
+each is made of the other two::
 
     C(x, w):  for g like the output,  to x: I(g, w)   to w: W(g, x)
     I(g, w):  for h like the input,   to g: C(h, w)   to w: W(g, h)

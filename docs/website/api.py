@@ -95,8 +95,8 @@ def _other_classes(topic: str) -> dict[str, type]:
 
 def _entry(name: str, item: Any) -> list[str]:
     if inspect.isclass(item):
-        bases = ["   :show-inheritance:"] if item.__bases__ != (object,) else []
-        return [f".. autoclass:: {name}", "   :members:", *bases]
+        public = [base for base in item.__bases__ if base is not object and not base.__name__.startswith("_")]
+        return [f".. autoclass:: {name}", "   :members:", *(["   :show-inheritance:"] if public else [])]
     return [f".. autofunction:: {name}"]
 
 
