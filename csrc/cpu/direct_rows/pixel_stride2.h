@@ -1,6 +1,6 @@
-// Depthwise 3 x 3 correlations with stride 2 where channels lie innermost in memory: forward, and the
-// gradient of the input as in phase_kernel.h. Vectors run along the channels; all is read and written in
-// place, in the order of memory.
+// The gradient of the input of depthwise 3 x 3 correlations with stride 2 where channels lie innermost in
+// memory, as in phase_kernel.h. Vectors run along the channels; all is read and written in place, in the
+// order of memory.
 #pragma once
 
 #include <atomic>
@@ -21,8 +21,7 @@ struct PixelStride2Plan {
   RowsAxis rows;
   RowsAxis columns;
   int64_t blocks;
-  bool is_forward;
-  int64_t steps;        // rows of the result, or pairs of them for the gradient
+  int64_t steps;        // pairs of rows of the result
   int64_t part_blocks;  // blocks of channels in one tile
   int64_t parts;
 
@@ -35,7 +34,7 @@ struct PixelStride2Plan {
       return axis.kernel == 3 && axis.dilation == 1 && axis.stride == 2 && axis.before <= 2 &&
              axis.after <= 2;
     };
-    return p.pass != Pass::grad_weight && in_channels_per_group(p) == 1 && out_channels_per_group(p) == 1 &&
+    return p.pass == Pass::grad_input && in_channels_per_group(p) == 1 && out_channels_per_group(p) == 1 &&
            fits_axis(vertical_axis(p)) && fits_axis(horizontal_axis(p)) &&
            p.padding_mode == PaddingMode::zeros && has_channels_innermost(p.input_strides) &&
            has_channels_innermost(p.output_strides);
@@ -45,15 +44,14 @@ struct PixelStride2Plan {
       : rows(vertical_axis(p)),
         columns(horizontal_axis(p)),
         blocks(ceil_div(p.in_channels, block)),
-        is_forward(p.pass == Pass::forward) {
-    steps = is_forward ? rows.output : (rows.before + rows.input + 1) / 2 - rows.before / 2;
+        steps((rows.before + rows.input + 1) / 2 - rows.before / 2) {
     constexpr int64_t enough_tiles = 32;
     parts = smaller(blocks, ceil_div(enough_tiles, steps));
     part_blocks = ceil_div(blocks, parts);
     parts = ceil_div(blocks, part_blocks);
     Carver shared;
     shared.take(block, sizeof(T));
-    packed_offset = shared.take(blocks * 10 * block, sizeof(Compute<T>));
+    packed_offset = shared.take(blocks * 9 * block, sizeof(Compute<T>));
     bytes = shared.bytes;
   }
 
@@ -71,19 +69,15 @@ class PixelStride2 {
                void* workspace)
       : plan(cut),
         p(problem),
-        source(static_cast<const T*>(plan.is_forward ? data.input : data.output)),
-        result(static_cast<T*>(plan.is_forward ? data.output : data.input)),
+        source(static_cast<const T*>(data.output)),
+        result(static_cast<T*>(data.input)),
         weight(static_cast<const T*>(data.weight)),
-        bias(p.epilogue.bias ? static_cast<const T*>(data.bias) : nullptr),
-        source_size(plan.is_forward ? p.input : p.output),
-        source_strides(plan.is_forward ? p.input_strides : p.output_strides),
-        result_strides(plan.is_forward ? p.output_strides : p.input_strides),
         zeros(static_cast<T*>(workspace)),
         packed(reinterpret_cast<Real*>(static_cast<char*>(workspace) + plan.packed_offset)),
-        streams(is_result_streamed<T>(p) && are_pixels_whole_lines(result, result_strides)) {}
+        streams(is_result_streamed<T>(p) && are_pixels_whole_lines(result, p.input_strides)) {}
 
-  // False, with nothing written, if a weight is not finite and the gradient is wanted: the zeros that stand
-  // for outputs that do not exist would turn into NaN.
+  // False, with nothing written, if a weight is not finite: the zeros that stand for outputs that do not
+  // exist would turn into NaN.
   bool run(const Executor& executor) {
     for (int64_t c = 0; c < block; ++c) zeros[c] = T{};
     constexpr int64_t worth_sharing = 1 << 15;
@@ -92,16 +86,12 @@ class PixelStride2 {
                   [&](int64_t index, int) {
                     if (!pack(index)) all_finite.store(false, std::memory_order_relaxed);
                   });
-    if (!plan.is_forward && !all_finite.load(std::memory_order_relaxed)) return false;
+    if (!all_finite.load(std::memory_order_relaxed)) return false;
     for_each_tile(executor, p.batch * plan.steps * plan.parts, [&](int64_t index, int) {
       const int64_t n = index / plan.parts / plan.steps;
       const int64_t step = index / plan.parts % plan.steps;
       const int64_t first_block = index % plan.parts * plan.part_blocks;
-      if (plan.is_forward) {
-        forward_tile(n, step, first_block);
-      } else {
-        gradient_tile(n, step, first_block);
-      }
+      gradient_tile(n, step, first_block);
       if (streams) finish_streams();
     });
     return true;
@@ -122,14 +112,12 @@ class PixelStride2 {
     int64_t channels;     // at most a vector
   };
 
-  // [block of channels][tap][channel], then the bias. False if one is not finite.
+  // [block of channels][tap][channel]. False if one is not finite.
   bool pack(int64_t index) const {
     const int64_t channels = smaller(block, p.in_channels - index * block);
     const WeightStrides& strides = p.weight_strides;
     const T* from = weight + index * block * strides.out_channel;
-    Real* to = packed + index * 10 * block;
-    for (int64_t c = 0; c < block; ++c)
-      to[9 * block + c] = bias == nullptr || c >= channels ? Real{} : widen(bias[index * block + c]);
+    Real* to = packed + index * 9 * block;
     if (strides.column == 1 && strides.row == 3) {
       transpose_in<T>(to, 0, from, strides.out_channel, channels, 9, 9);
     } else {
@@ -166,79 +154,13 @@ class PixelStride2 {
         rows.lower = has_lower ? lower + c : zeros;
         rows.even_row = row >= 0 ? even_row + c : nullptr;
         rows.odd_row = row + 1 < p.input.height ? odd_row + c : nullptr;
-        rows.weights = packed + c / block * 10 * block + c % block;
+        rows.weights = packed + c / block * 9 * block + c % block;
         rows.channels = smaller(lanes, last - c);
         if (plan.columns.before % 2 != 0) {
           correlate<true>(rows, begin, end);
         } else {
           correlate<false>(rows, begin, end);
         }
-      }
-    }
-  }
-
-  void forward_tile(int64_t n, int64_t row, int64_t first_block) const {
-    const int64_t last = smaller(p.in_channels, (first_block + plan.part_blocks) * block);
-    const int64_t first_line = row * 2 - plan.rows.before;
-    T* target = result + n * result_strides.batch + row * result_strides.row;
-    const T* image = source + n * source_strides.batch;
-    for (int64_t begin = 0; begin < p.output.width; begin += together) {
-      const int64_t end = smaller(p.output.width, begin + together);
-      for (int64_t c = first_block * block; c < last; c += lanes) {
-        ForwardRow rows;
-        for (int64_t i = 0; i < 3; ++i) {
-          const int64_t line = first_line + i;
-          const bool is_inside = line >= 0 && line < p.input.height;
-          rows.lines[i] = is_inside ? image + line * source_strides.row + c : zeros;
-          rows.steps[i] = is_inside ? source_strides.column : 0;
-        }
-        rows.target = target + c;
-        rows.weights = packed + c / block * 10 * block + c % block;
-        rows.channels = smaller(lanes, last - c);
-        correlate_row(rows, begin, end);
-      }
-    }
-  }
-
-  struct ForwardRow {
-    const T* lines[3];
-    int64_t steps[3];
-    T* target;
-    const Real* weights;  // [tap][block], then the bias
-    int64_t channels;
-  };
-
-  // Columns [begin, end) of a row.
-  void correlate_row(const ForwardRow& row, int64_t begin, int64_t end) const {
-    Vector<Real> weights[9];
-    CONVEXT_UNROLL
-    for (int tap = 0; tap < 9; ++tap) weights[tap] = load(row.weights + tap * block);
-    const Vector<Real> bias_of_block = load(row.weights + 9 * block);
-    const bool whole = row.channels == lanes;
-    const auto read = [&](int i, int64_t column) {
-      if (column < 0 || column >= source_size.width) return zero<Real>();
-      const T* from = row.lines[i] + column * row.steps[i];
-      return whole ? load_widened(from) : load_widened(from, row.channels);
-    };
-    int64_t column = begin * 2 - plan.columns.before;
-    Vector<Real> left[3];
-    CONVEXT_UNROLL
-    for (int i = 0; i < 3; ++i) left[i] = read(i, column);
-    T* target = row.target + begin * result_strides.column;
-    for (int64_t x = begin; x < end; ++x, column += 2, target += result_strides.column) {
-      Vector<Real> sum = zero<Real>();
-      CONVEXT_UNROLL
-      for (int i = 0; i < 3; ++i) {
-        sum = fmadd(weights[3 * i], left[i], sum);
-        sum = fmadd(weights[3 * i + 1], read(i, column + 1), sum);
-        left[i] = read(i, column + 2);
-        sum = fmadd(weights[3 * i + 2], left[i], sum);
-      }
-      sum = add(sum, bias_of_block);
-      if (whole) {
-        store_result(target, sum, streams);
-      } else {
-        store_narrowed(target, sum, row.channels);
       }
     }
   }
@@ -299,10 +221,6 @@ class PixelStride2 {
   const T* source;
   T* result;
   const T* weight;
-  const T* bias;
-  Size2 source_size;
-  ImageStrides source_strides;
-  ImageStrides result_strides;
   T* zeros;
   Real* packed;
   bool streams;

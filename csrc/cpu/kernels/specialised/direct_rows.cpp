@@ -6,6 +6,7 @@
 #include "cpu/direct_rows/pixel_correlation.h"
 #include "cpu/direct_rows/pixel_stride2.h"
 #include "cpu/direct_rows/pixel_weight_gradient.h"
+#include "cpu/direct_rows/pixel_window.h"
 #include "cpu/direct_rows/plane_3x3.h"
 #include "cpu/direct_rows/plane_correlation.h"
 #include "cpu/direct_rows/pointwise.h"
@@ -65,6 +66,7 @@ auto with_plan(const ConvProblem& p, const Visit& visit) {
   }
   if (InterleavedPlan<T>::fits(p)) return visit(InterleavedPlan<T>(p));
   if (runs_along_rows_3x3<T>(p)) return visit(Plane3x3Plan<T>(p));
+  if (PixelWindowPlan<T>::fits(p)) return visit(PixelWindowPlan<T>(p));
   if (PixelStride2Plan<T>::fits(p)) return visit(PixelStride2Plan<T>(p));
   if (runs_along_channels<T>(p))
     return is_weight ? visit(PixelWeightGradientPlan<T>(p)) : visit(PixelCorrelationPlan<T>(p));
@@ -110,6 +112,9 @@ void run_as(const ConvProblem& p, const ConvData& data, void* workspace, const E
   } else if (runs_along_rows_3x3<T>(p)) {
     const Plane3x3Plan<T> plan(p);
     done = Plane3x3<T>(plan, p, data, workspace).run(executor);
+  } else if (PixelWindowPlan<T>::fits(p)) {
+    const PixelWindowPlan<T> plan(p);
+    done = PixelWindowCorrelation<T>(plan, p, data, workspace).run(executor);
   } else if (PixelStride2Plan<T>::fits(p)) {
     const PixelStride2Plan<T> plan(p);
     done = PixelStride2<T>(plan, p, data, workspace).run(executor);
