@@ -55,6 +55,26 @@ CONVEXT_INLINE void store(double* target, Vector<double> value, int64_t n) {
   _mm256_maskstore_pd(target, first_lanes(2 * n), value.native);
 }
 
+// Which lanes of a vector are read.
+template <class Real>
+struct LaneMask {
+  __m256i native;
+};
+
+constexpr bool can_mask_loads = true;
+template <class Real>
+CONVEXT_INLINE LaneMask<Real> lanes_between(int64_t first, int64_t last) {
+  constexpr int64_t words = sizeof(Real) / 4;
+  return {_mm256_andnot_si256(first_lanes(words * first), first_lanes(words * last))};
+}
+// Zeros where the mask has no lane; those are not read.
+CONVEXT_INLINE Vector<float> load(const float* source, LaneMask<float> mask) {
+  return {_mm256_maskload_ps(source, mask.native)};
+}
+CONVEXT_INLINE Vector<double> load(const double* source, LaneMask<double> mask) {
+  return {_mm256_maskload_pd(source, mask.native)};
+}
+
 constexpr bool can_stream = true;
 CONVEXT_INLINE void stream(float* target, Vector<float> value) {
   _mm256_stream_ps(target, value.native);

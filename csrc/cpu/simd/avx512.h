@@ -63,6 +63,32 @@ CONVEXT_INLINE void store(double* target, Vector<double> value, int64_t n) {
   _mm512_mask_storeu_pd(target, first_8(n), value.native);
 }
 
+// Which lanes of a vector are read.
+template <class Real>
+struct LaneMask;
+template <>
+struct LaneMask<float> {
+  __mmask16 native;
+};
+template <>
+struct LaneMask<double> {
+  __mmask8 native;
+};
+
+constexpr bool can_mask_loads = true;
+template <class Real>
+CONVEXT_INLINE LaneMask<Real> lanes_between(int64_t first, int64_t last) {
+  const uint32_t lanes = first >= last ? 0 : ((uint32_t{1} << last) - 1) & ~((uint32_t{1} << first) - 1);
+  return {static_cast<decltype(LaneMask<Real>::native)>(lanes)};
+}
+// Zeros where the mask has no lane; those are not read.
+CONVEXT_INLINE Vector<float> load(const float* source, LaneMask<float> mask) {
+  return {_mm512_maskz_loadu_ps(mask.native, source)};
+}
+CONVEXT_INLINE Vector<double> load(const double* source, LaneMask<double> mask) {
+  return {_mm512_maskz_loadu_pd(mask.native, source)};
+}
+
 constexpr bool can_stream = true;
 CONVEXT_INLINE void stream(float* target, Vector<float> value) {
   _mm512_stream_ps(target, value.native);

@@ -54,6 +54,26 @@ CONVEXT_INLINE void store(double* target, Vector<double> value, int64_t n) {
   for (int64_t i = 0; i < n; ++i) target[i] = lanes[i];
 }
 
+// Which lanes of a vector are read.
+template <class Real>
+struct LaneMask {
+  int64_t first;
+  int64_t last;
+};
+
+constexpr bool can_mask_loads = false;  // NEON has none, so lane by lane
+template <class Real>
+CONVEXT_INLINE LaneMask<Real> lanes_between(int64_t first, int64_t last) {
+  return {first, last};
+}
+// Zeros where the mask has no lane; those are not read.
+template <class Real>
+CONVEXT_INLINE Vector<Real> load(const Real* source, LaneMask<Real> mask) {
+  Real lanes[Vector<Real>::lanes] = {};
+  for (int64_t i = mask.first; i < mask.last; ++i) lanes[i] = source[i];
+  return load(lanes);
+}
+
 constexpr bool can_stream = false;
 template <class T>
 CONVEXT_INLINE void stream(T* target, Vector<T> value) {

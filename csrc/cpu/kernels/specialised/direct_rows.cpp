@@ -9,6 +9,7 @@
 #include "cpu/direct_rows/pixel_window.h"
 #include "cpu/direct_rows/plane_3x3.h"
 #include "cpu/direct_rows/plane_correlation.h"
+#include "cpu/direct_rows/plane_window.h"
 #include "cpu/direct_rows/pointwise.h"
 #include "cpu/direct_rows/weight_gradient.h"
 #include "cpu/dispatch.h"
@@ -65,6 +66,9 @@ auto with_plan(const ConvProblem& p, const Visit& visit) {
     if (BroadcastWeightGradientPlan<T>::fits(p)) return visit(BroadcastWeightGradientPlan<T>(p));
   }
   if (InterleavedPlan<T>::fits(p)) return visit(InterleavedPlan<T>(p));
+  if constexpr (std::is_same_v<T, Compute<T>>) {
+    if (PlaneWindowPlan<T>::fits(p)) return visit(PlaneWindowPlan<T>(p));
+  }
   if (runs_along_rows_3x3<T>(p)) return visit(Plane3x3Plan<T>(p));
   if (PixelWindowPlan<T>::fits(p)) return visit(PixelWindowPlan<T>(p));
   if (PixelStride2Plan<T>::fits(p)) return visit(PixelStride2Plan<T>(p));
@@ -109,6 +113,11 @@ void run_as(const ConvProblem& p, const ConvData& data, void* workspace, const E
   } else if (InterleavedPlan<T>::fits(p)) {
     const InterleavedPlan<T> plan(p);
     done = InterleavedCorrelation<T>(plan, p, data, workspace).run(executor);
+  } else if (PlaneWindowPlan<T>::fits(p)) {
+    if constexpr (std::is_same_v<T, Compute<T>>) {
+      const PlaneWindowPlan<T> plan(p);
+      done = PlaneWindowCorrelation<T>(plan, p, data, workspace).run(executor);
+    }
   } else if (runs_along_rows_3x3<T>(p)) {
     const Plane3x3Plan<T> plan(p);
     done = Plane3x3<T>(plan, p, data, workspace).run(executor);

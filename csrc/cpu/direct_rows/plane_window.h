@@ -1,0 +1,354 @@
+// Depthwise 3 x 3 and 5 x 5 correlations of planes whose rows lie side by side in memory, with stride 1 or 2:
+// forward, and the gradient of the input with stride 1, which is a correlation with the kernel turned round.
+// Vectors run along the rows. A plane is computed in strips, one vector wide, from top to bottom, and read in
+// place: what lies beside it is masked out of the loads, what lies above and below is left out.
+#pragma once
+
+#include <atomic>
+
+#include "cpu/direct_rows/axis.h"
+#include "cpu/dispatch.h"
+#include "cpu/scratch.h"
+#include "cpu/streaming.h"
+
+namespace convext {
+namespace CONVEXT_ISA_NAMESPACE {
+namespace {
+
+template <class T>
+struct PlaneWindowPlan {
+  static constexpr int64_t lanes = Vector<Compute<T>>::lanes;
+
+  bool is_forward;
+  int64_t taps;
+  int64_t step;
+  Size2 source;
+  Size2 result;
+  int64_t before_rows;  // rows of padding before the source's first
+  int64_t before_columns;
+  int64_t planes;
+  int64_t tile_planes;  // small planes are dealt out several at a time
+  int64_t band;         // rows of the result in a tile
+  int64_t bands;
+  int64_t worker_bytes = 0;
+
+  static bool fits(const ConvProblem& p) {
+    if (!can_mask_loads || !std::is_same_v<T, Compute<T>> || p.pass == Pass::grad_weight) return false;
+    const RowsAxis rows = vertical_axis(p);
+    const RowsAxis columns = horizontal_axis(p);
+    const bool has_step =
+        rows.stride == 1 || (rows.stride == 2 && rows.kernel == 3 && p.pass == Pass::forward);
+    return in_channels_per_group(p) == 1 && out_channels_per_group(p) == 1 && has_step &&
+           columns.stride == rows.stride && fits_kernel(p) && rows.dilation == 1 && columns.dilation == 1 &&
+           p.padding_mode == PaddingMode::zeros && p.input_strides.column == 1 &&
+           p.output_strides.column == 1;
+  }
+
+  // Whether vectors along the rows are full enough to be faster than transposing to vectors of channels. The
+  // limits are where the two were equally fast.
+  static bool fits_kernel(const ConvProblem& p) {
+    const int64_t width = (p.pass == Pass::forward ? p.output : p.input).width;
+    const bool is_filled = width >= 8 && width * 8 >= round_up(width, lanes) * 5;
+    if (p.kernel.height != p.kernel.width || !is_filled) return false;
+    const bool has_registers = sizeof(Vector<float>) == 64;  // 32 of them
+    switch (p.kernel.height) {
+      case 3:
+        return true;
+      case 5:
+        return has_registers || width >= lanes * 5 / 2;
+      case 7:
+        return has_registers;
+      default:
+        return false;
+    }
+  }
+
+  explicit PlaneWindowPlan(const ConvProblem& p)
+      : is_forward(p.pass == Pass::forward),
+        taps(p.kernel.height),
+        step(vertical_axis(p).stride),
+        source(is_forward ? p.input : p.output),
+        result(is_forward ? p.output : p.input),
+        before_rows(is_forward ? p.padding.top : taps - 1 - p.padding.top),
+        before_columns(is_forward ? p.padding.left : taps - 1 - p.padding.left),
+        planes(p.batch * p.groups) {
+    constexpr int64_t worth_dealing = 4096;  // results
+    constexpr int64_t enough_tiles = 32;
+    const int64_t plane_results = larger(1, result.height * result.width);
+    tile_planes = larger(1, worth_dealing / plane_results);
+    // The L1 cache keeps the lines of a band from one strip to the next, but all lines that are a multiple of
+    // 4 KiB apart fall into the same eight places. A band reads the lines of some rows more than it has.
+    constexpr int64_t band_bytes = 16 * 1024;
+    const int64_t source_row =
+        (is_forward ? p.input_strides : p.output_strides).row * static_cast<int64_t>(sizeof(T));
+    const int64_t enough_rows = taps == 3 && source_row % 4096 == 0 ? 6 : 6 * taps;
+    bands = larger(smaller(ceil_div(plane_results, worth_dealing), ceil_div(enough_tiles, planes)),
+                   source.height * source_row / band_bytes);
+    bands = smaller(bands, ceil_div(result.height, enough_rows));
+    band = ceil_div(result.height, larger(1, bands));
+    bands = ceil_div(result.height, larger(1, band));
+  }
+
+  int64_t workspace_bytes(int) const { return 0; }
+};
+
+// Results of one vector of columns.
+template <class Real>
+struct Strip {
+  const Real* source;  // row 0, what the first tap of the first result meets, be it inside or not
+  int64_t source_row;
+  int64_t source_height;
+  const Real* weights;  // [tap]
+  Real bias;
+  Real* target;  // of the first row
+  int64_t target_row;
+  int64_t first_line;  // source row of the first tap of the first row
+  int64_t rows;
+  int64_t count;  // results of a row, at most a vector
+  bool streams;
+  LaneMask<Real> masks[7][2];  // for each tap across: of the first and, with stride 2, the second vector
+};
+
+template <class Real, int taps, int step, bool is_masked>
+struct StripKernel {
+  const Strip<Real>& strip;
+
+  // What each tap across meets in a line.
+  CONVEXT_INLINE void read(Vector<Real> (&values)[taps], int64_t line) const {
+    if (line < 0 || line >= strip.source_height) {
+      CONVEXT_UNROLL
+      for (int j = 0; j < taps; ++j) values[j] = zero<Real>();
+      return;
+    }
+    const Real* from = strip.source + line * strip.source_row;
+    if constexpr (step == 1) {
+      CONVEXT_UNROLL
+      for (int j = 0; j < taps; ++j) values[j] = in_register(read(from, j, 0));
+    } else {
+      CONVEXT_UNROLL
+      for (int j = 0; j < taps; j += 2) {
+        const Vector<Real> first = read(from, j, 0);
+        const Vector<Real> second = read(from, j, 1);
+        values[j] = even_lanes(first, second);
+        if (j + 1 < taps) values[j + 1] = odd_lanes(first, second);
+      }
+    }
+  }
+
+  CONVEXT_INLINE Vector<Real> read(const Real* line, int tap, int vector) const {
+    const Real* from = line + tap + vector * Vector<Real>::lanes;
+    return is_masked ? load(from, strip.masks[tap][vector]) : load(from);
+  }
+
+  CONVEXT_INLINE void write(int64_t row, Vector<Real> sum) const {
+    Real* to = strip.target + row * strip.target_row;
+    sum = add(sum, broadcast(strip.bias));
+    if (is_masked && strip.count < Vector<Real>::lanes) {
+      store(to, sum, strip.count);
+    } else {
+      store_result(to, sum, strip.streams);
+    }
+  }
+
+  // Row y of a 3 x 3 kernel, from what its three lines hold; those that the row before has not read are read.
+  CONVEXT_INLINE void row_3x3(int64_t y, const Vector<Real> (&weight)[9], const Vector<Real> (&top)[taps],
+                              Vector<Real> (&middle)[taps], Vector<Real> (&bottom)[taps]) const {
+    const int64_t line = strip.first_line + y * step;
+    if (step == 2) read(middle, line + 1);
+    read(bottom, line + 2);
+    Vector<Real> sum = zero<Real>();
+    CONVEXT_UNROLL
+    for (int j = 0; j < 3; ++j) sum = fmadd(weight[j], top[j], sum);
+    CONVEXT_UNROLL
+    for (int j = 0; j < 3; ++j) sum = fmadd(weight[3 + j], middle[j], sum);
+    CONVEXT_UNROLL
+    for (int j = 0; j < 3; ++j) sum = fmadd(weight[6 + j], bottom[j], sum);
+    write(y, sum);
+  }
+
+  // Lines stay in registers for the next rows.
+  void run_3x3() const {
+    static_assert(taps == 3, "three lines are named below");
+    Vector<Real> weight[9];
+    CONVEXT_UNROLL
+    for (int k = 0; k < 9; ++k) weight[k] = broadcast(strip.weights[k]);
+    Vector<Real> a[taps];
+    Vector<Real> b[taps];
+    Vector<Real> c[taps];
+    read(a, strip.first_line);
+    int64_t y = 0;
+    if constexpr (step == 1) {
+      read(b, strip.first_line + 1);
+      while (true) {
+        if (y == strip.rows) break;
+        row_3x3(y++, weight, a, b, c);
+        if (y == strip.rows) break;
+        row_3x3(y++, weight, b, c, a);
+        if (y == strip.rows) break;
+        row_3x3(y++, weight, c, a, b);
+      }
+    } else {
+      while (true) {
+        if (y == strip.rows) break;
+        row_3x3(y++, weight, a, b, c);
+        if (y == strip.rows) break;
+        row_3x3(y++, weight, c, b, a);
+      }
+    }
+  }
+
+  // A line is added to all the rows that it belongs to, whose sums stay in registers.
+  void run_rolling() const {
+    static_assert(step == 1, "every line belongs to as many rows as there are taps");
+    Vector<Real> sums[taps];  // of the row whose last, last but one, ... line comes next
+    CONVEXT_UNROLL
+    for (int i = 0; i < taps; ++i) sums[i] = zero<Real>();
+    for (int64_t row = 1 - taps; row < strip.rows; ++row) {
+      const int64_t line = strip.first_line + row + taps - 1;
+      if (line >= 0 && line < strip.source_height) {
+        Vector<Real> values[taps];
+        read(values, line);
+        CONVEXT_UNROLL
+        for (int i = 0; i < taps; ++i) {
+          CONVEXT_UNROLL
+          for (int j = 0; j < taps; ++j)
+            sums[i] = fmadd(broadcast(strip.weights[(taps - 1 - i) * taps + j]), values[j], sums[i]);
+        }
+      }
+      if (row >= 0) write(row, sums[0]);
+      CONVEXT_UNROLL
+      for (int i = 0; i + 1 < taps; ++i) sums[i] = sums[i + 1];
+      sums[taps - 1] = zero<Real>();
+    }
+  }
+};
+
+template <class T>
+class PlaneWindowCorrelation {
+ public:
+  using Real = Compute<T>;
+  static constexpr int64_t lanes = Vector<Real>::lanes;
+
+  PlaneWindowCorrelation(const PlaneWindowPlan<T>& cut, const ConvProblem& problem, const ConvData& data,
+                         void*)
+      : plan(cut),
+        p(problem),
+        source(static_cast<const T*>(plan.is_forward ? data.input : data.output)),
+        result(static_cast<T*>(plan.is_forward ? data.output : data.input)),
+        weight(static_cast<const T*>(data.weight)),
+        bias(p.epilogue.bias ? static_cast<const T*>(data.bias) : nullptr),
+        source_strides(plan.is_forward ? p.input_strides : p.output_strides),
+        result_strides(plan.is_forward ? p.output_strides : p.input_strides),
+        streams(is_result_streamed<T>(p) && begins_line(result) && are_whole_lines<T>(result_strides.row) &&
+                are_whole_lines<T>(result_strides.channel) && are_whole_lines<T>(result_strides.batch)) {}
+
+  // False if a weight is not finite, and all is to be computed in another way: the zeros of the padding would
+  // turn into NaN.
+  bool run(const Executor& executor) {
+    std::atomic<bool> all_finite{true};
+    const int64_t plane_tiles = ceil_div(plan.planes, plan.tile_planes);
+    for_each_tile(executor, plane_tiles * plan.bands, [&](int64_t index, int) {
+      const int64_t first = index / plan.bands * plan.tile_planes;
+      const int64_t last = smaller(plan.planes, first + plan.tile_planes);
+      const int64_t row = index % plan.bands * plan.band;
+      bool finite;
+      if (plan.taps == 3) {
+        finite = plan.step == 1 ? tile<3, 1>(first, last, row) : tile<3, 2>(first, last, row);
+      } else if (plan.taps == 5) {
+        finite = tile<5, 1>(first, last, row);
+      } else {
+        finite = tile<7, 1>(first, last, row);
+      }
+      if (!finite) all_finite.store(false, std::memory_order_relaxed);
+      if (streams) finish_streams();
+    });
+    return all_finite.load(std::memory_order_relaxed);
+  }
+
+ private:
+  // In the order in which the source is read. False if one is not finite.
+  bool pack(Real* to, int64_t channel) const {
+    const T* from = weight + channel * p.weight_strides.out_channel;
+    const int64_t area = plan.taps * plan.taps;
+    Real not_finite = 0;  // 0 * w is NaN if w is infinite or NaN
+    for (int64_t i = 0, tap = 0; i < plan.taps; ++i) {
+      for (int64_t j = 0; j < plan.taps; ++j, ++tap) {
+        const Real number = widen(from[i * p.weight_strides.row + j * p.weight_strides.column]);
+        to[plan.is_forward ? tap : area - 1 - tap] = number;
+        not_finite += number * 0;
+      }
+    }
+    return not_finite == 0;
+  }
+
+  template <int taps, int step>
+  bool tile(int64_t first_plane, int64_t last_plane, int64_t row) const {
+    Strip<Real> strip;
+    strip.source_row = source_strides.row;
+    strip.source_height = plan.source.height;
+    strip.target_row = result_strides.row;
+    strip.first_line = row * step - plan.before_rows;
+    strip.rows = smaller(plan.band, plan.result.height - row);
+    strip.streams = streams;
+    Real weights[taps * taps];
+    strip.weights = weights;
+    for (int64_t plane = first_plane; plane < last_plane; ++plane) {
+      const int64_t n = plane / p.groups;
+      const int64_t channel = plane % p.groups;
+      if (!pack(weights, channel)) return false;
+      strip.bias = bias == nullptr ? Real{} : widen(bias[channel]);
+      const T* from = source + n * source_strides.batch + channel * source_strides.channel;
+      T* to = result + n * result_strides.batch + channel * result_strides.channel + row * result_strides.row;
+      for (int64_t x = 0; x < plan.result.width; x += lanes) {
+        const int64_t column = x * step - plan.before_columns;
+        strip.source = from + column;
+        strip.target = to + x;
+        strip.count = smaller(lanes, plan.result.width - x);
+        const bool is_inside =
+            column >= 0 && column + lanes * step + taps - 1 <= plan.source.width && strip.count == lanes;
+        if (is_inside) {
+          run_strip<taps, step, false>(strip);
+        } else {
+          if (first_plane == plane || plan.result.width > lanes) set_masks<taps, step>(strip, column);
+          run_strip<taps, step, true>(strip);
+        }
+      }
+    }
+    return true;
+  }
+
+  template <int taps, int step>
+  void set_masks(Strip<Real>& strip, int64_t column) const {
+    for (int64_t j = 0; j < taps; ++j) {
+      for (int64_t k = 0; k < step; ++k) {
+        const int64_t first = column + j + k * lanes;
+        strip.masks[j][k] = lanes_between<Real>(smaller(lanes, larger(0, -first)),
+                                                smaller(lanes, larger(0, plan.source.width - first)));
+      }
+    }
+  }
+
+  template <int taps, int step, bool is_masked>
+  static void run_strip(const Strip<Real>& strip) {
+    const StripKernel<Real, taps, step, is_masked> kernel{strip};
+    if constexpr (taps == 3) {
+      kernel.run_3x3();
+    } else {
+      kernel.run_rolling();
+    }
+  }
+
+  const PlaneWindowPlan<T>& plan;
+  const ConvProblem& p;
+  const T* source;
+  T* result;
+  const T* weight;
+  const T* bias;
+  ImageStrides source_strides;
+  ImageStrides result_strides;
+  bool streams;
+};
+
+}  // namespace
+}  // namespace CONVEXT_ISA_NAMESPACE
+}  // namespace convext
