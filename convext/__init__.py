@@ -24,6 +24,7 @@ from convext.functional import conv2d, convolve2d, corr2d
 from convext.modules import Conv2D, replace_conv2d
 from convext.plan import available_kernels, explain, force_kernel
 from convext.precision import float32_precision, get_float32_precision, set_float32_precision
+from convext.receptive_field import receptive_field
 
 __version__: str = _C.build_info()["version"]
 
@@ -41,6 +42,7 @@ __all__ = [
     "float32_precision",
     "force_kernel",
     "get_float32_precision",
+    "receptive_field",
     "reference",
     "replace_conv2d",
     "set_float32_precision",
