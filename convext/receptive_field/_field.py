@@ -33,10 +33,15 @@ NOWHERE = -(1 << 50)
 
 
 class Law(NamedTuple):
-    """Along an axis, ``bound(i + period) == bound(i) + advance``."""
+    """Along an axis, ``bound(i + period) == bound(i) + advance``.
+
+    `over_image` tells axes of positions in the image from others (channels, heads). Units lie along the former, even
+    where they all see the same.
+    """
 
     period: int
     advance: int
+    over_image: bool = False
 
     @property
     def slope(self) -> Fraction:
@@ -46,9 +51,18 @@ class Law(NamedTuple):
 CONSTANT = Law(1, 0)
 
 
-def _varies(law: Law | None) -> bool:
-    """Whether going along the axis means going over the image."""
+def moves(law: Law | None) -> bool:
+    """Whether what is seen moves over the image along the axis."""
     return law is None or law.advance != 0
+
+
+def is_over_image(law: Law | None) -> bool:
+    return law is None or law.over_image
+
+
+def _level(law: Law | None) -> Law:
+    """The law once nothing varies along the axis."""
+    return Law(1, 0, is_over_image(law))
 
 
 def _common_law(laws: Sequence[Law | None]) -> Law | None:
@@ -57,18 +71,20 @@ def _common_law(laws: Sequence[Law | None]) -> Law | None:
     if len(known) < len(laws) or len({law.slope for law in known}) > 1:
         return None
     period = math.lcm(*(law.period for law in known))
-    return Law(period, int(known[0].slope * period))
+    return Law(period, int(known[0].slope * period), any(law.over_image for law in known))
 
 
-def _merged_law(outer: Law | None, size: int, inner: Law | None, outer_size: int) -> Law | None:
-    """The law along the product of two axes, of which the inner one has this size."""
+def merged_law(outer: Law | None, outer_size: int, inner: Law | None, inner_size: int) -> Law | None:
+    """The law along the product of two axes, None if it starts again and again (columns, along ``H * W``)."""
     if outer is None or inner is None:
         return None
-    if outer_size == 1 and outer == CONSTANT:
+    if outer_size == 1 and outer.advance == 0:
         return inner
-    if outer.period == 1 and size % inner.period == 0 and inner.slope * size == outer.advance:
-        return inner
-    return Law(size * outer.period, outer.advance)
+    if outer.advance == 0 and inner.advance != 0:
+        return None
+    if outer.period == 1 and inner_size % inner.period == 0 and inner.slope * inner_size == outer.advance:
+        return inner._replace(over_image=inner.over_image or outer.over_image)
+    return Law(inner_size * outer.period, outer.advance, inner.over_image or outer.over_image)
 
 
 @dataclass(frozen=True)
@@ -113,16 +129,16 @@ class Reach:
             if bounds.shape[axis + 1] > 1 and (law is None or law.advance == 0 or not has_far):
                 first = bounds.narrow(axis + 1, 0, 1)
                 if bool((bounds == first).all()):
-                    bounds, laws[axis] = first, CONSTANT
+                    bounds, laws[axis] = first, _level(law)
             elif bounds.shape[axis + 1] == 1 and not has_far:
-                laws[axis] = CONSTANT
+                laws[axis] = _level(law)
         return replace(self, bounds=bounds, laws=tuple(laws))
 
     def reduced(self, axes: Sequence[int]) -> Reach:
         """The union along these axes, which keep the size 1; global if no other axis goes over the image."""
         if not axes:
             return self
-        before = any(_varies(law) for law in self.laws)
+        before = any(moves(law) for law in self.laws)
         bounds = self.bounds.amin([axis + 1 for axis in axes], keepdim=True)
         laws = [CONSTANT if axis in axes else law for axis, law in enumerate(self.laws)]
         # Where the union levels all that varied (the queries of an attention), nothing varies any more.
@@ -130,8 +146,8 @@ class Reach:
             if law is None:
                 first = bounds.narrow(axis + 1, 0, 1)
                 if bool((bounds == first).all()):
-                    bounds, laws[axis] = first, CONSTANT
-        if before and not any(_varies(law) for law in laws):
+                    bounds, laws[axis] = first, _level(law)
+        if before and not any(moves(law) for law in laws):
             near = bounds[:2]
             return Reach(torch.cat((near, torch.full_like(near, EMPTY))), tuple(laws), True).compressed()
         return replace(self, bounds=bounds, laws=tuple(laws))
@@ -163,7 +179,7 @@ def _law_after(law: Law | None, step: tuple[int, int] | None) -> Law | None:
         return None
     outputs, inputs = step
     repeats = law.period // math.gcd(law.period, inputs)
-    return Law(outputs * repeats, law.advance * (inputs * repeats // law.period))
+    return Law(outputs * repeats, law.advance * (inputs * repeats // law.period), law.over_image)
 
 
 def _extrapolated(values: torch.Tensor, index: torch.Tensor, law: Law | None) -> torch.Tensor:
@@ -175,7 +191,7 @@ def _extrapolated(values: torch.Tensor, index: torch.Tensor, law: Law | None) ->
         law: along the last axis.
     """
     size = values.shape[-1]
-    period, advance = law if law is not None else (1, 0)
+    period, advance = (law.period, law.advance) if law is not None else (1, 0)
     residue = index.remainder(period)
     last = residue + (size - 1 - residue).div(period, rounding_mode="floor") * period
     outside = torch.where(index < 0, residue, last)
@@ -212,7 +228,7 @@ class Field:
         def reach(axis: int) -> Reach:
             index = torch.arange(shape[axis]).reshape([-1 if other == axis else 1 for other in range(rank)])
             bounds = torch.stack((index, -index, index, -index))
-            return Reach(bounds, tuple(Law(1, 1) if other == axis else CONSTANT for other in range(rank)))
+            return Reach(bounds, tuple(Law(1, 1, True) if other == axis else CONSTANT for other in range(rank)))
 
         return Field(tuple((size,) for size in shape), reach(rank - 2), reach(rank - 1))
 
@@ -311,7 +327,11 @@ class Field:
             bounds = torch.where(source < 0, rest, flat[:, source.clamp(min=0)])
             is_global = reach.is_global or (below is not None and below.is_global)
             moved = Reach(bounds, (None,) * source.dim(), is_global).compressed()
-            return replace(moved, laws=tuple(_fitted_law(moved, axis) for axis in range(source.dim())))
+            laws = (
+                CONSTANT if moved.bounds.shape[axis + 1] == 1 else _fitted_law(moved, axis)
+                for axis in range(source.dim())
+            )
+            return replace(moved, laws=tuple(laws))
 
         return Field(
             tuple((size,) for size in source.shape),
@@ -386,7 +406,7 @@ def _fitted_law(reach: Reach, axis: int) -> Law | None:
         ahead, behind = first[..., period:] - first[..., :-period], last[..., :-period] - last[..., period:]
         advance = int(ahead.flatten()[0])
         if bool((ahead == advance).all()) and bool((behind == advance).all()):
-            return Law(period, advance)
+            return Law(period, advance, advance != 0)
     return None
 
 
@@ -450,7 +470,7 @@ def _refactored(reach: Reach, sizes: Sequence[int], target: Sequence[int]) -> Re
             continue
         law, inner_size = group[-1][2], group[-1][0]
         for size, _, outer in reversed(group[:-1]):
-            law = _merged_law(outer, inner_size, law, size)
+            law = merged_law(outer, size, law, inner_size)
             inner_size *= size
         # Expand the group to its full size in the array; the axes before and after it stay as they are.
         axis = 1 + first

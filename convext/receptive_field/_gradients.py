@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -25,10 +24,9 @@ class Capture(Recorder):
         layer = self.wanted.get(place)
         if layer is None:
             return
-        elements = math.prod(layer.axis_sizes[1:])
         for tensor in tensors_in(output):
-            # The first that depends on the image, as in the trace; the batch may be another.
-            if tensor.requires_grad and tensor.numel() % max(elements, 1) == 0:
+            # The first that depends on the image, as in the trace.
+            if tensor.requires_grad:
                 self.outputs[place] = tensor * 1
                 return
 
@@ -38,17 +36,6 @@ class Capture(Recorder):
     def on_call(self, place: Place, frame: Frame, function: Callable[..., Any], output: Any, mark: int) -> Any:
         self._keep(place, output)
         return output
-
-
-def unit_of(output: torch.Tensor, layer: Layer, position: tuple[int, int], sample: int | None = None) -> torch.Tensor:
-    """All elements of a layer's output that belong to a unit; of one sample, if the batch was made larger."""
-    sizes = list(layer.axis_sizes)
-    if sample is not None:
-        sizes[0] = -1
-    picked = list(layer.selection(position))
-    if sample is not None:
-        picked[0] = sample
-    return output.reshape(sizes)[tuple(picked)]
 
 
 def effective_field(
@@ -92,6 +79,6 @@ def effective_field(
                     f"effective_field(): no gradient leads from layer {layer.row.name!r} to the image"
                 )
             output = capture.outputs[layer.place]
-            (gradient,) = torch.autograd.grad(unit_of(output, layer, position).sum(), batch)
+            (gradient,) = torch.autograd.grad(layer.elements(output, position).sum(), batch)
             total += gradient.abs().double().mean((0, 1)).cpu()
     return total / len(images)

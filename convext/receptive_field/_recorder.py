@@ -127,7 +127,11 @@ class Recorder(TorchFunctionMode):
             if not self.frames:
                 return None
             frame = self.frames.pop()
-            return self.on_module(Place(frame.name, frame.call), frame, (args, kwargs), output)
+            self.paused = True  # what the listener computes is not the model's
+            try:
+                return self.on_module(Place(frame.name, frame.call), frame, (args, kwargs), output)
+            finally:
+                self.paused = False
 
         return hook
 

@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 
 import torch
 
-from convext.receptive_field._field import EMPTY, Field, Reach, _varies
+from convext.receptive_field._field import EMPTY, Field, Law, Reach, is_over_image, merged_law
 from convext.receptive_field._recorder import Place
 from convext.receptive_field._trace import Seen
 
-Number = "int | float"
+
+IRREGULAR = "irregular"
 
 
 @dataclass
@@ -26,8 +27,8 @@ class Row:
         kind: class of the module, or name of the function.
         size: pixels that a unit sees, on an image without borders; the larger one where units differ. Where all
             paths are global, or where the fields of units do not move evenly, the largest one on this image.
-        jump: pixels from the field of a unit to that of the next one, also called effective stride; 0 where there is
-            only one unit, or all see the same.
+        jump: pixels from the field of a unit to that of the next one, also called effective stride; 0 where all units
+            see the same. Where fields do not move evenly, the mean, or NaN if there is none.
         start: first pixel that unit 0 sees; negative where that is padding.
         output_size: units in a column and in a row.
         global_view: whether the units see the whole image, in height or width, on some path that reduces all of it
@@ -70,6 +71,7 @@ class Units:
 
     bounds: torch.Tensor
     axes: tuple[int, ...]
+    sizes: tuple[int, ...]  #: of these axes
 
     @property
     def count(self) -> int:
@@ -82,18 +84,37 @@ class Layer:
 
     row: Row
     place: Place
-    axis_sizes: tuple[int, ...]
+    dims: tuple[tuple[int, ...], ...]  #: the axes of each dimension of the layer's tensor
     rows: Units
     columns: Units
     is_row: bool = field(default=True)
 
-    def selection(self, index: tuple[int, int]) -> tuple[int | slice, ...]:
-        """The index of a unit in the layer's tensor, once that has one dimension for each axis."""
-        picked: list[int | slice] = [slice(None)] * len(self.axis_sizes)
+    def elements(self, output: torch.Tensor, index: tuple[int, int], sample: int = 0, samples: int = 1) -> torch.Tensor:
+        """The elements of a layer's output that belong to a unit.
+
+        Args:
+            output: of the shape that was traced, but that one dimension may be `samples` times as large.
+            index: (row, column) of the unit.
+            sample: whose elements are wanted.
+            samples: the size of the batch, if it is larger than the one that was traced.
+
+        Raises:
+            ValueError: if the output has no dimension for the samples.
+        """
+        sizes = [size for axes in self.dims for size in axes]
+        picked: list[int | slice] = [slice(None)] * len(sizes)
+        # Rows last: where rows and columns share an axis, the row is the index.
         for units, position in ((self.columns, index[1]), (self.rows, index[0])):
             for axis in reversed(units.axes):
-                position, picked[axis] = divmod(position, self.axis_sizes[axis])
-        return tuple(picked)
+                position, picked[axis] = divmod(position, sizes[axis])
+        if samples > 1:
+            dim = next((d for d, axes in enumerate(self.dims) if output.shape[d] == samples * math.prod(axes)), None)
+            if dim is None or output.numel() != samples * math.prod(sizes):
+                raise ValueError(f"{self.row.name} has no dimension for the samples of a batch")
+            first = sum(len(axes) for axes in self.dims[:dim])
+            sizes.insert(first, samples)
+            picked.insert(first, sample)
+        return output.reshape(sizes)[tuple(picked)]
 
 
 def layers(seen: Sequence[Seen], image: tuple[int, int]) -> list[Layer]:
@@ -112,27 +133,25 @@ def layers(seen: Sequence[Seen], image: tuple[int, int]) -> list[Layer]:
 
 def _layer(name: str, item: Seen, image: tuple[int, int]) -> Layer:
     seen = item.field
-    rows, columns = _units(seen.rows), _units(seen.columns)
-    summaries = [
-        _summary(reach, units, size)
-        for reach, units, size in zip((seen.rows, seen.columns), (rows, columns), image, strict=True)
-    ]
+    rows, columns = _units(seen.rows, seen.sizes), _units(seen.columns, seen.sizes)
+    reaches = (seen.rows, seen.columns)
+    summaries = [_summary(reach, units) for reach, units in zip(reaches, (rows, columns), strict=True)]
+    # Tokens behind a class token lie along one axis, and have one index.
+    output_size = [rows.count, 1 if set(rows.axes) & set(columns.axes) else columns.count]
+    for side, units in enumerate((rows, columns)):
+        if not units.axes and len(seen.shape) == 4:
+            output_size[side] = seen.shape[2 + side]
+    global_sides = [reach.is_global for reach in reaches]
     notes = []
-    global_sides = [reach.is_global for reach in (seen.rows, seen.columns)]
     if any(global_sides) and not all(global_sides):
-        notes.append(f"global in {'height' if global_sides[0] else 'width'}")
-    if any(global_sides) and not (seen.rows.has_far and seen.columns.has_far):
+        notes.append(f"only in {'height' if global_sides[0] else 'width'}")
+    if any(global_sides) and not all(reach.has_far for reach in reaches):
         notes.append("no local path")
     if not all(summary.is_regular for summary in summaries):
-        notes.append("irregular")
+        notes.append(IRREGULAR)
     if any(event.assumed for event in item.events):
         operators = sorted({event.operator.split("::")[-1] for event in item.events if event.assumed})
         notes.append(f"assumed: each output of {', '.join(operators)} sees all of its inputs")
-    output_size = [units.count for units in (rows, columns)]
-    shape = seen.shape
-    for side, units in enumerate((rows, columns)):
-        if not units.axes and len(shape) == 4:
-            output_size[side] = shape[2 + side]
     row = Row(
         name=name,
         kind=item.kind,
@@ -144,15 +163,16 @@ def _layer(name: str, item: Seen, image: tuple[int, int]) -> Layer:
         probed=any(event.probed for event in item.events),
         note=", ".join(notes),
     )
-    return Layer(row, item.place, seen.sizes, rows, columns, item.is_row)
+    return Layer(row, item.place, seen.dims, rows, columns, item.is_row)
 
 
-def _units(reach: Reach) -> Units:
+def _units(reach: Reach, sizes: Sequence[int]) -> Units:
     """The bounds along the axes that go over the image, united over all others (channels)."""
-    axes = tuple(axis for axis, law in enumerate(reach.laws) if _varies(law))
+    axes = tuple(axis for axis, law in enumerate(reach.laws) if is_over_image(law))
     others = [axis + 1 for axis in range(len(reach.laws)) if axis not in axes]
     bounds = reach.bounds.amin(others, keepdim=True) if others else reach.bounds
-    return Units(bounds.reshape(4, -1), axes)
+    full = [4, *(size if axis in axes else 1 for axis, size in enumerate(sizes))]
+    return Units(bounds.expand(full).reshape(4, -1), axes, tuple(sizes[axis] for axis in axes))
 
 
 @dataclass(frozen=True)
@@ -163,31 +183,26 @@ class _Summary:
     is_regular: bool
 
 
-def _summary(reach: Reach, units: Units, image: int) -> _Summary:
+def _summary(reach: Reach, units: Units) -> _Summary:
     """Size, jump and start along one side."""
-    near, far = units.bounds[:2], units.bounds[2:]
-    if not reach.has_far:
-        first, last = int(near[0].min()), -int(near[1].min())
-        return _Summary(last - first + 1 if first < EMPTY else 0, 0, first if first < EMPTY else 0, True)
     laws = [reach.laws[axis] for axis in units.axes]
-    is_regular = all(law is not None for law in laws)
+    law: Law | None = Law(1, 0)
+    inner_size = 1
+    for own, size in zip(reversed(laws), reversed(units.sizes), strict=True):
+        law = merged_law(own, size, law, inner_size)
+        inner_size *= size
+    is_regular = law is not None or not reach.has_far
+    first, negative_last = units.bounds[2:] if is_regular and reach.has_far else units.bounds[:2]
+    seen = first < EMPTY
+    if not bool(seen.any()):
+        return _Summary(0, 0, 0, is_regular)
+    first, last = first[seen], -negative_last[seen]
+    slope: int | float = 0
     if not is_regular:
-        seen = near[0] < EMPTY
-        first, last = near[0][seen], -near[1][seen]
-        if not len(first):
-            return _Summary(0, 0, 0, False)
+        # The mean step, where the units are in one line.
         middle = (first + last) / 2
-        steps = (float(middle[-1] - middle[0]) / (len(middle) - 1)) if len(middle) > 1 else 0.0
-        return _Summary(int((last - first).max()) + 1, _tidy(abs(steps)), int(first[0]), False)
-    seen = far[0] < EMPTY
-    first, last = far[0][seen], -far[1][seen]
-    # The innermost axis goes in the smallest steps; where a window was reduced to one value, it is an outer one.
-    slope = abs(laws[-1].slope) if laws and laws[-1] is not None else 0
-    if len(units.axes) > 1:
-        inner = [(law.slope, axis) for law, axis in zip(laws, units.axes, strict=True) if law is not None]
-        slope = min(abs(value) for value, _ in inner)
-    return _Summary(int((last - first).max()) + 1, _tidy(float(slope)), int(first[0]), True)
-
-
-def _tidy(value: float) -> int | float:
-    return int(value) if math.isclose(value, round(value)) and value == int(value) else value
+        slope = abs(float(middle[-1] - middle[0])) / max(len(middle) - 1, 1) if len(laws) == 1 else math.nan
+    elif law is not None:
+        exact = abs(law.slope)
+        slope = exact.numerator if exact.denominator == 1 else float(exact)
+    return _Summary(int((last - first).max()) + 1, slope, int(first[0]), is_regular)

@@ -218,11 +218,7 @@ class Trace(Recorder):
         sources = [(tensor, field) for tensor in tensors_in(inputs) if (field := self.mode.field_of(tensor)) is not None]
         if not sources:
             return []
-        self.paused = True
-        try:
-            fields = _probe.of_module(frame.module, args, kwargs, sources, outputs)
-        finally:
-            self.paused = False
+        fields = _probe.of_module(frame.module, args, kwargs, sources, outputs)
         for tensor, field in zip(outputs, fields, strict=True):
             self.mode.set_field(tensor, field)
         return [Event(type(frame.module).__name__, True, probed=True)]

@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from convext.receptive_field import _rules
-from convext.receptive_field._gradients import Capture, unit_of
+from convext.receptive_field._gradients import Capture
 from convext.receptive_field._rows import Layer
 
 if TYPE_CHECKING:
@@ -217,7 +217,7 @@ def _gradients(
         for sample, (layer, position) in enumerate(group):
             output = capture.outputs.get(layer.place)
             if output is not None:
-                total.append(unit_of(output, layer, position, None if single else sample).sum())
+                total.append(layer.elements(output, position, sample, 1 if single else len(group)).sum())
         if not total:
             return [None] * len(group)
         (gradient,) = torch.autograd.grad(torch.stack(total).sum(), image)

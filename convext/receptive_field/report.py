@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from convext.receptive_field._field import EMPTY
-from convext.receptive_field._rows import Layer, Row, Units
+from convext.receptive_field._rows import IRREGULAR, Layer, Row, Units
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -142,17 +142,19 @@ class Report(Sequence[Row]):
         """
         layer = self._layer(name)
         row, column = self._position(layer, index)
+        if set(layer.rows.axes) & set(layer.columns.axes):
+            column = row
         near, far = [], []
+        regular = IRREGULAR not in layer.row.note
         for units, position in ((layer.rows, row), (layer.columns, column)):
             own = _interval(units, position, 0)
             near.append(own)
-            regular = "irregular" not in layer.row.note
             far.append(_interval(units, position, 2) if regular and units.bounds[2].min() < EMPTY else own)
         if near[0] == (0, 0) or near[1] == (0, 0):
             near = [(0, 0), (0, 0)]
         return Unit(
             name,
-            (row, column),
+            self._position(layer, index),
             Rectangle(near[0][0], near[1][0], near[0][1], near[1][1]),
             Rectangle(far[0][0], far[1][0], far[0][1], far[1][1]),
             layer.row.global_view,
