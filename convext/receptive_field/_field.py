@@ -175,6 +175,8 @@ class Reach:
 
 
 def _law_after(law: Law | None, step: tuple[int, int] | None) -> Law | None:
+    if law is not None and law.advance == 0 and (step is None or law.period == 1):
+        return _level(law)
     if law is None or step is None:
         return None
     outputs, inputs = step
@@ -320,18 +322,18 @@ class Field:
         """
         field = self.with_axes([(size,) for size in self.shape])
         old = None if onto is None else onto.with_axes([(size,) for size in onto.shape])
+        own = torch.arange(source.numel()).reshape(source.shape).masked_fill(source >= 0, -1)
 
         def move(reach: Reach, below: Reach | None) -> Reach:
             flat = reach.bounds.expand(4, *self.shape).flatten(1)
             rest = torch.tensor(EMPTY) if below is None else below.bounds.expand(4, *source.shape)
             bounds = torch.where(source < 0, rest, flat[:, source.clamp(min=0)])
             is_global = reach.is_global or (below is not None and below.is_global)
-            moved = Reach(bounds, (None,) * source.dim(), is_global).compressed()
-            laws = (
-                CONSTANT if moved.bounds.shape[axis + 1] == 1 else _fitted_law(moved, axis)
-                for axis in range(source.dim())
-            )
-            return replace(moved, laws=tuple(laws))
+            over_image = _axes_over_image(reach, self.shape, source)
+            if below is not None:
+                over_image |= _axes_over_image(below, tuple(source.shape), own)
+            unknown = Reach(bounds, (None,) * source.dim(), is_global).compressed()
+            return replace(unknown, laws=tuple(_fitted_law(unknown, a, a in over_image) for a in range(source.dim())))
 
         return Field(
             tuple((size,) for size in source.shape),
@@ -394,19 +396,32 @@ class Field:
         return self.map(change)
 
 
-def _fitted_law(reach: Reach, axis: int) -> Law | None:
-    """The law with the shortest period that the far bounds obey along an axis, None if none is seen twice."""
-    if reach.laws[axis] is not None:
-        return reach.laws[axis]
+def _axes_over_image(reach: Reach, shape: Sequence[int], source: torch.Tensor) -> set[int]:
+    """Along which axes of the result the position in the image changes, if its elements come from `source`."""
+    found = set()
+    known, inner = source >= 0, 1
+    for axis in reversed(range(len(shape))):
+        if is_over_image(reach.laws[axis]):
+            position = source.div(inner, rounding_mode="floor").remainder(shape[axis])
+            lowest, highest = position.masked_fill(~known, EMPTY), position.masked_fill(~known, -1)
+            found |= {a for a in range(source.dim()) if bool((highest.amax(a) > lowest.amin(a)).any())}
+        inner *= shape[axis]
+    return found
+
+
+def _fitted_law(reach: Reach, axis: int, over_image: bool) -> Law | None:
+    """The law that the far bounds obey along an axis, with the shortest period; None if none is seen twice."""
     first, last = reach.far.movedim(axis + 1, -1)
+    size = first.shape[-1]
+    if size == 1 or not over_image:
+        return Law(size, 0, over_image)
     if bool((first >= EMPTY).any()):
         return None
-    size = first.shape[-1]
     for period in range(1, size // 2 + 1):
         ahead, behind = first[..., period:] - first[..., :-period], last[..., :-period] - last[..., period:]
         advance = int(ahead.flatten()[0])
-        if bool((ahead == advance).all()) and bool((behind == advance).all()):
-            return Law(period, advance, advance != 0)
+        if advance and bool((ahead == advance).all()) and bool((behind == advance).all()):
+            return Law(period, advance, True)
     return None
 
 
@@ -555,4 +570,10 @@ def _concatenated(parts: Sequence[Reach | None], sizes: Sequence[int], axis: int
             still = all(law is not None and law.advance == 0 for law in own)
             laws.append(Law(sum(sizes), 0) if still else None)
     bounds = torch.cat(pieces, dim=axis + 1)
-    return Reach(bounds, tuple(laws), any(part.is_global for part in present)).compressed()
+    result = Reach(bounds, tuple(laws), any(part.is_global for part in present)).compressed()
+    if all(size == 1 for size in sizes) and len(sizes) > 2:
+        # Rows that were taken apart and put together again are rows once more, not channels.
+        law = _fitted_law(result, axis, True)
+        if moves(law) and law is not None:
+            return replace(result, laws=tuple(law if a == axis else own for a, own in enumerate(result.laws)))
+    return result

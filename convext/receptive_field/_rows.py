@@ -133,11 +133,15 @@ def layers(seen: Sequence[Seen], image: tuple[int, int]) -> list[Layer]:
 
 def _layer(name: str, item: Seen, image: tuple[int, int]) -> Layer:
     seen = item.field
-    rows, columns = _units(seen.rows, seen.sizes), _units(seen.columns, seen.sizes)
+    row_axes, column_axes = (_axes_over_image(reach) for reach in (seen.rows, seen.columns))
+    # Tokens behind a class token lie along one axis, and have one index.
+    shared = bool(row_axes & column_axes)
+    if shared:
+        row_axes = column_axes = row_axes | column_axes
+    rows, columns = _units(seen.rows, seen.sizes, row_axes), _units(seen.columns, seen.sizes, column_axes)
     reaches = (seen.rows, seen.columns)
     summaries = [_summary(reach, units) for reach, units in zip(reaches, (rows, columns), strict=True)]
-    # Tokens behind a class token lie along one axis, and have one index.
-    output_size = [rows.count, 1 if set(rows.axes) & set(columns.axes) else columns.count]
+    output_size = [rows.count, 1 if shared else columns.count]
     for side, units in enumerate((rows, columns)):
         if not units.axes and len(seen.shape) == 4:
             output_size[side] = seen.shape[2 + side]
@@ -166,9 +170,13 @@ def _layer(name: str, item: Seen, image: tuple[int, int]) -> Layer:
     return Layer(row, item.place, seen.dims, rows, columns, item.is_row)
 
 
-def _units(reach: Reach, sizes: Sequence[int]) -> Units:
+def _axes_over_image(reach: Reach) -> set[int]:
+    return {axis for axis, law in enumerate(reach.laws) if is_over_image(law)}
+
+
+def _units(reach: Reach, sizes: Sequence[int], over_image: set[int]) -> Units:
     """The bounds along the axes that go over the image, united over all others (channels)."""
-    axes = tuple(axis for axis, law in enumerate(reach.laws) if is_over_image(law))
+    axes = tuple(sorted(over_image))
     others = [axis + 1 for axis in range(len(reach.laws)) if axis not in axes]
     bounds = reach.bounds.amin(others, keepdim=True) if others else reach.bounds
     full = [4, *(size if axis in axes else 1 for axis, size in enumerate(sizes))]

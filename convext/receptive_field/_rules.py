@@ -320,7 +320,7 @@ def _reduction(call: Call) -> Any:
     return [field if tuple(result.shape) == field.shape else None for result in call.results]
 
 
-@rule("_softmax", "_log_softmax", "softmax", "log_softmax", "cumsum", "cumprod", "logcumsumexp", "sort", "topk", "_safe_softmax", "cummax", "cummin")
+@rule("_softmax", "_log_softmax", "softmax", "log_softmax", "cumsum", "cumprod", "logcumsumexp", "sort", "topk", "_safe_softmax", "cummax", "cummin", significant=True)
 def _along_dim(call: Call) -> Any:
     (field,) = call.fields
     if not field.dims:
@@ -342,7 +342,7 @@ def _batch_norm(call: Call) -> Any:
     return [field, *(None for _ in call.results[1:])]
 
 
-@rule("native_layer_norm", "_fused_rms_norm", "rms_norm", "layer_norm")
+@rule("native_layer_norm", "_fused_rms_norm", "rms_norm", "layer_norm", significant=True)
 def _layer_norm(call: Call) -> Any:
     (field,) = call.fields
     rank = len(field.dims)
@@ -350,7 +350,7 @@ def _layer_norm(call: Call) -> Any:
     return [field, *(None for _ in call.results[1:])]
 
 
-@rule("native_group_norm", "group_norm")
+@rule("native_group_norm", "group_norm", significant=True)
 def _group_norm(call: Call) -> Any:
     (field,) = call.fields
     batch, channels, *rest = field.shape
@@ -561,7 +561,7 @@ def _adaptive_pool(call: Call) -> Any:
     return [field for _ in call.results]
 
 
-@rule("constant_pad_nd", "reflection_pad2d", "replication_pad2d", "reflection_pad1d", "replication_pad1d")
+@rule("constant_pad_nd", "reflection_pad2d", "replication_pad2d", "reflection_pad1d", "replication_pad1d", significant=True)
 def _pad(call: Call) -> Any:
     (field,) = call.fields
     name = base_name(call.function)

@@ -107,6 +107,11 @@ class Report(Sequence[Row]):
     def __contains__(self, key: object) -> bool:
         return key in self._layers if isinstance(key, str) else key in self.rows
 
+    @property
+    def batch_size(self) -> int:
+        """Of the image that was traced."""
+        return self._image_shape[0]
+
     def _layer(self, name: str) -> Layer:
         if name in self._layers:
             return self._layers[name]
