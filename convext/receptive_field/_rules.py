@@ -671,8 +671,9 @@ def resampling_taps(
 
 def _responses(function: Any, size: int, outputs: int, align_corners: bool | None, scale: float | None) -> torch.Tensor:
     """Which outputs an impulse at each element reaches, shape ``(size, outputs)``; rounding errors are none."""
-    impulses = torch.eye(size, dtype=torch.float64)[:, None, :, None]
-    arguments: list[Any] = [impulses, [outputs, 1]]
+    # Two columns: torch 2.13 resamples a single one wrongly with antialiasing.
+    impulses = torch.eye(size, dtype=torch.float64)[:, None, :, None].expand(-1, -1, -1, 2)
+    arguments: list[Any] = [impulses, [outputs, 2]]
     if align_corners is not None:
         arguments.append(align_corners)
     result = function(*arguments, scale, None)

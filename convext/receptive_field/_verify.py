@@ -82,8 +82,8 @@ def _interpolated(input: torch.Tensor, args: Any, kwargs: Any) -> torch.Tensor |
             value = line.get(name)
             if value is not None:
                 pair = _rules._pair(value)
-                line[name] = (pair[side], 1)
-        impulses = torch.eye(size, dtype=torch.float64, device=input.device)[:, None, :, None]
+                line[name] = (pair[side], 2 if name == "size" else 1)
+        impulses = torch.eye(size, dtype=torch.float64, device=input.device)[:, None, :, None].expand(-1, -1, -1, 2)
         response = F.interpolate(impulses, **line)[:, 0, :, 0].abs()
         weights.append(torch.where(response > 1e-9, response, 0).to(input.dtype))
     return torch.einsum("nchw,hp,wq->ncpq", input, *weights)

@@ -155,8 +155,9 @@ class Report(Sequence[Row]):
             own = _interval(units, position, 0)
             near.append(own)
             far.append(_interval(units, position, 2) if regular and units.bounds[2].min() < EMPTY else own)
-        if near[0] == (0, 0) or near[1] == (0, 0):
-            near = [(0, 0), (0, 0)]
+        # What sees no row or no column sees nothing.
+        near = [(0, 0), (0, 0)] if (0, 0) in near else near
+        far = [(0, 0), (0, 0)] if (0, 0) in far else far
         return Unit(
             name,
             self._position(layer, index),
