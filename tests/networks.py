@@ -147,7 +147,7 @@ class DeepLabHead(nn.Module):
 
 
 class UNet(nn.Module):
-    """Ronneberger, Fischer and Brox, arXiv:1505.04597, with padding; upsampled by transposed convolution or bilinearly."""
+    """Ronneberger, Fischer and Brox, arXiv:1505.04597, with padding; transposed convolutions or bilinear upsampling."""
 
     def __init__(self, width: int = 4, depth: int = 3, bilinear: bool = False, align_corners: bool = False) -> None:
         super().__init__()

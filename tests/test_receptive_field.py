@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import convext
-from convext.receptive_field import Rectangle, Report, Row
+from convext.receptive_field import Rectangle, Report
 
 
 class Model(nn.Module):
@@ -350,9 +349,7 @@ class RandomModel(nn.Module):
 
 
 STEPS = st.one_of(
-    st.tuples(
-        st.just("conv"), st.tuples(st.integers(1, 4), st.integers(1, 3), st.integers(0, 3), st.integers(1, 2))
-    ),
+    st.tuples(st.just("conv"), st.tuples(st.integers(1, 4), st.integers(1, 3), st.integers(0, 3), st.integers(1, 2))),
     st.tuples(st.just("transposed"), st.tuples(st.integers(2, 4), st.integers(1, 3))),
     st.tuples(st.just("pool"), st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(0, 1))),
     st.tuples(st.just("upsample"), st.tuples(st.integers(0, 1))),

@@ -103,9 +103,7 @@ def _image_shape(model: nn.Module, input_size: Any) -> tuple[int, int, int, int]
     """The shape ``(N, C, H, W)`` that an `input_size` means."""
     sizes = [input_size] * 2 if isinstance(input_size, int) else input_size
     if isinstance(input_size, bool) or not isinstance(sizes, (tuple, list)):
-        raise TypeError(
-            f"receptive_field(): input_size must be an int or a sequence of ints, but it is {input_size!r}"
-        )
+        raise TypeError(f"receptive_field(): input_size must be an int or a sequence of ints, but it is {input_size!r}")
     if not all(isinstance(size, int) and not isinstance(size, bool) for size in sizes):
         raise TypeError(f"receptive_field(): input_size must hold ints, but it is {input_size!r}")
     if len(sizes) not in (2, 3, 4):

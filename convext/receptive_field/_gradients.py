@@ -74,11 +74,14 @@ def effective_field(
             capture = Capture([layer])
             with capture.watch(model):
                 model(batch * 1)
-            if layer.place not in capture.outputs:
+            output = capture.outputs.get(layer.place)
+            try:
+                if output is None:
+                    raise RuntimeError("its output does not require one")
+                (gradient,) = torch.autograd.grad(layer.elements(output, position).sum(), batch)
+            except (RuntimeError, NotImplementedError) as error:
                 raise RuntimeError(
-                    f"effective_field(): no gradient leads from layer {layer.row.name!r} to the image"
-                )
-            output = capture.outputs[layer.place]
-            (gradient,) = torch.autograd.grad(layer.elements(output, position).sum(), batch)
+                    f"effective_field(): no gradient leads from layer {layer.row.name!r} to the image: {error}"
+                ) from error
             total += gradient.abs().double().mean((0, 1)).cpu()
     return total / len(images)

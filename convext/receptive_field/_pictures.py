@@ -46,9 +46,7 @@ def as_photo(image: Any, size: tuple[int, int]) -> torch.Tensor:
     return photo[0].movedim(0, -1).clamp(0, 1)
 
 
-def draw(
-    report: Report, name: str, unit: tuple[int, int] | None, image: Any, effective: bool, samples: int
-) -> Figure:
+def draw(report: Report, name: str, unit: tuple[int, int] | None, image: Any, effective: bool, samples: int) -> Figure:
     """See `Report.draw`."""
     try:
         from matplotlib.figure import Figure
@@ -68,12 +66,9 @@ def draw(
         # Pixel i covers the interval from i - 1/2 to i + 1/2.
         corner = (rectangle.left - 0.5, rectangle.top - 0.5)
         rows, columns = rectangle.size
-        axes.add_patch(
-            Patch(corner, columns, rows, fill=False, edgecolor="white", linewidth=3.5, alpha=0.7, zorder=3)
-        )
-        axes.add_patch(
-            Patch(corner, columns, rows, fill=False, edgecolor=color, linestyle=style, linewidth=1.8, label=label, zorder=4)
-        )  # fmt: skip
+        thin: dict[str, Any] = {"edgecolor": color, "linestyle": style, "linewidth": 1.8, "label": label, "zorder": 4}
+        for looks in ({"edgecolor": "white", "linewidth": 3.5, "alpha": 0.7, "zorder": 3}, thin):
+            axes.add_patch(Patch(corner, columns, rows, fill=False, **looks))
 
     def dress(axes: Any) -> None:
         rows, columns = seen.rectangle.size

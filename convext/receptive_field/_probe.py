@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 
-from convext.receptive_field import _rules
-from convext.receptive_field._field import NOWHERE, Field
+from convext.receptive_field import rules
+from convext.receptive_field._field import Field
+from convext.receptive_field._reach import NOWHERE
 from convext.receptive_field._recorder import tensors_in
 
 Function = Callable[[torch.Tensor], "list[torch.Tensor]"]
@@ -20,7 +21,7 @@ Function = Callable[[torch.Tensor], "list[torch.Tensor]"]
 POINTS = 3
 
 
-def of_operator(call: _rules.Call, args: Any, kwargs: Any) -> list[Field | None]:
+def of_operator(call: rules.Call, args: Any, kwargs: Any) -> list[Field | None]:
     """The fields of the results of an operator."""
     sources = [(tensor, field) for tensor in call.operands if (field := call.field_of(tensor)) is not None]
 
@@ -90,11 +91,13 @@ def _through(
 ) -> Field | None:
     """What a result sees through one tensor, None if it does not depend on it."""
     shape = tuple(result.shape)
+    if not _depends(function, source):
+        return None
     if source.dim() != result.dim() or source.dim() not in (3, 4):
-        return _rules.everything([field], [shape])[0]
+        return rules.everything([field], [shape])[0]
     patterns = _dependence(function, source)
     if patterns is None:
-        return _rules.everything([field], [shape])[0]
+        return rules.everything([field], [shape])[0]
     if not any(bool(pattern.any()) for pattern in patterns):
         return None
     rank = source.dim()
@@ -107,6 +110,20 @@ def _through(
             near, far, step = taps_of(pattern)
             mixed = mixed.gathered(dim, near, far, step)
     return mixed.expanded(shape)
+
+
+def _depends(function: Callable[[torch.Tensor], torch.Tensor], source: torch.Tensor) -> bool:
+    """Whether another input gives another output, as far as can be found out."""
+    with torch.no_grad():
+        before = function(source.clone())
+        for factor in (0.5, -1, 3):
+            try:
+                after = function((source * factor + factor).to(source.dtype))
+            except (RuntimeError, ValueError, TypeError, IndexError):
+                return True
+            if after.shape != before.shape or not torch.equal(after, before):
+                return True
+    return False
 
 
 def _dependence(
@@ -185,7 +202,7 @@ def _by_changes(
 
 def taps_of(pattern: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, tuple[int, int] | None]:
     """Taps for `Field.gathered` from a pattern ``(outputs, inputs)``: near, far, and the step if there is one."""
-    outputs, size = pattern.shape
+    size = pattern.shape[1]
     index = torch.arange(size).expand_as(pattern)
     first = torch.where(pattern, index, size).amin(1)
     last = torch.where(pattern, index, -1).amax(1)

@@ -58,9 +58,9 @@ def tensors_in(value: Any) -> list[torch.Tensor]:
 
 def is_leaf(module: nn.Module, is_root: bool) -> bool:
     """Whether a module is one layer. A whole model without submodules is not, unless it is a layer of a library."""
-    if next(module.children(), None) is not None:
+    if next(module.children(), None) is not None or isinstance(module, nn.Sequential):
         return False
-    return not is_root or type(module).__module__.startswith(("torch.nn.", "convext."))
+    return not is_root or type(module).__module__.startswith(("torch.nn.modules.", "convext.modules"))
 
 
 class Recorder(TorchFunctionMode):
@@ -99,7 +99,8 @@ class Recorder(TorchFunctionMode):
                     continue
                 leaf = is_leaf(module, module is model)
                 shown = name or (type(module).__name__ if leaf else "")
-                handles.append(module.register_forward_pre_hook(self._enter(shown, leaf), prepend=True, with_kwargs=True))
+                enter = self._enter(shown, leaf)
+                handles.append(module.register_forward_pre_hook(enter, prepend=True, with_kwargs=True))
                 handles.append(module.register_forward_hook(self._leave(), with_kwargs=True))
             with self:
                 yield
@@ -137,7 +138,8 @@ class Recorder(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        name = getattr(func, "__name__", "function").strip("_") or "function"
+        # Without the underscores of in-place operators and methods, and without an overload's name.
+        name = getattr(func, "__name__", "function").strip("_").partition(".")[0] or "function"
         if name == "get" or not self.frames or self.paused:  # "get": properties such as shape
             return func(*args, **kwargs)
         frame = self.frames[-1]

@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 
 import torch
 
-from convext.receptive_field._field import EMPTY, Field, Law, Reach, is_over_image, merged_law
+from convext.receptive_field._reach import EMPTY, Law, Reach, is_over_image, merged_law
 from convext.receptive_field._recorder import Place
 from convext.receptive_field._trace import Seen
-
 
 IRREGULAR = "irregular"
 
@@ -153,6 +152,8 @@ def _layer(name: str, item: Seen, image: tuple[int, int]) -> Layer:
         notes.append("no local path")
     if not all(summary.is_regular for summary in summaries):
         notes.append(IRREGULAR)
+    if any(event.lost for event in item.events[-1:]):
+        notes.append("layers within that lost sight of the image are missing")
     if any(event.assumed for event in item.events):
         operators = sorted({event.operator.split("::")[-1] for event in item.events if event.assumed})
         notes.append(f"assumed: each output of {', '.join(operators)} sees all of its inputs")

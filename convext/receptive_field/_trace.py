@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import TensorWeakRef, WeakTensorKeyDictionary
 
-from convext.receptive_field import _probe, _rules
+from convext.receptive_field import _probe, rules
 from convext.receptive_field._field import Field
 from convext.receptive_field._recorder import Frame, Place, Recorder, tensors_in
 
@@ -25,6 +26,7 @@ class Event:
     significant: bool
     probed: bool = False
     assumed: bool = False  #: nothing was known, so that each result is taken to see everything
+    lost: bool = False  #: layers within are not in the report, as they did not see where their input came from
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,11 @@ class Seen:
 
 class FieldMode(TorchDispatchMode):
     """Keeps a field for every tensor that depends on the image."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # Nothing here is compiled. By default torch would import its compiler to make sure of that, for a second.
+        return False
 
     def __init__(self) -> None:
         super().__init__()
@@ -74,6 +81,12 @@ class FieldMode(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        # Operators made of others come undivided where inference_mode is on.
+        if torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd"):
+            with self:
+                output = func.decompose(*args, **kwargs)
+            if output is not NotImplemented:
+                return output
         arguments = _bound(func._schema, args, kwargs)
         written = _written(func._schema, arguments)
         output = func(*args, **kwargs)
@@ -82,7 +95,7 @@ class FieldMode(TorchDispatchMode):
             self._remember(tensor)
         outputs = {id(tensor) for name, tensor in written.items() if name.startswith("out")}
         arguments = {name: value for name, value in arguments.items() if id(value) not in outputs}
-        call = _rules.Call(func, arguments, self.field_of, results or list(written.values()))
+        call = rules.Call(func, arguments, self.field_of, results or list(written.values()))
         for tensor in call.operands:
             self._remember(tensor)
         if not call.fields:
@@ -94,18 +107,18 @@ class FieldMode(TorchDispatchMode):
             self._apply(call, written, args, kwargs)
         return output
 
-    def _apply(self, call: _rules.Call, written: dict[str, torch.Tensor], args: Any, kwargs: Any) -> None:
-        name = _rules.base_name(call.function)
-        rule = _rules.find(call.function)
+    def _apply(self, call: rules.Call, written: dict[str, torch.Tensor], args: Any, kwargs: Any) -> None:
+        name = rules.base_name(call.function)
+        rule = rules.find(call.function)
         fields: list[Field | None] | None = None
-        significant, probed = name in _rules.SIGNIFICANT, False
+        significant, probed = name in rules.SIGNIFICANT, False
         if rule is not None:
             try:
                 found = rule(call)
                 fields = found if isinstance(found, list) else [found]
             except (ValueError, KeyError, IndexError, TypeError, RuntimeError):
                 fields = None  # a use of the operator that the rule does not foresee
-            significant = significant or (rule is _rules.elementwise and len(call.fields) > 1)
+            significant = significant or (rule is rules.elementwise and len(call.fields) > 1)
         elif not written:
             fields = _probe.of_operator(call, args, kwargs)
             probed, significant = True, True
@@ -113,7 +126,7 @@ class FieldMode(TorchDispatchMode):
             fields = None
         assumed = fields is None
         if fields is None:
-            fields = list(_rules.everything(call.fields, [tuple(result.shape) for result in call.results]))
+            fields = list(rules.everything(call.fields, [tuple(result.shape) for result in call.results]))
         self.events.append(Event(name, significant or assumed, probed, assumed))
         targets = {id(tensor) for tensor in written.values()}
         for tensor, field in zip(call.results, fields, strict=False):
@@ -123,7 +136,7 @@ class FieldMode(TorchDispatchMode):
                 self.set_field(tensor, field)
         for tensor in written.values():
             if not any(tensor is result for result in call.results):
-                (everything,) = _rules.everything(call.fields, [tuple(tensor.shape)])
+                (everything,) = rules.everything(call.fields, [tuple(tensor.shape)])
                 self._write(tensor, everything)
 
     def _write(self, tensor: torch.Tensor, field: Field | None) -> None:
@@ -203,25 +216,27 @@ class Trace(Recorder):
     def on_enter(self, frame: Frame, inputs: Any) -> None:
         frame.mark = self.mark()
 
-    def on_module(self, place: Place, frame: Frame, inputs: Any, output: Any) -> Any:
-        events = self.mode.events[frame.mark :]
+    def on_module(self, place: Place, frame: Frame, inputs: Any, output: Any) -> None:
         outputs = tensors_in(output)
-        if outputs and all(self.mode.field_of(tensor) is None for tensor in outputs):
-            events += self._probe_module(frame, inputs, outputs)
+        is_lost = bool(outputs) and all(self.mode.field_of(tensor) is None for tensor in outputs)
+        if is_lost:
+            self._probe_module(frame, inputs, outputs)
         field = self._first_field(output)
         if field is not None:
-            self.seen.append(Seen(place, type(frame.module).__name__, field, frame.is_leaf, tuple(events)))
+            events = tuple(self.mode.events[frame.mark :])
+            self.seen.append(Seen(place, type(frame.module).__name__, field, frame.is_leaf or is_lost, events))
 
-    def _probe_module(self, frame: Frame, inputs: Any, outputs: list[torch.Tensor]) -> list[Event]:
+    def _probe_module(self, frame: Frame, inputs: Any, outputs: list[torch.Tensor]) -> None:
         """A module took the image out of sight (through NumPy, say): it is probed as a whole."""
         args, kwargs = inputs
-        sources = [(tensor, field) for tensor in tensors_in(inputs) if (field := self.mode.field_of(tensor)) is not None]
+        fields = [(tensor, self.mode.field_of(tensor)) for tensor in tensors_in(inputs)]
+        sources = [(tensor, field) for tensor, field in fields if field is not None]
         if not sources:
-            return []
-        fields = _probe.of_module(frame.module, args, kwargs, sources, outputs)
-        for tensor, field in zip(outputs, fields, strict=True):
+            return
+        found = _probe.of_module(frame.module, args, kwargs, sources, outputs)
+        for tensor, field in zip(outputs, found, strict=True):
             self.mode.set_field(tensor, field)
-        return [Event(type(frame.module).__name__, True, probed=True)]
+        self.mode.events.append(Event(type(frame.module).__name__, True, probed=True, lost=not frame.is_leaf))
 
     def call(self, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         output = function(*args, **kwargs)
@@ -230,7 +245,7 @@ class Trace(Recorder):
             padding, mode = _pad_arguments(*args, **kwargs)
             field = self.mode.field_of(args[0]) if args else None
             if mode == "circular" and field is not None:
-                self.mode.set_field(output, _rules.padded(field, padding, mode))
+                self.mode.set_field(output, rules.padded(field, padding, mode))
         return output
 
     def on_call(self, place: Place, frame: Frame, function: Callable[..., Any], output: Any, mark: int) -> Any:
@@ -258,7 +273,7 @@ def as_for_inference(model: nn.Module, device: torch.device) -> Iterator[None]:
         (module, name, buffer, None if buffer is None else buffer.detach().clone())
         for module in model.modules()
         for name, buffer in module._buffers.items()
-        if not isinstance(buffer, nn.parameter.UninitializedTensorMixin)
+        if not isinstance(buffer, nn.parameter.UninitializedBuffer)
     ]
     fast_path = torch.backends.mha.get_fastpath_enabled()
     devices = [device] if device.type == "cuda" else []
@@ -267,7 +282,8 @@ def as_for_inference(model: nn.Module, device: torch.device) -> Iterator[None]:
             model.eval()
             # The fused encoder layers of torch would hide their parts.
             torch.backends.mha.set_fastpath_enabled(False)
-            yield
+            with _without_compilation():
+                yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
         for module, flag in training:
@@ -278,6 +294,13 @@ def as_for_inference(model: nn.Module, device: torch.device) -> Iterator[None]:
                     if not torch.equal(buffer, value):
                         buffer.copy_(value)
                     module._buffers[name] = buffer
+
+
+def _without_compilation() -> contextlib.AbstractContextManager[Any]:
+    """Parts that torch.compile made run as they were written. (If nothing was compiled, torch's compiler sleeps on.)"""
+    if "torch._dynamo" not in sys.modules:
+        return contextlib.nullcontext()
+    return torch.compiler.set_stance("force_eager")
 
 
 def trace(model: nn.Module, image: torch.Tensor) -> list[Seen]:

@@ -1,15 +1,15 @@
 """The check of a report by gradients.
 
 A gradient that is not zero proves that a unit depends on a pixel; that it is zero proves nothing, since a ReLU may be
-closed and terms may cancel. So the check runs a copy of the model in float64 in which nothing closes or cancels: weights
-are positive, activations are left out, maxima become sums over the same window, and norms become positive linear maps of
-the same elements. Then the pixels with a gradient are those that the unit depends on, and the smallest rectangle around
-them must be the one of the report.
+closed and terms may cancel. So the check runs the model in float64 in such a way that nothing closes or cancels:
+weights are positive, activations are left out, maxima become sums over the same window, and norms become positive
+linear maps of the same elements. Then the pixels with a gradient are those that the unit depends on, and the smallest
+rectangle around them must be the one of the report.
 """
 
 from __future__ import annotations
 
-import copy
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from convext.receptive_field import _rules
+from convext.receptive_field import rules
 from convext.receptive_field._gradients import Capture
 from convext.receptive_field._rows import Layer
 
@@ -48,10 +48,10 @@ def _max_pool(input: torch.Tensor, function: Callable[..., Any], args: Any, kwar
     indices = given.pop("return_indices", False)
     result = F.max_pool2d(input.detach(), **{key: value for key, value in given.items() if key != "input"})
     kernel, stride, padding, dilation = (
-        _rules._pair(given.get(name) if given.get(name) is not None else other)
+        rules.pair(given.get(name) if given.get(name) is not None else other)
         for name, other in (("kernel_size", 1), ("stride", given["kernel_size"]), ("padding", 0), ("dilation", 1))
     )
-    stride = kernel if not stride else stride
+    stride = stride or kernel
     sizes, needed = result.shape[-2:], []
     for side in (1, 0):
         span = (sizes[side] - 1) * stride[side] + dilation[side] * (kernel[side] - 1) + 1
@@ -81,7 +81,7 @@ def _interpolated(input: torch.Tensor, args: Any, kwargs: Any) -> torch.Tensor |
         for name in ("size", "scale_factor"):
             value = line.get(name)
             if value is not None:
-                pair = _rules._pair(value)
+                pair = rules.pair(value)
                 line[name] = (pair[side], 2 if name == "size" else 1)
         impulses = torch.eye(size, dtype=torch.float64, device=input.device)[:, None, :, None].expand(-1, -1, -1, 2)
         response = F.interpolate(impulses, **line)[:, 0, :, 0].abs()
@@ -157,25 +157,25 @@ class PositiveCapture(Capture):
         return input * 1
 
 
-def positive_copy(model: nn.Module) -> nn.Module:
-    """A copy in float64 whose weights are positive and so small that values stay near 1."""
+def positive_state(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Parameters and buffers in float64 to run a model with: positive, and so small that values stay near 1."""
     generator = torch.Generator().manual_seed(0)
-    model = copy.deepcopy(model).double()
-    with torch.no_grad():
-        for module in model.modules():
-            for name, parameter in module._parameters.items():
-                if parameter is None or not parameter.is_floating_point():
-                    continue
-                if parameter.dim() >= 2:
-                    random = torch.rand(parameter.shape, generator=generator, dtype=torch.float64) + 0.5
-                    inputs = parameter[0].numel() if parameter.shape[0] else 1
-                    parameter.copy_(random / max(inputs, 1))
-                else:
-                    parameter.fill_(0.0 if name == "bias" else 1.0)
-            for name, buffer in module._buffers.items():
-                if buffer is not None and name in ("running_mean", "running_var"):
-                    buffer.fill_(0.0 if name == "running_mean" else 1.0)
-    return model
+    state = {}
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if not tensor.is_floating_point():
+            continue
+        own = name.rpartition(".")[2]
+        if own in ("running_mean", "running_var"):
+            value = torch.full(tensor.shape, float(own == "running_var"), dtype=torch.float64)
+        elif not isinstance(tensor, nn.Parameter):
+            value = tensor.detach().double()
+        elif tensor.dim() >= 2:
+            random = torch.rand(tensor.shape, generator=generator, dtype=torch.float64) + 0.5
+            value = random / max(math.prod(tensor.shape[1:]), 1)
+        else:
+            value = torch.full(tensor.shape, float(own != "bias"), dtype=torch.float64)
+        state[name] = value.to(tensor.device)
+    return state
 
 
 def _positions(layer: Layer) -> list[tuple[int, int]]:
@@ -186,24 +186,24 @@ def _positions(layer: Layer) -> list[tuple[int, int]]:
 
 def check(report: Report, model: nn.Module, layers: Sequence[Layer], image_shape: Sequence[int]) -> None:
     """Sets `verified` of every row, and warns of those that fail."""
-    positive = positive_copy(model)
+    state = positive_state(model)
     wanted = [(layer, position) for layer in layers if layer.is_row for position in _positions(layer)]
     batch, channels, height, width = image_shape
     at_once = max(1, PIXELS_AT_ONCE // (height * width)) if batch == 1 else 1
-    device = next((p.device for p in positive.parameters()), torch.device("cpu"))
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
     found: dict[str, list[bool | None]] = {}
     for start in range(0, len(wanted), at_once):
         group = wanted[start : start + at_once]
         shape = (len(group), channels, height, width) if batch == 1 else tuple(image_shape)
         image = torch.rand(shape, dtype=torch.float64, device=device) + 0.5
         try:
-            gradients = _gradients(positive, group, image)
+            gradients = _gradients(model, state, group, image)
         except (RuntimeError, ValueError):
             gradients = [None] * len(group)
         for unit, gradient in zip(group, gradients, strict=True):
             agrees = gradient is not None and _agrees(report, *unit, gradient)
             # On its own where it did not work in a batch: some models mix its samples, or want just one.
-            found.setdefault(unit[0].row.name, []).append(agrees or _check_alone(report, positive, unit, image))
+            found.setdefault(unit[0].row.name, []).append(agrees or _check_alone(report, (model, state), unit, image))
     for layer in layers:
         results = found.get(layer.row.name)
         if results:
@@ -218,18 +218,24 @@ def check(report: Report, model: nn.Module, layers: Sequence[Layer], image_shape
 
 
 def _check_alone(
-    report: Report, model: nn.Module, unit: tuple[Layer, tuple[int, int]], images: torch.Tensor
+    report: Report,
+    model: tuple[nn.Module, dict[str, torch.Tensor]],
+    unit: tuple[Layer, tuple[int, int]],
+    images: torch.Tensor,
 ) -> bool | None:
     """Whether the gradient of one unit agrees with the report; None where there is no gradient."""
     try:
-        (gradient,) = _gradients(model, [unit], images[:1].detach() if report.batch_size == 1 else images.detach())
+        (gradient,) = _gradients(*model, [unit], images[:1].detach() if report.batch_size == 1 else images.detach())
     except (RuntimeError, ValueError):
         return None
     return None if gradient is None else _agrees(report, *unit, gradient)
 
 
 def _gradients(
-    model: nn.Module, group: Sequence[tuple[Layer, tuple[int, int]]], image: torch.Tensor
+    model: nn.Module,
+    state: dict[str, torch.Tensor],
+    group: Sequence[tuple[Layer, tuple[int, int]]],
+    image: torch.Tensor,
 ) -> list[torch.Tensor | None]:
     """For each unit the gradient by its own copy of the image, summed over channels; None if there is none."""
     single = len(image) != len(group) or len(group) == 1
@@ -237,7 +243,7 @@ def _gradients(
         image.requires_grad_()
         capture = PositiveCapture([layer for layer, _ in group])
         with capture.watch(model):
-            model(image * 1)
+            torch.func.functional_call(model, state, (image * 1,))
         total = []
         for sample, (layer, position) in enumerate(group):
             output = capture.outputs.get(layer.place)

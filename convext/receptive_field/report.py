@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from convext.receptive_field._field import EMPTY
+from convext.receptive_field._reach import EMPTY
 from convext.receptive_field._rows import IRREGULAR, Layer, Row, Units
 
 if TYPE_CHECKING:
@@ -258,7 +258,8 @@ class Report(Sequence[Row]):
             remarks = [word for word, said in (("global", row.global_view), ("probed", row.probed)) if said]
             remark = ", ".join([*remarks, row.note] if row.note else remarks)
             verified = {None: "-", True: "yes", False: "NO"}[row.verified]
-            cells.append([row.name, row.kind, *map(_text, pairs), *([verified] if len(header) == 8 else []), remark])
+            line = [row.name or "(model)", row.kind, *map(_text, pairs), verified, remark]
+            cells.append(line if "verified" in header else [*line[:-2], remark])
         return header, cells
 
     def __str__(self) -> str:
