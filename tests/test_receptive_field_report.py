@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import doctest
 import math
 import sys
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import networks
@@ -501,3 +503,9 @@ def test_types() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         convext.receptive_field(nn.Sequential(nn.Conv2d(3, 4, 3)), 8, verify=True)
+
+
+def test_examples_of_the_docs() -> None:
+    file = Path(__file__).parents[1] / "docs" / "receptive_field.md"
+    results = doctest.testfile(str(file), module_relative=False, encoding="utf-8")
+    assert results.attempted > 5 and results.failed == 0

@@ -173,7 +173,8 @@ def positive_state(model: nn.Module) -> dict[str, torch.Tensor]:
             random = torch.rand(tensor.shape, generator=generator, dtype=torch.float64) + 0.5
             value = random / max(math.prod(tensor.shape[1:]), 1)
         else:
-            value = torch.full(tensor.shape, float(own != "bias"), dtype=torch.float64)
+            # Positive biases keep products with a padded zero from hiding the other factor.
+            value = torch.full(tensor.shape, 0.1 if own == "bias" else 1.0, dtype=torch.float64)
         state[name] = value.to(tensor.device)
     return state
 
