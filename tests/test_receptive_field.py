@@ -301,6 +301,38 @@ def test_jump_is_an_int_where_it_can_be() -> None:
     assert [type(value) for row in report for value in row.jump] == [int, int, float, float, int, int]
 
 
+def test_patterns_longer_than_the_tensor_do_not_arise() -> None:
+    steps = [layer for _ in range(4) for layer in (nn.Upsample(scale_factor=2), conv(3, stride=2, padding=1))]
+    report = convext.receptive_field(after_conv(*steps), 3)
+    assert [(row.size[0], row.jump[0], row.start[0]) for row in list(report)[2::2]] == [
+        (4, 1, -2),
+        (5, 1, -3),
+        (6, 1, -4),
+        (7, 1, -5),
+    ]
+
+
+def test_a_dimension_that_was_split_and_merged_is_even_again() -> None:
+    def there_and_back(x: torch.Tensor) -> torch.Tensor:
+        windows = x.unflatten(2, (3, 8)).permute(0, 2, 1, 3, 4) + 0
+        return F.max_pool2d(F.max_pool2d(windows.permute(0, 2, 1, 3, 4).flatten(2, 3), 3), 3, padding=1)
+
+    report = convext.receptive_field(Model(lambda x: F.avg_pool2d(there_and_back(x), 3, 1, 1)), 24, verify=True)
+    assert_verified(report)
+    assert (report[-1].size, report[-1].jump, report[-1].start) == ((29, 29), (9, 9), (-13, -13))
+    assert report[-1].note == ""
+
+
+def test_what_does_not_move_evenly_is_called_irregular() -> None:
+    report = convext.receptive_field(networks.UNet(2, bilinear=True, align_corners=True), 32)
+    upsampled, merged = report["up.0.0"], report["cat"]
+    # From 4 to 8 rows: 3 steps of 8 pixels become 7.
+    assert upsampled.jump == pytest.approx((24 / 7, 24 / 7)) and upsampled.note == ""
+    assert merged.note == report["head"].note == "irregular" and merged.size == (32, 32)
+    report = convext.receptive_field(Model(lambda x: x + x[:, :, :1]), 32)
+    assert report["add"].note == "irregular" and report["add"].size == (32, 3)
+
+
 # Random models, and all of their units.
 
 

@@ -449,6 +449,24 @@ def test_control_flow_follows_the_run() -> None:
     assert convext.receptive_field(Deep(), 16)[""].size == (5, 5)
 
 
+def test_inference_mode_within_the_model() -> None:
+    """There, operators that are made of others reach the trace undivided."""
+
+    def run(x: torch.Tensor) -> torch.Tensor:
+        with torch.inference_mode():
+            x = F.conv2d(x, torch.ones(4, 3, 3, 3), padding="same").reshape(len(x), 2, 2, 16, 16)
+            x = F.max_pool2d(x.flatten(1, 2), 2)
+            return torch.matmul(torch.ones(5, 4), x.flatten(2)).unflatten(2, (8, 8))
+
+    report = convext.receptive_field(run, (3, 16, 16))
+    assert [(row.name, row.size, row.note) for row in report] == [
+        ("conv2d", (3, 3), ""),
+        ("max_pool2d", (4, 4), ""),
+        ("matmul", (4, 4), ""),
+    ]
+    assert report["matmul"].output_size == (8, 8) and report["matmul"].jump == (2, 2)
+
+
 def test_a_failure_that_the_model_catches() -> None:
     class Trying(nn.Module):
         def __init__(self) -> None:
