@@ -205,6 +205,14 @@ OPERATORS: dict[str, tuple[nn.Module, tuple[int, int]]] = {
     "padding_beyond_kernel": (after_conv(conv(1, padding=3), conv(3, padding=2)), (5, 5)),
     "dilation": (after_conv(conv(3, dilation=(2, 3), padding=(2, 3))), (7, 9)),
     "groups": (after_conv(conv(3, groups=4)), (5, 5)),
+    "groups_keep_branches_apart": (
+        Model(
+            lambda x: F.avg_pool2d(
+                F.conv2d(torch.cat((x, F.avg_pool2d(x, 5, 1, 2)), 1), torch.ones(16, 8, 1, 1).to(x), groups=2)[:, :8], 2
+            )
+        ),
+        (4, 4),
+    ),
     "replicate": (after_conv(conv(3, padding=1, padding_mode="replicate"), conv(3)), (7, 7)),
     "reflect": (after_conv(conv(5, padding=2, padding_mode="reflect"), conv(3)), (9, 9)),
     "circular": (after_conv(conv(5, padding=2, padding_mode="circular"), conv(3)), (9, 9)),
@@ -268,6 +276,7 @@ OPERATORS: dict[str, tuple[nn.Module, tuple[int, int]]] = {
     "rows_into_a_buffer": (Model(_rows_into_a_buffer), (6, 6)),
     "view": (Model(_into_a_view), (6, 6)),
     "inplace_residual": (Model(_inplace_residual), (7, 7)),
+    "convext_sides": (after_conv(convext.Conv2D(8, 8, (5, 7), padding=((4, 0), (1, 3)))), (7, 9)),
     "convext": (
         after_conv(
             convext.Conv2D(8, 8, 4, stride=3, padding="same"),

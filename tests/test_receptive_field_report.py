@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 import convext
 from convext.receptive_field import Rectangle, Report, Row, rules
+from convext.receptive_field._gradients import Capture
 
 # Unknown layers.
 
@@ -315,6 +316,19 @@ def test_a_wrong_rule_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_rows_without_gradients_are_not_judged() -> None:
     report = convext.receptive_field(around(lambda x: x.detach()), 16, verify=True)
     assert [row.verified for row in report] == [True, None, None]
+
+
+def test_what_is_captured_is_what_the_layer_returned() -> None:
+    model = networks.SqueezeExcitation()
+    layers = convext.receptive_field(model, 16)._layers
+    image = torch.rand(1, 3, 16, 16, requires_grad=True)
+    capture = Capture(list(layers.values()))
+    with capture.watch(model):
+        output = model(image)
+    found = {name: capture.outputs[layer.place] for name, layer in layers.items()}
+    gate = torch.sigmoid(found["fc2"])
+    assert torch.equal(found["mul"], found["conv"] * gate[:, :, None, None])
+    assert torch.equal(found["mean"], found["conv"].mean((2, 3))) and torch.equal(found[""], output)
 
 
 # Effective fields and pictures.

@@ -89,7 +89,7 @@ def receptive_field(
             raise RuntimeError(
                 f"receptive_field(): the model does not run on an image of shape {list(shape)}: {error}"
             ) from error
-    found = layers(seen, (shape[-2], shape[-1]))
+    found = layers(seen)
     report = Report(found, model, shape)
     if verify:
         from convext.receptive_field._verify import check

@@ -276,6 +276,7 @@ def refactored(reach: Reach, sizes: Sequence[int], target: Sequence[int]) -> Rea
 
 
 def united(operands: Sequence[tuple[Reach, Sequence[int]]], sizes: Sequence[int]) -> Reach:
+    """The union of broadcast operands, each given with the sizes of its axes, for a result with axes of `sizes`."""
     bounds = operands[0][0].bounds
     for reach, _ in operands[1:]:
         bounds = torch.minimum(bounds, reach.bounds)
@@ -289,6 +290,7 @@ def united(operands: Sequence[tuple[Reach, Sequence[int]]], sizes: Sequence[int]
 
 
 def concatenated(parts: Sequence[Reach | None], sizes: Sequence[int], axis: int) -> Reach:
+    """The parts one after the other along an axis, where they have these sizes; None sees nothing."""
     present = [part for part in parts if part is not None]
     rank = len(present[0].laws)
     others = [max(part.bounds.shape[1 + a] for part in present) for a in range(rank)]

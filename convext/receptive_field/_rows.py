@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 
@@ -66,11 +66,12 @@ class Units:
     Attributes:
         bounds: int64, shape ``(4, units)``: near first, minus near last, far first, minus far last.
         axes: which axes of the layer's tensor the units lie along.
+        sizes: of these axes.
     """
 
     bounds: torch.Tensor
     axes: tuple[int, ...]
-    sizes: tuple[int, ...]  #: of these axes
+    sizes: tuple[int, ...]
 
     @property
     def count(self) -> int:
@@ -86,7 +87,7 @@ class Layer:
     dims: tuple[tuple[int, ...], ...]  #: the axes of each dimension of the layer's tensor
     rows: Units
     columns: Units
-    is_row: bool = field(default=True)
+    is_row: bool = True  #: rather than a container
 
     def elements(self, output: torch.Tensor, index: tuple[int, int], sample: int = 0, samples: int = 1) -> torch.Tensor:
         """The elements of a layer's output that belong to a unit.
@@ -116,7 +117,7 @@ class Layer:
         return output.reshape(sizes)[tuple(picked)]
 
 
-def layers(seen: Sequence[Seen], image: tuple[int, int]) -> list[Layer]:
+def layers(seen: Sequence[Seen]) -> list[Layer]:
     """The rows of a trace in the order of the run, and the containers."""
     counter: Counter[str] = Counter()
     found = []
@@ -126,11 +127,11 @@ def layers(seen: Sequence[Seen], image: tuple[int, int]) -> list[Layer]:
         counter[name] += 1
         if counter[name] > 1:
             name = f"{name}#{counter[name]}"
-        found.append(_layer(name, item, image))
+        found.append(_layer(name, item))
     return found
 
 
-def _layer(name: str, item: Seen, image: tuple[int, int]) -> Layer:
+def _layer(name: str, item: Seen) -> Layer:
     seen = item.field
     row_axes, column_axes = (_axes_over_image(reach) for reach in (seen.rows, seen.columns))
     # Tokens behind a class token lie along one axis, and have one index.

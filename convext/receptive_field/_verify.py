@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
-from convext.receptive_field import rules
 from convext.receptive_field._gradients import Capture
+from convext.receptive_field._positive import stand_in
 from convext.receptive_field._rows import Layer
 
 if TYPE_CHECKING:
@@ -28,133 +27,13 @@ if TYPE_CHECKING:
 #: Pixels of all copies of the image that go through the model at once; memory grows with it.
 PIXELS_AT_ONCE = 1 << 19
 
-_ACTIVATIONS = {
-    "relu", "relu_", "relu6", "leaky_relu", "leaky_relu_", "elu", "elu_", "selu", "selu_", "celu", "celu_", "gelu",
-    "silu", "mish", "hardswish", "hardsigmoid", "hardtanh", "hardtanh_", "sigmoid", "sigmoid_", "tanh", "tanh_",
-    "softplus", "softsign", "logsigmoid", "prelu", "rrelu", "rrelu_", "threshold", "threshold_", "hardshrink",
-    "softshrink", "tanhshrink", "clamp", "clamp_", "clip", "clip_", "clamp_min", "clamp_max", "clamp_min_",
-    "clamp_max_", "exp", "log", "log1p", "sqrt", "rsqrt", "abs", "erf", "square", "sign", "neg",
-}  # fmt: skip
-
-
-def _linear_norm(input: torch.Tensor, dims: Sequence[int]) -> torch.Tensor:
-    return input + input.mean(list(dims), keepdim=True) if dims else input
-
-
-def _max_pool(input: torch.Tensor, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-    """The mean over each window of a pooling by maxima."""
-    names = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
-    given: dict[str, Any] = {**dict(zip(names, args[1:], strict=False)), **kwargs}
-    indices = given.pop("return_indices", False)
-    result = F.max_pool2d(input.detach(), **{key: value for key, value in given.items() if key != "input"})
-    kernel, stride, padding, dilation = (
-        rules.pair(given.get(name) if given.get(name) is not None else other)
-        for name, other in (("kernel_size", 1), ("stride", given["kernel_size"]), ("padding", 0), ("dilation", 1))
-    )
-    stride = stride or kernel
-    sizes, needed = result.shape[-2:], []
-    for side in (1, 0):
-        span = (sizes[side] - 1) * stride[side] + dilation[side] * (kernel[side] - 1) + 1
-        needed += [padding[side], span - input.shape[-2 + side] - padding[side]]
-    images = F.pad(input, needed).reshape(-1, 1, input.shape[-2] + needed[2] + needed[3],
-                                          input.shape[-1] + needed[0] + needed[1])  # fmt: skip
-    ones = input.new_ones((1, 1, *kernel)) / (kernel[0] * kernel[1])
-    pooled = F.conv2d(images, ones, stride=stride, dilation=dilation).reshape(result.shape)
-    if not indices:
-        return pooled
-    return pooled, F.max_pool2d(
-        input.detach(), **{**given, "return_indices": True}
-    )[1]  # fmt: skip
-
-
-def _interpolated(input: torch.Tensor, args: Any, kwargs: Any) -> torch.Tensor | None:
-    """Resampling by weights that are all positive, where the real ones are not all zero."""
-    names = ("size", "scale_factor", "mode", "align_corners", "recompute_scale_factor", "antialias")
-    given: dict[str, Any] = {**dict(zip(names, args[1:], strict=False)), **kwargs}
-    given.pop("input", None)
-    if input.dim() != 4:
-        return None
-    weights = []
-    for side in (0, 1):
-        size = input.shape[2 + side]
-        line = dict(given)
-        for name in ("size", "scale_factor"):
-            value = line.get(name)
-            if value is not None:
-                pair = rules.pair(value)
-                line[name] = (pair[side], 2 if name == "size" else 1)
-        impulses = torch.eye(size, dtype=torch.float64, device=input.device)[:, None, :, None].expand(-1, -1, -1, 2)
-        response = F.interpolate(impulses, **line)[:, 0, :, 0].abs()
-        weights.append(torch.where(response > 1e-9, response, 0).to(input.dtype))
-    return torch.einsum("nchw,hp,wq->ncpq", input, *weights)
-
-
-def _attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
-    def heads(tensor: torch.Tensor) -> torch.Tensor:
-        if tensor.dim() >= 3 and tensor.shape[-3] not in (1, query.shape[-3]):
-            return tensor.mean(-3, keepdim=True)
-        return tensor
-
-    seen = heads(key).mean((-2, -1), keepdim=True) + heads(value).mean(-2, keepdim=True)
-    return query.mean(-1, keepdim=True) + seen
-
 
 class PositiveCapture(Capture):
     """Captures outputs of a run in which gradients neither vanish nor cancel."""
 
     def call(self, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        replaced = self._positive(function, args, kwargs)
+        replaced = stand_in(function, args, kwargs)
         return function(*args, **kwargs) if replaced is None else replaced
-
-    def _positive(self, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        name = getattr(function, "__name__", "")
-        if name == "where" and len(args) == 3:
-            return args[1] + args[2] + torch.zeros_like(args[0], dtype=torch.float64)
-        input = args[0] if args else kwargs.get("input")
-        if not isinstance(input, torch.Tensor) or not input.is_floating_point():
-            return None
-        if name in _ACTIVATIONS:
-            return input * 1 if not name.endswith("_") else input
-        if name.startswith("max_pool2d") or name == "_max_pool2d":
-            return _max_pool(input, function, args, kwargs)
-        if name.startswith("adaptive_max_pool2d"):
-            size = args[1] if len(args) > 1 else kwargs["output_size"]
-            return F.adaptive_avg_pool2d(input, size) if "with_indices" not in name else None
-        if name in ("interpolate", "upsample"):
-            return _interpolated(input, args, kwargs)
-        if name in ("softmax", "log_softmax"):
-            dim = args[1] if len(args) > 1 else kwargs.get("dim")
-            return None if dim is None else _linear_norm(input, [dim])
-        if name == "layer_norm" or name == "rms_norm":
-            shape = args[1] if len(args) > 1 else kwargs["normalized_shape"]
-            return _linear_norm(input, range(-len(tuple(shape)), 0))
-        if name == "group_norm":
-            groups = args[1] if len(args) > 1 else kwargs["num_groups"]
-            split = input.unflatten(1, (groups, -1))
-            return _linear_norm(split, range(2, split.dim())).flatten(1, 2)
-        if name == "instance_norm":
-            return _linear_norm(input, range(2, input.dim()))
-        if name == "batch_norm":
-            return self._batch_norm(input, args, kwargs)
-        if name == "scaled_dot_product_attention":
-            return _attention(*args, **kwargs)
-        if name in ("amax", "amin"):
-            return torch.mean(input, *args[1:], **kwargs)
-        other = args[1] if len(args) > 1 else kwargs.get("other", kwargs.get("dim"))
-        if name in ("max", "min") and isinstance(other, int):
-            kind = torch.return_types.max if name == "max" else torch.return_types.min
-            keep = args[2] if len(args) > 2 else kwargs.get("keepdim", False)
-            return kind((input.mean(other, keepdim=keep), function(input.detach(), other, keep)[1]))
-        if name in ("maximum", "minimum", "max", "min") and isinstance(other, torch.Tensor):
-            return input + other
-        return None
-
-    def _batch_norm(self, input: torch.Tensor, args: Any, kwargs: Any) -> Any:
-        names = ("input", "running_mean", "running_var", "weight", "bias", "training")
-        given = {**dict(zip(names, args, strict=False)), **kwargs}
-        if given.get("training") or given.get("running_mean") is None:
-            return _linear_norm(input, [0, *range(2, input.dim())])
-        return input * 1
 
 
 def positive_state(model: nn.Module) -> dict[str, torch.Tensor]:
