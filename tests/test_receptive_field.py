@@ -145,7 +145,18 @@ def test_windows_of_attention() -> None:
     assert not report["merge"].global_view
 
 
-def test_attention_over_everything_is_global() -> None:
+@pytest.mark.parametrize("fused", [False, True])
+def test_attention_over_everything_is_global(fused: bool) -> None:
+    """As one window as large as the image."""
+    report = convext.receptive_field(networks.WindowAttention(window=16, fused=fused), 32, verify=True)
+    assert_verified(report)
+    row = report["project"]
+    assert row.global_view and row.size == (32, 32) and row.jump == (0, 0) and row.note == "no local path"
+    assert (report["add"].size, report["add"].jump, report["add"].global_view) == ((2, 2), (2, 2), True)
+    assert not report["qkv"].global_view
+
+
+def test_a_class_token_and_attention() -> None:
     report = convext.receptive_field(networks.VisionTransformer(), 32)
     head = report["head"]
     assert head.global_view and head.size == (32, 32) and head.output_size == (1, 1)
@@ -190,6 +201,12 @@ def _into_a_view(x: torch.Tensor) -> torch.Tensor:
     half = y[:, :4]
     half += F.avg_pool2d(x, 3, 1, 1)[:, 4:]
     return F.max_pool2d(y, 2)
+
+
+def _onto_what_a_layer_returned(x: torch.Tensor) -> torch.Tensor:
+    wide = F.avg_pool2d(x * 1, 5, 1, 2)
+    x += wide
+    return x
 
 
 def _inplace_residual(x: torch.Tensor) -> torch.Tensor:
@@ -275,6 +292,7 @@ OPERATORS: dict[str, tuple[nn.Module, tuple[int, int]]] = {
     "buffer": (Model(_into_a_buffer), (6, 6)),
     "rows_into_a_buffer": (Model(_rows_into_a_buffer), (6, 6)),
     "view": (Model(_into_a_view), (6, 6)),
+    "onto_what_a_layer_returned": (Model(_onto_what_a_layer_returned), (7, 7)),
     "inplace_residual": (Model(_inplace_residual), (7, 7)),
     "convext_sides": (after_conv(convext.Conv2D(8, 8, (5, 7), padding=((4, 0), (1, 3)))), (7, 9)),
     "convext": (

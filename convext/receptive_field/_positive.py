@@ -17,8 +17,8 @@ from convext.receptive_field.rules import pair
 _ACTIVATIONS = (
     "relu", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "mish", "hardswish", "hardsigmoid",
     "hardtanh", "sigmoid", "tanh", "softplus", "softsign", "logsigmoid", "prelu", "rrelu", "threshold", "hardshrink",
-    "softshrink", "tanhshrink", "clamp", "clip", "clamp_min", "clamp_max", "exp", "log", "log1p", "sqrt", "rsqrt", "abs",
-    "erf", "square", "sign", "neg",
+    "softshrink", "tanhshrink", "clamp", "clip", "clamp_min", "clamp_max", "exp", "log", "log1p", "sqrt", "rsqrt",
+    "abs", "erf", "square", "sign", "neg",
 )  # fmt: skip
 
 
