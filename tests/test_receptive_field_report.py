@@ -68,6 +68,18 @@ def _faint_backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
 faint.register_autograd(_faint_backward)
 
 
+@torch.library.custom_op("convext_test::fused", mutates_args=())
+def fused(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    return x + F.avg_pool2d(y, 5, 1, 2)
+
+
+def _fused_backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    return gradient, F.avg_pool2d(gradient, 5, 1, 2)
+
+
+fused.register_autograd(_fused_backward)
+
+
 class DifferenceOfRows(torch.autograd.Function):
     """Computed by NumPy, where no operator of torch is seen."""
 
@@ -279,7 +291,7 @@ def test_table(monkeypatch: pytest.MonkeyPatch) -> None:
     report = convext.receptive_field(networks.SqueezeExcitation(), (32, 30))
     lines = str(report).splitlines()
     assert lines[0] == "Receptive fields for an image of 32 x 30 pixels"
-    assert lines[1].split() == ["layer", "kind", "size", "jump", "start", "output"]
+    assert lines[1].split() == ["layer", "kind", "size", "jump", "start", "output", "remarks"]
     assert lines[3].split() == ["conv", "Conv2d", "3", "2", "-1", "16", "x", "15"]
     assert lines[-2].split() == ["mul", "mul", "3", "2", "-1", "16", "x", "15", "global"]
     assert len(lines) == 3 + len(report)
@@ -493,6 +505,46 @@ def test_inference_mode_within_the_model() -> None:
         ("matmul", (4, 4), ""),
     ]
     assert report["matmul"].output_size == (8, 8) and report["matmul"].jump == (2, 2)
+
+
+def test_models_that_are_not_quite_python() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3, stride=2)).eval()
+    exported = torch.export.export(model, (torch.rand(1, 3, 16, 16),)).module()
+    report = convext.receptive_field(exported, (3, 16, 16), verify=True)
+    assert report[""].size == (5, 5) and report[-1].verified
+    normed = nn.Sequential(nn.Conv2d(3, 4, 3), nn.utils.parametrizations.spectral_norm(nn.Conv2d(4, 4, 3)))
+    report = convext.receptive_field(normed, 16, verify=True)
+    assert [(row.name, row.size, row.verified) for row in report] == [("0", (3, 3), True), ("1", (5, 5), True)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        scripted = torch.jit.script(nn.Conv2d(4, 4, 3))
+    assert convext.receptive_field(nn.Sequential(nn.Conv2d(3, 4, 3), scripted), 16)[""].size == (5, 5)
+
+
+def test_what_is_decided_by_values_is_taken_to_see_everything() -> None:
+    def sampled(x: torch.Tensor) -> torch.Tensor:
+        return F.grid_sample(x, x[:, :2].permute(0, 2, 3, 1), align_corners=False)
+
+    def fixed(x: torch.Tensor) -> torch.Tensor:
+        theta = torch.tensor([[[0.9, 0, 0.013], [0, 0.8, 0.017]]], dtype=x.dtype).expand(len(x), -1, -1)
+        return F.grid_sample(x, F.affine_grid(theta, [len(x), 3, 8, 8], align_corners=True), align_corners=True)
+
+    row = convext.receptive_field(sampled, (3, 16, 16))["grid_sample"]
+    assert row.global_view and row.size == (16, 16) and "assumed" in row.note and not row.probed
+    row = convext.receptive_field(fixed, (3, 15, 15), verify=True)["grid_sample"]
+    assert row.probed and row.verified and row.size == (2, 2)
+    dynamic = convext.receptive_field(lambda x: F.conv2d(x, x.mean((2, 3), keepdim=True)), (3, 16, 16))["conv2d"]
+    assert dynamic.global_view and "assumed" in dynamic.note
+    unpooled = convext.receptive_field(
+        lambda x: F.max_unpool2d(*F.max_pool2d(x, 2, return_indices=True), 2), (3, 16, 16)
+    )
+    assert "assumed" in unpooled["max_unpool2d"].note
+
+
+def test_an_unknown_operator_of_two_tensors() -> None:
+    report = convext.receptive_field(lambda x: fused(x, F.avg_pool2d(x, 3, 1, 1)), (3, 16, 16), verify=True)
+    row = report["fused"]
+    assert row.probed and row.verified and (row.size, row.jump, row.note) == ((7, 7), (1, 1), "")
 
 
 def test_a_failure_that_the_model_catches() -> None:

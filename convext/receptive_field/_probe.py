@@ -16,34 +16,39 @@ from convext.receptive_field._field import Field
 from convext.receptive_field._reach import NOWHERE
 from convext.receptive_field._recorder import tensors_in
 
-Function = Callable[[torch.Tensor], "list[torch.Tensor]"]
 #: Points at which a function is probed: an activation may be flat at one of them.
 POINTS = 3
 
+Sources = Sequence[tuple[torch.Tensor, Field]]
+
 
 def of_operator(call: rules.Call, args: Any, kwargs: Any) -> list[Field | None]:
-    """The fields of the results of an operator."""
+    """The fields of the results of an operator.
+
+    Raises:
+        Unforeseen: if what is seen of one operand is decided by the values of another (the grid of ``grid_sample``).
+    """
     sources = [(tensor, field) for tensor in call.operands if (field := call.field_of(tensor)) is not None]
-
-    def run(changed: Any) -> list[torch.Tensor]:
-        return tensors_in(call.function(*_replaced(args, *changed), **_replaced(kwargs, *changed)))
-
-    return _in_a_thread(lambda: _union_over(sources, run, call.results))
+    return _probed(call.function, args, kwargs, sources, call.results)
 
 
 def of_module(
-    module: torch.nn.Module,
-    args: Any,
-    kwargs: Any,
-    sources: Sequence[tuple[torch.Tensor, Field]],
-    outputs: Sequence[torch.Tensor],
+    module: torch.nn.Module, args: Any, kwargs: Any, sources: Sources, outputs: Sequence[torch.Tensor]
 ) -> list[Field | None]:
-    """The fields of the outputs of a module."""
+    """The fields of the outputs of a module; raises as `of_operator`."""
+    return _probed(module, args, kwargs, sources, outputs)
 
-    def run(changed: Any) -> list[torch.Tensor]:
-        return tensors_in(module(*_replaced(args, *changed), **_replaced(kwargs, *changed)))
 
-    return _in_a_thread(lambda: _union_over(sources, run, outputs))
+def _probed(
+    function: Callable[..., Any], args: Any, kwargs: Any, sources: Sources, results: Sequence[torch.Tensor]
+) -> list[Field | None]:
+    if len(sources) > 1 and not all(tensor.is_floating_point() for tensor, _ in sources):
+        raise rules.Unforeseen("integers that depend on the image may be indices")
+
+    def run(changed: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> list[torch.Tensor]:
+        return tensors_in(function(*_replaced(args, changed), **_replaced(kwargs, changed)))
+
+    return _in_a_thread(lambda: _union_over(sources, run, results))
 
 
 def _in_a_thread(function: Callable[[], Any]) -> Any:
@@ -54,20 +59,26 @@ def _in_a_thread(function: Callable[[], Any]) -> Any:
     return found
 
 
-def _replaced(value: Any, old: torch.Tensor, new: torch.Tensor) -> Any:
-    """The same nested structure with one tensor in the place of another."""
-    if value is old:
-        return new
+def _replaced(value: Any, changed: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> Any:
+    """The same nested structure with other tensors in the place of some."""
+    for old, new in changed:
+        if value is old:
+            return new
     if isinstance(value, dict):
-        return {key: _replaced(item, old, new) for key, item in value.items()}
+        return {key: _replaced(item, changed) for key, item in value.items()}
     if type(value) in (list, tuple):
-        return type(value)(_replaced(item, old, new) for item in value)
+        return type(value)(_replaced(item, changed) for item in value)
     return value
 
 
+def _random_like(tensor: torch.Tensor, seed: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(tensor.shape, generator=generator).to(tensor) * 2 + 0.1
+
+
 def _union_over(
-    sources: Sequence[tuple[torch.Tensor, Field]],
-    run: Callable[[Any], list[torch.Tensor]],
+    sources: Sources,
+    run: Callable[[Sequence[tuple[torch.Tensor, torch.Tensor]]], list[torch.Tensor]],
     results: Sequence[torch.Tensor],
 ) -> list[Field | None]:
     """For each result the union of what it sees through each of the source tensors."""
@@ -75,11 +86,19 @@ def _union_over(
     for index, result in enumerate(results):
         seen = []
         for tensor, field in sources:
+            others = [other for other, _ in sources if other is not tensor]
 
-            def function(value: torch.Tensor, tensor: torch.Tensor = tensor, index: int = index) -> torch.Tensor:
-                return run((tensor, value))[index]
+            def function(
+                value: torch.Tensor,
+                point: int = 0,
+                tensor: torch.Tensor = tensor,
+                others: Sequence[torch.Tensor] = others,
+                index: int = index,
+            ) -> torch.Tensor:
+                changed = [(other, _random_like(other, 100 + point) if point else other.clone()) for other in others]
+                return run([(tensor, value), *changed])[index]
 
-            found = _through(function, tensor, field, result)
+            found = _through(function, tensor, field, result, is_only=not others)
             if found is not None:
                 seen.append(found)
         fields.append(Field.union(seen, tuple(result.shape)) if seen else None)
@@ -87,7 +106,7 @@ def _union_over(
 
 
 def _through(
-    function: Callable[[torch.Tensor], torch.Tensor], source: torch.Tensor, field: Field, result: torch.Tensor
+    function: Callable[..., torch.Tensor], source: torch.Tensor, field: Field, result: torch.Tensor, is_only: bool
 ) -> Field | None:
     """What a result sees through one tensor, None if it does not depend on it."""
     shape = tuple(result.shape)
@@ -95,7 +114,7 @@ def _through(
         return None
     if source.dim() != result.dim() or source.dim() not in (3, 4):
         return rules.everything([field], [shape])[0]
-    patterns = _dependence(function, source)
+    patterns = _dependence(function, source, is_only)
     if patterns is None:
         return rules.everything([field], [shape])[0]
     if not any(bool(pattern.any()) for pattern in patterns):
@@ -127,26 +146,35 @@ def _depends(function: Callable[[torch.Tensor], torch.Tensor], source: torch.Ten
 
 
 def _dependence(
-    function: Callable[[torch.Tensor], torch.Tensor], source: torch.Tensor
+    function: Callable[..., torch.Tensor], source: torch.Tensor, is_only: bool
 ) -> tuple[torch.Tensor, torch.Tensor] | None:
     """Which input rows each output row depends on, shape ``(outputs, inputs)``, and the same for columns.
 
     None if it cannot be found out, as the function takes no other values.
     """
     patterns: list[torch.Tensor] = []
-    generator = torch.Generator().manual_seed(0)
     for point in range(POINTS):
         value = source.detach().clone()
         if point and value.is_floating_point():
-            value = torch.rand(value.shape, generator=generator).to(value) * 2 + 0.1
+            value = _random_like(value, point)
+
+        def at_point(value: torch.Tensor, point: int = point) -> torch.Tensor:
+            return function(value, point)
+
         try:
-            found = _by_gradients(function, value) or _by_changes(function, value, generator)
+            found = _by_gradients(at_point, value) or _by_changes(at_point, value)
         except (RuntimeError, ValueError, TypeError):
             if not point:
                 return None
             continue
+        if not is_only and patterns and any(map(_differ, patterns, found)):
+            raise rules.Unforeseen("what is seen of an operand depends on the values of another")
         patterns = [old | new for old, new in zip(patterns, found, strict=True)] if patterns else list(found)
     return (patterns[0], patterns[1])
+
+
+def _differ(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return not torch.equal(one, other)
 
 
 def _by_gradients(
@@ -181,7 +209,7 @@ def _by_gradients(
 
 
 def _by_changes(
-    function: Callable[[torch.Tensor], torch.Tensor], value: torch.Tensor, generator: torch.Generator
+    function: Callable[[torch.Tensor], torch.Tensor], value: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """One forward pass for each row and for each column of the input: which outputs change with it?"""
     patterns = []
@@ -193,7 +221,7 @@ def _by_changes(
             for index in range(value.shape[dim]):
                 changed = value.clone()
                 part = changed.select(dim, index)
-                part.add_((1 + torch.rand(part.shape, generator=generator) * 3).to(part))
+                part.add_(1 + _random_like(part, index))
                 different = function(changed) != before
                 columns.append(different.movedim(dim, -1).flatten(0, -2).any(0).cpu())
             patterns.append(torch.stack(columns, dim=1))

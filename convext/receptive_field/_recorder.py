@@ -58,9 +58,13 @@ def tensors_in(value: Any) -> list[torch.Tensor]:
 
 def is_leaf(module: nn.Module, is_root: bool) -> bool:
     """Whether a module is one layer. A whole model without submodules is not, unless it is a layer of a library."""
-    if next(module.children(), None) is not None or isinstance(module, nn.Sequential):
+    if isinstance(module, torch.jit.ScriptModule):
+        return True  # its parts do not run as Python
+    # A layer with a parametrized weight (spectral norm) is still one layer.
+    if any(name != "parametrizations" for name, _ in module.named_children()) or isinstance(module, nn.Sequential):
         return False
-    return not is_root or type(module).__module__.startswith(("torch.nn.modules.", "convext.modules"))
+    library = ("torch.nn.modules.", "torch.nn.utils.parametrize", "convext.modules")
+    return not is_root or type(module).__module__.startswith(library)
 
 
 class Recorder(TorchFunctionMode):
@@ -95,12 +99,13 @@ class Recorder(TorchFunctionMode):
         handles = []
         try:
             for name, module in model.named_modules():
-                if isinstance(module, torch.jit.ScriptModule):
-                    continue
                 leaf = is_leaf(module, module is model)
                 shown = name or (type(module).__name__ if leaf else "")
                 enter = self._enter(shown, leaf)
-                handles.append(module.register_forward_pre_hook(enter, prepend=True, with_kwargs=True))
+                try:
+                    handles.append(module.register_forward_pre_hook(enter, prepend=True, with_kwargs=True))
+                except RuntimeError:  # scripted modules take no hooks
+                    continue
                 handles.append(module.register_forward_hook(self._leave(), with_kwargs=True))
             with self:
                 yield

@@ -117,11 +117,12 @@ class FieldMode(TorchDispatchMode):
                 found = rule(call)
                 fields = found if isinstance(found, list) else [found]
             except (ValueError, KeyError, IndexError, TypeError, RuntimeError):
-                fields = None  # a use of the operator that the rule does not foresee
+                pass  # a use of the operator that the rule does not foresee
             significant = significant or (rule is rules.elementwise and len(call.fields) > 1)
         elif not written:
-            fields = _probe.of_operator(call, args, kwargs)
-            probed, significant = True, True
+            with contextlib.suppress(RuntimeError, ValueError, TypeError):  # of an operator that takes no other values
+                fields = _probe.of_operator(call, args, kwargs)
+                probed, significant = True, True
         if fields is not None and not _fits(fields, call.results):
             fields = None
         assumed = fields is None
@@ -233,10 +234,15 @@ class Trace(Recorder):
         sources = [(tensor, field) for tensor, field in fields if field is not None]
         if not sources:
             return
-        found = _probe.of_module(frame.module, args, kwargs, sources, outputs)
+        try:
+            found = _probe.of_module(frame.module, args, kwargs, sources, outputs)
+            assumed = False
+        except (RuntimeError, ValueError, TypeError):
+            found = list(rules.everything([field for _, field in sources], [tuple(tensor.shape) for tensor in outputs]))
+            assumed = True
         for tensor, field in zip(outputs, found, strict=True):
             self.mode.set_field(tensor, field)
-        self.mode.events.append(Event(type(frame.module).__name__, True, probed=True, lost=not frame.is_leaf))
+        self.mode.events.append(Event(type(frame.module).__name__, True, not assumed, assumed, lost=not frame.is_leaf))
 
     def call(self, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         output = function(*args, **kwargs)
@@ -279,7 +285,8 @@ def as_for_inference(model: nn.Module, device: torch.device) -> Iterator[None]:
     devices = [device] if device.type == "cuda" else []
     try:
         with torch.random.fork_rng(devices=devices):
-            model.eval()
+            with contextlib.suppress(NotImplementedError):  # what torch.export made has no modes
+                model.eval()
             # The fused encoder layers of torch would hide their parts.
             torch.backends.mha.set_fastpath_enabled(False)
             with _without_compilation():

@@ -249,34 +249,47 @@ class Report(Sequence[Row]):
         return records
 
     def _table(self) -> tuple[list[str], list[list[str]]]:
-        header = ["layer", "kind", "size", "jump", "start", "output", ""]
+        """Header and cells; a column that would be empty is left out."""
+        columns: dict[str, list[str]] = {
+            "layer": [row.name or "(model)" for row in self.rows],
+            "kind": [row.kind for row in self.rows],
+            "size": [_text(row.size) for row in self.rows],
+            "jump": [_text(row.jump) for row in self.rows],
+            "start": [_text(row.start) for row in self.rows],
+            "output": [_text(row.output_size) for row in self.rows],
+        }
         if any(row.verified is not None for row in self.rows):
-            header.insert(-1, "verified")
-        cells = []
-        for row in self.rows:
-            pairs = [row.size, row.jump, row.start, row.output_size]
-            remarks = [word for word, said in (("global", row.global_view), ("probed", row.probed)) if said]
-            remark = ", ".join([*remarks, row.note] if row.note else remarks)
-            verified = {None: "-", True: "yes", False: "NO"}[row.verified]
-            line = [row.name or "(model)", row.kind, *map(_text, pairs), verified, remark]
-            cells.append(line if "verified" in header else [*line[:-2], remark])
-        return header, cells
+            columns["verified"] = [{None: "-", True: "yes", False: "NO"}[row.verified] for row in self.rows]
+        remarks = [
+            ", ".join(["global"] * row.global_view + ["probed"] * row.probed + [row.note] * bool(row.note))
+            for row in self.rows
+        ]
+        if any(remarks):
+            columns["remarks"] = remarks
+        return list(columns), [list(line) for line in zip(*columns.values(), strict=True)]
+
+    @property
+    def _title(self) -> str:
+        return "Receptive fields for an image of {} x {} pixels".format(*self.input_size)
 
     def __str__(self) -> str:
         header, cells = self._table()
         widths = [max(len(line[column]) for line in [header, *cells]) for column in range(len(header))]
-        lines = ["  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
-                 for line in [header, ["-" * width for width in widths], *cells]]  # fmt: skip
-        return "\n".join([f"Receptive fields for an image of {_text(self.input_size)} pixels", *lines])
+        ruler = ["-" * width for width in widths]
+        lines = [
+            "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
+            for line in [header, ruler, *cells]
+        ]
+        return "\n".join([self._title, *lines])
 
     def __repr__(self) -> str:
-        return f"<Report: {len(self.rows)} layers, image of {_text(self.input_size)} pixels>"
+        return "<Report: {} layers, image of {} x {} pixels>".format(len(self.rows), *self.input_size)
 
     def __rich__(self) -> Any:
         from rich.table import Table
 
         header, cells = self._table()
-        table = Table(title=f"Receptive fields for an image of {_text(self.input_size)} pixels")
+        table = Table(title=self._title)
         for column in header:
             table.add_column(column, justify="right" if column in ("size", "jump", "start", "output") else "left")
         for row, line in zip(self.rows, cells, strict=True):

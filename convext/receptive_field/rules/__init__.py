@@ -8,7 +8,27 @@ that the table does not have, and that is not elementwise, is probed.
 from __future__ import annotations
 
 from convext.receptive_field.rules import movement, reductions, resampling, windows  # noqa: F401  (fill the table)
-from convext.receptive_field.rules.call import RULES, SIGNIFICANT, Call, base_name, elementwise, everything, find
+from convext.receptive_field.rules.call import (
+    RULES,
+    SIGNIFICANT,
+    Call,
+    Unforeseen,
+    base_name,
+    elementwise,
+    everything,
+    find,
+)
 from convext.receptive_field.rules.windows import padded, pair
 
-__all__ = ["RULES", "SIGNIFICANT", "Call", "base_name", "elementwise", "everything", "find", "padded", "pair"]
+__all__ = [
+    "RULES",
+    "SIGNIFICANT",
+    "Call",
+    "Unforeseen",
+    "base_name",
+    "elementwise",
+    "everything",
+    "find",
+    "padded",
+    "pair",
+]

@@ -94,8 +94,8 @@ def dimensions(dims: Any, rank: int) -> list[int]:
     return sorted({dim % max(rank, 1) for dim in (dims if isinstance(dims, (list, tuple)) else (dims,))})
 
 
-def see_everything(call: Call) -> Any:
-    return everything(call.fields, [tuple(result.shape) for result in call.results])
+class Unforeseen(ValueError):
+    """Raised by a rule for a use of its operator that it does not describe; the results then see everything."""
 
 
 def everything(fields: Sequence[Field], shapes: Sequence[Sequence[int]]) -> list[Field]:

@@ -7,14 +7,14 @@ from typing import Any
 import torch
 
 from convext.receptive_field._field import Field
-from convext.receptive_field.rules.call import Call, base_name, dimensions, rule, see_everything
+from convext.receptive_field.rules.call import Call, Unforeseen, base_name, dimensions, rule
 
 
 @rule("view", "_unsafe_view", "_reshape_alias")
 def _view(call: Call) -> Any:
     (field,) = call.fields
     if call.results[0].dtype != call.operands[0].dtype and call.results[0].numel() != call.operands[0].numel():
-        return see_everything(call)
+        raise Unforeseen
     return field.reshaped(call.shape)
 
 
@@ -140,12 +140,12 @@ def _movement(call: Call) -> Any:
     """Any other movement of data, found by moving the numbers of the elements in the same way."""
     source = call.operands[0]
     if call.field_of(source) is None or any(call.field_of(other) is not None for other in call.operands[1:]):
-        return see_everything(call)
+        raise Unforeseen
     # From 1 on, so that elements that an operator sets to zero are told apart; with the strides of the tensor.
     numbers = torch.empty_strided(source.shape, source.stride(), dtype=torch.int64)
     numbers.copy_(torch.arange(1, source.numel() + 1).reshape(source.shape))
     if base_name(call.function) == "aten::as_strided" and source.storage_offset():
-        return see_everything(call)
+        raise Unforeseen
     arguments = {name: numbers if value is source else _on_cpu(value) for name, value in call.arguments.items()}
     moved = call.function(**arguments)
     (field,) = call.fields

@@ -10,7 +10,7 @@ import torch
 
 from convext.receptive_field._field import Field
 from convext.receptive_field._reach import NOWHERE
-from convext.receptive_field.rules.call import Call, base_name, rule, see_everything
+from convext.receptive_field.rules.call import Call, Unforeseen, base_name, rule
 
 
 def pair(value: Any, length: int = 2) -> list[int]:
@@ -78,7 +78,7 @@ def _convolved(field: Field, call: Call, weight: torch.Tensor, transposed: bool,
 def _convolution(call: Call) -> Any:
     field = call.field("input")
     if field is None or call.field("weight") is not None:
-        return see_everything(call)
+        raise Unforeseen("a convolution whose kernel depends on the image")
     return _convolved(field, call, call["weight"], call["transposed"])
 
 
@@ -86,7 +86,7 @@ def _convolution(call: Call) -> Any:
 def _corr2d(call: Call) -> Any:
     field = call.field("input")
     if field is None or call.field("weight") is not None:
-        return see_everything(call)
+        raise Unforeseen("a convolution whose kernel depends on the image")
     return _convolved(field, call, call["weight"], False, call["padding_mode"])
 
 
