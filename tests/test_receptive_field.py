@@ -152,6 +152,7 @@ def test_attention_over_everything_is_global(fused: bool) -> None:
     assert_verified(report)
     row = report["project"]
     assert row.global_view and row.size == (32, 32) and row.jump == (0, 0) and row.note == "no local path"
+    assert row.output_size == (16, 16)
     assert (report["add"].size, report["add"].jump, report["add"].global_view) == ((2, 2), (2, 2), True)
     assert not report["qkv"].global_view
 

@@ -281,11 +281,11 @@ def united(operands: Sequence[tuple[Reach, Sequence[int]]], sizes: Sequence[int]
     for reach, _ in operands[1:]:
         bounds = torch.minimum(bounds, reach.bounds)
     # What sees the whole image has no far bounds, and so no say in how they go on.
-    local = [(reach, own) for reach, own in operands if reach.has_far]
-    laws = []
-    for axis, size in enumerate(sizes):
-        own = [reach.laws[axis] if of[axis] == size else CONSTANT for reach, of in local]
-        laws.append(_common_law(own) if own else CONSTANT)
+    local = [(reach, own) for reach, own in operands if reach.has_far] or operands
+    laws = [
+        _common_law([reach.laws[axis] if own[axis] == size else CONSTANT for reach, own in local])
+        for axis, size in enumerate(sizes)
+    ]
     return Reach(bounds, tuple(laws), any(reach.is_global for reach, _ in operands)).compressed()
 
 
@@ -299,12 +299,12 @@ def concatenated(parts: Sequence[Reach | None], sizes: Sequence[int], axis: int)
         shape = [4, *others]
         shape[axis + 1] = size
         pieces.append(torch.full(shape, EMPTY) if part is None else part.bounds.expand(shape))
-    local = [part for part in present if part.has_far]
+    local = [part for part in present if part.has_far] or present
     laws: list[Law | None] = []
     for a in range(rank):
         own = [part.laws[a] for part in local]
         if a != axis:
-            laws.append(_common_law(own) if own else CONSTANT)
+            laws.append(_common_law(own))
         else:
             still = all(law is not None and law.advance == 0 for law in own)
             laws.append(Law(sum(sizes), 0) if still else None)
