@@ -157,6 +157,30 @@ def test_attention_over_everything_is_global(fused: bool) -> None:
     assert not report["qkv"].global_view
 
 
+def test_attention_over_a_grid_is_global() -> None:
+    """Every second token attends to every other second one: all of the image, at each of two offsets."""
+
+    def attend(x: torch.Tensor) -> torch.Tensor:
+        batch, channels, height, width = x.shape
+        grid = x.view(batch, channels, height // 2, 2, width // 2, 2).permute(0, 3, 5, 2, 4, 1)
+        tokens = grid.reshape(batch * 4, height * width // 4, channels)
+        seen = torch.softmax(tokens @ tokens.mT, -1) @ tokens
+        grid = seen.view(batch, 2, 2, height // 2, width // 2, channels).permute(0, 5, 3, 1, 4, 2)
+        return F.max_pool2d(grid.reshape(x.shape), 1)
+
+    report = convext.receptive_field(Model(attend), 16, verify=True)
+    assert_verified(report)
+    row = report["max_pool2d"]
+    assert row.global_view and row.note == "no local path" and row.jump == (0, 0) and row.size == (16, 16)
+    assert report.unit("max_pool2d", (0, 1)).rectangle == Rectangle(0, 0, 16, 16)
+
+
+def test_a_sum_over_what_came_before() -> None:
+    report = convext.receptive_field(Model(lambda x: x.cumsum(3)), 16, verify=True)
+    assert report["cumsum"].verified and report["cumsum"].global_view
+    assert report.unit("cumsum", (8, 4)).rectangle == Rectangle(7, 0, 10, 6)
+
+
 def test_a_class_token_and_attention() -> None:
     report = convext.receptive_field(networks.VisionTransformer(), 32)
     head = report["head"]
@@ -281,6 +305,12 @@ OPERATORS: dict[str, tuple[nn.Module, tuple[int, int]]] = {
     "maximum": (Model(lambda x: torch.maximum(x, F.avg_pool2d(x, 3, 1, 1))), (5, 5)),
     "max_over_rows": (Model(lambda x: x.max(2)[0]), (24, 3)),
     "softmax_over_rows": (Model(lambda x: torch.softmax(x, 2)), (24, 3)),
+    "cumulative": (Model(lambda x: x.cumsum(3)), (3, 22)),
+    "cumulative_over_channels": (Model(lambda x: torch.cat((x, F.avg_pool2d(x, 3, 1, 1)), 1).cumsum(1)), (5, 5)),
+    "recurrent": (
+        Model(lambda x: F.avg_pool1d(nn.LSTM(8, 5, batch_first=True, bidirectional=True).to(x)(x.mean(2).mT)[0].mT, 2)),
+        (24, 22),
+    ),
     "strip_pooling": (Model(lambda x: x * x.mean(3, keepdim=True).sigmoid()), (3, 3)),
     "prelu": (after_conv(nn.PReLU(8), conv(3)), (5, 5)),
     "tokens": (

@@ -579,7 +579,7 @@ def test_a_failure_that_the_model_catches() -> None:
         (0, ValueError, "input_size must be positive, but it is 0"),
         ((3, -1, 8), ValueError, "input_size must be positive"),
         ((4, 8, 8), RuntimeError, r"does not run on an image of shape \[1, 4, 8, 8\]"),
-        (1, RuntimeError, "does not run on an image"),
+        (1, RuntimeError, r"does not run on an image of shape \[1, 3, 1, 1\] \(channels as in its first convolution"),
     ],
 )
 def test_bad_sizes(size: Any, error: type[Exception], words: str) -> None:

@@ -86,8 +86,10 @@ def receptive_field(
         try:
             seen = trace(model, image)
         except Exception as error:
+            is_guess = isinstance(input_size, int) or len(input_size) == 2
+            hint = " (channels as in its first convolution; pass (C, H, W) if it takes others)" if is_guess else ""
             raise RuntimeError(
-                f"receptive_field(): the model does not run on an image of shape {list(shape)}: {error}"
+                f"receptive_field(): the model does not run on an image of shape {list(shape)}{hint}: {error}"
             ) from error
     found = layers(seen)
     report = Report(found, model, shape)

@@ -215,14 +215,11 @@ class Field:
             concatenated([None if field is None else field.columns for field in ordered], sizes, axis),
         )
 
-    def only_near(self) -> Field:
-        """As after a reduction of everything: whole image, no local path."""
-
-        def change(reach: Reach) -> Reach:
-            near = reach.near
-            return Reach(torch.cat((near, torch.full_like(near, EMPTY))), reach.laws, True).compressed()
-
-        return self.map(change)
+    def accumulated(self, dim: int, reverse: bool = False) -> Field:
+        """Each element sees what those before it along the dimension saw, and itself; or those behind it."""
+        field = self.single(dim)
+        (axis,) = field.axes_of(dim)
+        return field.map(lambda reach: reach.accumulated(axis, field.sizes[axis], reverse))
 
 
 def _regrouped(sizes: Sequence[int], shape: Sequence[int]) -> list[list[int]]:

@@ -119,10 +119,13 @@ class Reach:
         return replace(self, bounds=bounds, laws=tuple(laws))
 
     def reduced(self, axes: Sequence[int]) -> Reach:
-        """The union along these axes, which keep the size 1; global if no other axis goes over the image."""
+        """The union along these axes, which keep the size 1; global if these are the ones that go over all the image.
+
+        Positions may lie along several axes: windows, and positions within a window. A union over the inner axis is
+        local, one over the outer axis is global, even if the inner one remains.
+        """
         if not axes:
             return self
-        before = any(moves(law) for law in self.laws)
         bounds = self.bounds.amin([axis + 1 for axis in axes], keepdim=True)
         laws = [CONSTANT if axis in axes else law for axis, law in enumerate(self.laws)]
         # Where the union levels all that varied (the queries of an attention), nothing varies any more.
@@ -131,10 +134,37 @@ class Reach:
                 first = bounds.narrow(axis + 1, 0, 1)
                 if bool((bounds == first).all()):
                     bounds, laws[axis] = first, _level(law)
-        if before and not any(moves(law) for law in laws):
-            near = bounds[:2]
-            return Reach(torch.cat((near, torch.full_like(near, EMPTY))), tuple(laws), True).compressed()
+        united = [self._step(axis) for axis in axes if moves(self.laws[axis])]
+        levelled = [axis for axis, law in enumerate(laws) if moves(self.laws[axis]) and not moves(law)]
+        remaining = [self._step(axis) for axis, law in enumerate(laws) if moves(law)]
+        if levelled and max(united, default=0) >= max(remaining, default=0):
+            return replace(self, bounds=bounds, laws=tuple(laws)).without_far()
         return replace(self, bounds=bounds, laws=tuple(laws))
+
+    def _step(self, axis: int) -> float:
+        """How far one step along an axis moves what is seen, roughly where there is no law."""
+        law, size = self.laws[axis], self.bounds.shape[axis + 1]
+        if law is not None:
+            return abs(float(law.slope))
+        first = self.far[0]
+        known = first < EMPTY
+        highest = first.masked_fill(~known, -EMPTY).amax(axis)
+        span = (highest - first.amin(axis)).masked_fill(~known.any(axis), 0)
+        return float(span.max()) / max(size - 1, 1)
+
+    def without_far(self) -> Reach:
+        """The same with no local path: all was reduced, and an image without end has no such union."""
+        near = self.near
+        laws = (Law(self.bounds.shape[axis + 1], 0, True) if moves(law) else law for axis, law in enumerate(self.laws))
+        return Reach(torch.cat((near, torch.full_like(near, EMPTY))), tuple(laws), True).compressed()
+
+    def accumulated(self, axis: int, size: int, reverse: bool = False) -> Reach:
+        """Each element sees what the elements before it (behind it, if reverse) and it itself saw."""
+        bounds = self.expanded(axis, size)
+        bounds = bounds.flip(axis + 1) if reverse else bounds
+        bounds = bounds.cummin(axis + 1).values
+        result = replace(self, bounds=bounds.flip(axis + 1) if reverse else bounds)
+        return result.without_far() if moves(self.laws[axis]) else result.compressed()
 
     def gathered(
         self, axis: int, size: int, near: torch.Tensor, far: torch.Tensor, step: tuple[int, int] | None

@@ -26,10 +26,28 @@ def _reduction(call: Call) -> Any:
     return [field if tuple(result.shape) == field.shape else None for result in call.results]
 
 
-@rule(
-    "_softmax", "_log_softmax", "_safe_softmax", "cumsum", "cumprod", "logcumsumexp", "cummax", "cummin", "sort",
-    "topk", significant=True,
-)  # fmt: skip
+@rule("cumsum", "cumprod", "logcumsumexp", "cummax", "cummin", significant=True)
+def _cumulative(call: Call) -> Any:
+    (field,) = call.fields
+    return [field.accumulated(call["dim"] % len(field.dims)) if field.dims else field for _ in call.results]
+
+
+@rule("mkldnn_rnn_layer", significant=True)
+def _recurrent_layer(call: Call) -> Any:
+    """A layer of an LSTM: ``(time, batch, features)`` in one direction; then its last states."""
+    field = call.field("input")
+    if field is None or len(field.dims) != 3 or len(call.fields) > 1:
+        raise Unforeseen
+    mixed = field.reduced([2])
+    states = mixed.reduced([0])
+    outputs = mixed.accumulated(0, call["reverse"]).expanded(call.shape)
+    return [
+        outputs,
+        *(states.expanded(tuple(result.shape)) if result.dim() == 3 else None for result in call.results[1:]),
+    ]
+
+
+@rule("_softmax", "_log_softmax", "_safe_softmax", "sort", "topk", significant=True)
 def _along_dim(call: Call) -> Any:
     (field,) = call.fields
     if not field.dims:
@@ -136,9 +154,9 @@ def _attention(call: Call) -> Any:
     field = Field.union([_repeated_heads(operand, shape) for operand in operands], shape)
     for other in others:
         if other.rows.is_global and not other.rows.has_far:
-            field = Field(field.dims, field.only_near().rows, field.columns)
+            field = Field(field.dims, field.rows.without_far(), field.columns)
         if other.columns.is_global and not other.columns.has_far:
-            field = Field(field.dims, field.rows, field.only_near().columns)
+            field = Field(field.dims, field.rows, field.columns.without_far())
     return [field, *(None for _ in call.results[1:])]
 
 
