@@ -157,6 +157,17 @@ def test_attention_over_everything_is_global(fused: bool) -> None:
     assert not report["qkv"].global_view
 
 
+def test_windows_and_what_a_convolution_makes_of_them_meet() -> None:
+    def meet(x: torch.Tensor) -> torch.Tensor:
+        windows = x.unflatten(2, (4, 4)).amax(3, keepdim=True).expand(-1, -1, -1, 4, -1).flatten(2, 3)
+        return windows + F.avg_pool2d(windows, 3, 1, 1)
+
+    report = convext.receptive_field(Model(meet), 16, verify=True)
+    assert_verified(report)
+    # A window sees 4 rows and one more on each side, and so does the next one, which the average may reach.
+    assert (report["add"].size, report["add"].jump, report["add"].note) == ((10, 5), (1, 1), "")
+
+
 def test_attention_over_a_grid_is_global() -> None:
     """Every second token attends to every other second one: all of the image, at each of two offsets."""
 

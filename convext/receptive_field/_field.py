@@ -187,17 +187,17 @@ class Field:
     @staticmethod
     def union(fields: Sequence[Field], shape: Sequence[int]) -> Field:
         """What the elements of an elementwise result of this shape see; operands are broadcast."""
-        fields = _aligned([_with_rank(field, len(shape)) for field in fields], shape)
-        sizes = [size for axes in fields[0].dims for size in axes]
-        dims = [max(axes, key=math.prod) for axes in zip(*(field.dims for field in fields), strict=True)]
-        # An operand of size 1 may be all there is; the other operands, without a field, give the shape.
-        dims = [axes if math.prod(axes) == size else (size,) for axes, size in zip(dims, shape, strict=True)]
-        sizes = [size for axes in dims for size in axes]
-        return Field(
-            tuple(dims),
-            united([(field.rows, field.sizes) for field in fields], sizes),
-            united([(field.columns, field.sizes) for field in fields], sizes),
-        )
+        fields = [_with_rank(field, len(shape)) for field in fields]
+        found = _union_of_aligned(_aligned(fields, shape), shape)
+        # One operand may have windows where the other has one axis. As one axis, both may go on evenly.
+        apart = [d for d in range(len(shape)) if len({f.dims[d] for f in fields if f.shape[d] > 1}) > 1]
+        if apart and any(None in reach.laws for reach in (found.rows, found.columns)):
+            for d in apart:
+                fields = [field.single(d) for field in fields]
+            as_one_axis = _union_of_aligned(_aligned(fields, shape), shape)
+            if not any(None in reach.laws for reach in (as_one_axis.rows, as_one_axis.columns)):
+                return as_one_axis
+        return found
 
     @staticmethod
     def concatenated(parts: Sequence[Field | None], sizes: Sequence[int], dim: int) -> Field:
@@ -247,6 +247,18 @@ def _regrouped(sizes: Sequence[int], shape: Sequence[int]) -> list[list[int]]:
 def _with_rank(field: Field, rank: int) -> Field:
     missing = rank - len(field.dims)
     return field.with_axes([(1,)] * missing + [*field.dims]) if missing else field
+
+
+def _union_of_aligned(fields: Sequence[Field], shape: Sequence[int]) -> Field:
+    dims = [max(axes, key=math.prod) for axes in zip(*(field.dims for field in fields), strict=True)]
+    # An operand of size 1 may be all there is; the other operands, without a field, give the shape.
+    dims = [axes if math.prod(axes) == size else (size,) for axes, size in zip(dims, shape, strict=True)]
+    sizes = [size for axes in dims for size in axes]
+    return Field(
+        tuple(dims),
+        united([(field.rows, field.sizes) for field in fields], sizes),
+        united([(field.columns, field.sizes) for field in fields], sizes),
+    )
 
 
 def _aligned(fields: Sequence[Field], shape: Sequence[int], skip: int = -1) -> list[Field]:
