@@ -536,6 +536,34 @@ void add_ends_of_lines(Collector& cases) {
   }
 }
 
+// Square depthwise kernels that read planes and pixels in place, beside their padding: every width around one
+// and two vectors, heights around the rows of a micro-kernel, channels that do not fill their last vector.
+void add_depthwise_windows(Collector& cases) {
+  int64_t number = 0;
+  for (int64_t width = 1; width <= 36; ++width) {
+    for (int64_t kernel : {3, 5, 7}) {
+      for (int64_t stride : {1, 2}) {
+        for (Layout layout : {Layout::contiguous, Layout::channels_last}) {
+          for (Pass pass : {Pass::forward, Pass::grad_input}) {
+            ++number;
+            const DType dtype = floating_dtypes[number % 5 == 0 ? 2 + number % 2 : number % 2];
+            const int64_t channels = layout == Layout::contiguous ? 3 : 16 + number % 3 * 5;
+            const int64_t height = 1 + number % 7;
+            Case c =
+                cases.start({2, channels, height, width, channels, kernel, kernel, channels}, pass, dtype);
+            c.input_layout = c.weight_layout = c.output_layout = layout;
+            c.problem.stride = {stride, stride};
+            const int64_t half = kernel / 2;
+            pad(c, half, half + number % 2, number % 4 == 0 ? 0 : half, half + number % 3);
+            if (number % 11 == 0) c.fill = Fill::non_finite;
+            if (finish(c)) cases.add(c);
+          }
+        }
+      }
+    }
+  }
+}
+
 // Everything at once.
 void add_random(Collector& cases, int count) {
   Random random(2024);
@@ -589,6 +617,7 @@ std::vector<Case> kernel_cases(bool quick) {
   add_integer_cases(all);
   Collector always;
   add_ends_of_lines(always);
+  add_depthwise_windows(always);
   std::vector<Case> sample = always.take();
   if (!quick) {
     all.insert(all.end(), sample.begin(), sample.end());
