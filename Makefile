@@ -7,6 +7,9 @@ TORCH ?= torch==2.13.0
 VENV := $(or $(VIRTUAL_ENV),$(CURDIR)/.venv)
 PY := $(VENV)/bin/python
 READY := $(VENV)/.convext-requirements
+# Only for `make tutorial`.
+JUPYTER ?= jupyterlab==4.6.6
+TUTORIAL ?= tutorial
 PEERS := $(VENV)/.convext-peers
 DOCS := $(VENV)/.convext-docs
 PHOTO ?=
@@ -18,7 +21,7 @@ LINKCHECK ?=
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test bench docs notebooks wheel install lint format native-test sanitize neon cuda-test clean
+.PHONY: help build demo test bench docs tutorial notebooks wheel install lint format native-test sanitize neon cuda-test clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +37,10 @@ bench: build $(PEERS)  ## time the layers of networks beside torch and others, 1
 
 docs: build $(DOCS)  ## build the documentation as a site in build/docs/html; LINKCHECK=1 asks the network for external links too
 	$(PY) docs/build_site.py build/docs $(if $(LINKCHECK),--linkcheck)
+
+tutorial: build  ## open the tutorial as a notebook in the browser; TUTORIAL=tutorial.zh opens the Chinese one
+	@$(PY) -c 'import jupyterlab' 2>/dev/null || $(PY) -m pip install '$(JUPYTER)'
+	$(PY) -m jupyterlab docs/$(TUTORIAL).ipynb
 
 notebooks: build $(DOCS)  ## run the tutorial and rewrite its outputs, pictures and notebooks
 	$(PY) docs/build_notebooks.py --update
