@@ -31,7 +31,8 @@ class PixelsInLanes {
         weight(static_cast<const T*>(data.weight)),
         bias(problem.epilogue.bias ? static_cast<const T*>(data.bias) : nullptr),
         scratch(static_cast<char*>(workspace)),
-        is_large(is_worth_streaming<T>(c.result_numbers())) {}
+        is_large(is_worth_streaming<T>(c.result_numbers())),
+        may_miss_terms(!c.is_forward && !has_all_terms(problem)) {}
 
   // False, with nothing usable written, where a weight of an input gradient is not finite. Past the edge of
   // the gradient of the output, there are zeros for terms that do not exist, and times infinity those would
@@ -91,8 +92,15 @@ class PixelsInLanes {
   const T* weight;
   const T* bias;
   char* scratch;
-  bool is_large;  // the result
+  bool is_large;        // the result
+  bool may_miss_terms;  // of the gradient of the input, beside the edge of the gradient of the output
   std::atomic<bool> has_non_finite_result{false};
+
+  static bool has_all_terms(const ConvProblem& problem) {
+    const Padding& padding = problem.padding;
+    return problem.kernel.height == 1 && problem.kernel.width == 1 && problem.stride.height == 1 &&
+           problem.stride.width == 1 && padding.top + padding.bottom + padding.left + padding.right == 0;
+  }
 
   ClassWork work_of(int64_t row_class, int64_t column_class, int workers) const {
     ClassWork work;
@@ -299,7 +307,7 @@ class PixelsInLanes {
   // Where the results of a tile follow each other in memory, so that the micro-kernel can write them itself.
   T* neighbours_of(const Patches<T>& patches, const Band& band, const Item& item, const Target& target,
                    int64_t numbers) const {
-    if (!std::is_same_v<T, Real> || !c.is_forward || c.result_strides.column != 1 ||
+    if (!std::is_same_v<T, Real> || may_miss_terms || c.result_strides.column != 1 ||
         target.end - target.place != numbers) {
       return nullptr;
     }
@@ -427,7 +435,7 @@ class PixelsInLanes {
     Vector<Real> trace = zero<Real>();
     for_each_segment_of(patches, band, item, target,
                         [&](const Segment& segment) { store_line(patches, segment, target, sums, trace); });
-    if (!c.is_forward && !(sum(trace) == 0)) has_non_finite_result.store(true, std::memory_order_relaxed);
+    if (may_miss_terms && !(sum(trace) == 0)) has_non_finite_result.store(true, std::memory_order_relaxed);
   }
 
   CONVEXT_INLINE void store_line(const Patches<T>& patches, const Segment& segment, const Target& target,
