@@ -549,8 +549,9 @@ void add_depthwise_windows(Collector& cases) {
             const DType dtype = floating_dtypes[number % 5 == 0 ? 2 + number % 2 : number % 2];
             const int64_t channels = layout == Layout::contiguous ? 3 : 16 + number % 3 * 5;
             const int64_t height = 1 + number % 7;
+            const int64_t results = channels * (number % 6 == 1 ? 2 : 1);
             Case c =
-                cases.start({2, channels, height, width, channels, kernel, kernel, channels}, pass, dtype);
+                cases.start({2, channels, height, width, results, kernel, kernel, channels}, pass, dtype);
             c.input_layout = c.weight_layout = c.output_layout = layout;
             c.problem.stride = {stride, stride};
             const int64_t half = kernel / 2;

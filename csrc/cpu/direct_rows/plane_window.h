@@ -1,7 +1,8 @@
-// Depthwise 3 x 3 and 5 x 5 correlations of planes whose rows lie side by side in memory, with stride 1 or 2:
-// forward, and the gradient of the input with stride 1, which is a correlation with the kernel turned round.
-// Vectors run along the rows. A plane is computed in strips, one vector wide, from top to bottom, and read in
-// place: what lies beside it is masked out of the loads, what lies above and below is left out.
+// Correlations of one source plane with square kernels of 3, 5 or 7 taps, where rows lie side by side in memory:
+// forward with stride 1, or 2 for 3 x 3, of depthwise problems or of one channel to many, and the gradient of the
+// input of depthwise ones with stride 1, which is a correlation with the kernel turned round. Vectors run along
+// the rows. A plane is computed in strips, one vector wide, from top to bottom, and read in place: what lies
+// beside it is masked out of the loads, what lies above and below is left out.
 #pragma once
 
 #include <atomic>
@@ -38,10 +39,11 @@ struct PlaneWindowPlan {
     const RowsAxis columns = horizontal_axis(p);
     const bool has_step =
         rows.stride == 1 || (rows.stride == 2 && rows.kernel == 3 && p.pass == Pass::forward);
-    return in_channels_per_group(p) == 1 && out_channels_per_group(p) == 1 && has_step &&
-           columns.stride == rows.stride && fits_kernel(p) && rows.dilation == 1 && columns.dilation == 1 &&
-           p.padding_mode == PaddingMode::zeros && p.input_strides.column == 1 &&
-           p.output_strides.column == 1;
+    const bool has_one_source =
+        in_channels_per_group(p) == 1 && (out_channels_per_group(p) == 1 || p.pass == Pass::forward);
+    return has_one_source && has_step && columns.stride == rows.stride && fits_kernel(p) &&
+           rows.dilation == 1 && columns.dilation == 1 && p.padding_mode == PaddingMode::zeros &&
+           p.input_strides.column == 1 && p.output_strides.column == 1;
   }
 
   // Whether vectors along the rows are full enough to be faster than transposing to vectors of channels. The
@@ -71,7 +73,7 @@ struct PlaneWindowPlan {
         result(is_forward ? p.output : p.input),
         before_rows(is_forward ? p.padding.top : taps - 1 - p.padding.top),
         before_columns(is_forward ? p.padding.left : taps - 1 - p.padding.left),
-        planes(p.batch * p.groups) {
+        planes(p.batch * (is_forward ? p.out_channels : p.in_channels)) {
     constexpr int64_t worth_dealing = 4096;  // results
     constexpr int64_t enough_tiles = 32;
     const int64_t plane_results = larger(1, result.height * result.width);
@@ -292,12 +294,15 @@ class PlaneWindowCorrelation {
     strip.streams = streams;
     Real weights[taps * taps];
     strip.weights = weights;
+    const int64_t channels = plan.is_forward ? p.out_channels : p.in_channels;
+    const int64_t channels_of_group = channels / p.groups;
     for (int64_t plane = first_plane; plane < last_plane; ++plane) {
-      const int64_t n = plane / p.groups;
-      const int64_t channel = plane % p.groups;
+      const int64_t n = plane / channels;
+      const int64_t channel = plane % channels;
       if (!pack(weights, channel)) return false;
       strip.bias = bias == nullptr ? Real{} : widen(bias[channel]);
-      const T* from = source + n * source_strides.batch + channel * source_strides.channel;
+      const T* from =
+          source + n * source_strides.batch + channel / channels_of_group * source_strides.channel;
       T* to = result + n * result_strides.batch + channel * result_strides.channel + row * result_strides.row;
       for (int64_t x = 0; x < plan.result.width; x += lanes) {
         const int64_t column = x * step - plan.before_columns;

@@ -141,6 +141,7 @@ void run_as(const ConvProblem& p, const ConvData& data, void* workspace, const E
 // copying patches if there are enough of them. The limits were measured against implicit_gemm.
 Reason too_many_channels(const ConvProblem& p) {
   if (with_type(p.dtype, [&](auto zero) { return PointwisePlan<decltype(zero)>::fits(p); })) return nullptr;
+  if (with_type(p.dtype, [&](auto zero) { return PlaneWindowPlan<decltype(zero)>::fits(p); })) return nullptr;
   const int64_t in = in_channels_per_group(p);
   const int64_t out = out_channels_per_group(p);
   if (p.pass == Pass::grad_weight) {
