@@ -1,8 +1,8 @@
-// Correlations of one source plane with square kernels of 3, 5 or 7 taps, where rows lie side by side in memory:
-// forward with stride 1, or 2 for 3 x 3, of depthwise problems or of one channel to many, and the gradient of the
-// input of depthwise ones with stride 1, which is a correlation with the kernel turned round. Vectors run along
-// the rows. A plane is computed in strips, one vector wide, from top to bottom, and read in place: what lies
-// beside it is masked out of the loads, what lies above and below is left out.
+// Correlations of one source plane with square kernels of 3, 5 or 7 taps, where rows lie side by side in
+// memory: forward with stride 1, or 2 for 3 x 3, of depthwise problems or of one channel to many, and the
+// gradient of the input of depthwise ones with stride 1, which is a correlation with the kernel turned round.
+// Vectors run along the rows. A plane is computed in strips, one vector wide, from top to bottom, and read in
+// place: what lies beside it is masked out of the loads, what lies above and below is left out.
 #pragma once
 
 #include <atomic>
