@@ -1,32 +1,23 @@
-// Depthwise 3 x 3 and 5 x 5 correlations where channels lie innermost in memory: forward with stride 1 or 2,
-// and the gradient of the input with stride 1, which is a correlation with the kernel turned round. Vectors
-// run along the channels; all is read and written in place. Eight neighbouring pixels of one or two rows are
-// summed in registers; each pixel of the source is loaded once for all the taps that meet it. What lies in
-// the padding is left out: zeros change no bit of a sum, unless a weight is not finite, and then another
-// kernel is called.
+// Depthwise 3 x 3 and 5 x 5 correlations (window.h) where channels lie innermost in memory. Vectors run along
+// the channels; all is read and written in place. Eight neighbouring pixels of one or two rows are summed in
+// registers; each pixel of the source is loaded once for all the taps that meet it. What lies in the padding
+// is left out: zeros change no bit of a sum, unless a weight is not finite, and then another kernel is
+// called.
 #pragma once
 
 #include <atomic>
 
-#include "cpu/direct_rows/axis.h"
 #include "cpu/direct_rows/pixel_kernel.h"
-#include "cpu/dispatch.h"
+#include "cpu/direct_rows/window.h"
 
 namespace convext {
 namespace CONVEXT_ISA_NAMESPACE {
 namespace {
 
 template <class T>
-struct PixelWindowPlan {
+struct PixelWindowPlan : Window {
   static constexpr int64_t lanes = Vector<Compute<T>>::lanes;
 
-  bool is_forward;
-  int64_t taps;
-  int64_t step;
-  Size2 source;
-  Size2 result;
-  int64_t before_rows;  // rows of padding before the source's first
-  int64_t before_columns;
   int64_t channels;
   int64_t whole_vectors;
   int64_t packed_vector;  // numbers: the taps and the bias of a vector of channels
@@ -37,25 +28,13 @@ struct PixelWindowPlan {
   int64_t worker_bytes = 0;
 
   static bool fits(const ConvProblem& p) {
-    if (p.pass == Pass::grad_weight) return false;
-    const RowsAxis rows = vertical_axis(p);
-    const RowsAxis columns = horizontal_axis(p);
-    const bool has_step = rows.stride == 1 || (rows.stride == 2 && p.pass == Pass::forward);
-    return in_channels_per_group(p) == 1 && out_channels_per_group(p) == 1 && p.in_channels >= lanes &&
-           (rows.kernel == 3 || rows.kernel == 5) && columns.kernel == rows.kernel && has_step &&
-           columns.stride == rows.stride && rows.dilation == 1 && columns.dilation == 1 &&
-           p.padding_mode == PaddingMode::zeros && has_channels_innermost(p.input_strides) &&
+    return Window::fits(p) && out_channels_per_group(p) == 1 && p.in_channels >= lanes &&
+           (p.kernel.height == 3 || p.kernel.height == 5) && has_channels_innermost(p.input_strides) &&
            has_channels_innermost(p.output_strides);
   }
 
   explicit PixelWindowPlan(const ConvProblem& p)
-      : is_forward(p.pass == Pass::forward),
-        taps(p.kernel.height),
-        step(vertical_axis(p).stride),
-        source(is_forward ? p.input : p.output),
-        result(is_forward ? p.output : p.input),
-        before_rows(is_forward ? p.padding.top : taps - 1 - p.padding.top),
-        before_columns(is_forward ? p.padding.left : taps - 1 - p.padding.left),
+      : Window(p),
         channels(p.in_channels),
         whole_vectors(channels / lanes),
         packed_vector((taps * taps + 1) * lanes) {

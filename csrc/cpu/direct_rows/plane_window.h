@@ -1,15 +1,12 @@
-// Correlations of one source plane with square kernels of 3, 5 or 7 taps, where rows lie side by side in
-// memory: forward with stride 1, or 2 for 3 x 3, of depthwise problems or of one channel to many, and the
-// gradient of the input of depthwise ones with stride 1, which is a correlation with the kernel turned round.
-// Vectors run along the rows. A plane is computed in strips, one vector wide, from top to bottom, and read in
-// place: what lies beside it is masked out of the loads, what lies above and below is left out.
+// Correlations with square kernels of 3, 5 or 7 taps (window.h) of planes whose rows lie side by side in
+// memory: depthwise, and forward of one channel to many; stride 2 for 3 x 3 only. Vectors run along the rows.
+// A plane is computed in strips, one vector wide, from top to bottom, and read in place: what lies beside it
+// is masked out of the loads, what lies above and below is left out.
 #pragma once
 
 #include <atomic>
 
-#include "cpu/direct_rows/axis.h"
-#include "cpu/dispatch.h"
-#include "cpu/scratch.h"
+#include "cpu/direct_rows/window.h"
 #include "cpu/streaming.h"
 
 namespace convext {
@@ -17,16 +14,9 @@ namespace CONVEXT_ISA_NAMESPACE {
 namespace {
 
 template <class T>
-struct PlaneWindowPlan {
+struct PlaneWindowPlan : Window {
   static constexpr int64_t lanes = Vector<Compute<T>>::lanes;
 
-  bool is_forward;
-  int64_t taps;
-  int64_t step;
-  Size2 source;
-  Size2 result;
-  int64_t before_rows;  // rows of padding before the source's first
-  int64_t before_columns;
   int64_t planes;
   int64_t tile_planes;  // small planes are dealt out several at a time
   int64_t band;         // rows of the result in a tile
@@ -34,15 +24,8 @@ struct PlaneWindowPlan {
   int64_t worker_bytes = 0;
 
   static bool fits(const ConvProblem& p) {
-    if (!can_mask_loads || !std::is_same_v<T, Compute<T>> || p.pass == Pass::grad_weight) return false;
-    const RowsAxis rows = vertical_axis(p);
-    const RowsAxis columns = horizontal_axis(p);
-    const bool has_step =
-        rows.stride == 1 || (rows.stride == 2 && rows.kernel == 3 && p.pass == Pass::forward);
-    const bool has_one_source =
-        in_channels_per_group(p) == 1 && (out_channels_per_group(p) == 1 || p.pass == Pass::forward);
-    return has_one_source && has_step && columns.stride == rows.stride && fits_kernel(p) &&
-           rows.dilation == 1 && columns.dilation == 1 && p.padding_mode == PaddingMode::zeros &&
+    return can_mask_loads && std::is_same_v<T, Compute<T>> && Window::fits(p) &&
+           (out_channels_per_group(p) == 1 || p.pass == Pass::forward) && fits_kernel(p) &&
            p.input_strides.column == 1 && p.output_strides.column == 1;
   }
 
@@ -51,29 +34,23 @@ struct PlaneWindowPlan {
   static bool fits_kernel(const ConvProblem& p) {
     const int64_t width = (p.pass == Pass::forward ? p.output : p.input).width;
     const bool is_filled = width >= 8 && width * 8 >= round_up(width, lanes) * 5;
-    if (p.kernel.height != p.kernel.width || !is_filled) return false;
+    if (!is_filled) return false;
     const bool has_registers = sizeof(Vector<float>) == 64;  // 32 of them
+    const bool has_single_step = vertical_axis(p).stride == 1;
     switch (p.kernel.height) {
       case 3:
         return true;
       case 5:
-        return has_registers || width >= lanes * 5 / 2;
+        return has_single_step && (has_registers || width >= lanes * 5 / 2);
       case 7:
-        return has_registers;
+        return has_single_step && has_registers;
       default:
         return false;
     }
   }
 
   explicit PlaneWindowPlan(const ConvProblem& p)
-      : is_forward(p.pass == Pass::forward),
-        taps(p.kernel.height),
-        step(vertical_axis(p).stride),
-        source(is_forward ? p.input : p.output),
-        result(is_forward ? p.output : p.input),
-        before_rows(is_forward ? p.padding.top : taps - 1 - p.padding.top),
-        before_columns(is_forward ? p.padding.left : taps - 1 - p.padding.left),
-        planes(p.batch * (is_forward ? p.out_channels : p.in_channels)) {
+      : Window(p), planes(p.batch * (is_forward ? p.out_channels : p.in_channels)) {
     constexpr int64_t worth_dealing = 4096;  // results
     constexpr int64_t enough_tiles = 32;
     const int64_t plane_results = larger(1, result.height * result.width);
