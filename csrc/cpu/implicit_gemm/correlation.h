@@ -18,6 +18,14 @@ namespace convext {
 namespace CONVEXT_ISA_NAMESPACE {
 namespace {
 
+// A 1x1 kernel that steps over nothing and meets no padding: every result has the terms of its own pixel, all
+// of them.
+inline bool is_pointwise(const ConvProblem& p) {
+  const Padding& padding = p.padding;
+  return p.kernel.height == 1 && p.kernel.width == 1 && p.stride.height == 1 && p.stride.width == 1 &&
+         padding.top + padding.bottom + padding.left + padding.right == 0;
+}
+
 struct Correlation {
   bool is_forward;
   int64_t batch;

@@ -32,7 +32,7 @@ class PixelsInLanes {
         bias(problem.epilogue.bias ? static_cast<const T*>(data.bias) : nullptr),
         scratch(static_cast<char*>(workspace)),
         is_large(is_worth_streaming<T>(c.result_numbers())),
-        may_miss_terms(!c.is_forward && !has_all_terms(problem)) {}
+        may_miss_terms(!c.is_forward && !is_pointwise(problem)) {}
 
   // False, with nothing usable written, where a weight of an input gradient is not finite. Past the edge of
   // the gradient of the output, there are zeros for terms that do not exist, and times infinity those would
@@ -95,12 +95,6 @@ class PixelsInLanes {
   bool is_large;        // the result
   bool may_miss_terms;  // of the gradient of the input, beside the edge of the gradient of the output
   std::atomic<bool> has_non_finite_result{false};
-
-  static bool has_all_terms(const ConvProblem& problem) {
-    const Padding& padding = problem.padding;
-    return problem.kernel.height == 1 && problem.kernel.width == 1 && problem.stride.height == 1 &&
-           problem.stride.width == 1 && padding.top + padding.bottom + padding.left + padding.right == 0;
-  }
 
   ClassWork work_of(int64_t row_class, int64_t column_class, int workers) const {
     ClassWork work;

@@ -54,11 +54,8 @@ ConvProblem with_rows_joined(const ConvProblem& problem) {
   const auto has_no_gaps = [&](const ImageStrides& strides) {
     return strides.row == problem.input.width * strides.column;
   };
-  const Padding& padding = problem.padding;
-  const bool fits = problem.kernel.height == 1 && problem.kernel.width == 1 && problem.stride.height == 1 &&
-                    problem.stride.width == 1 &&
-                    padding.top + padding.bottom + padding.left + padding.right == 0 &&
-                    has_no_gaps(problem.input_strides) && has_no_gaps(problem.output_strides);
+  const bool fits =
+      is_pointwise(problem) && has_no_gaps(problem.input_strides) && has_no_gaps(problem.output_strides);
   ConvProblem joined = problem;
   if (!fits) return joined;
   joined.input = joined.output = {1, problem.input.height * problem.input.width};

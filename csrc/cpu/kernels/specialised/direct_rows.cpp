@@ -1,6 +1,6 @@
 // Depthwise problems and images of few channels, where a matrix product would spend its time on copying
-// patches: bands of lines are copied once and correlated in place, with several rows and vectors of results
-// in registers.
+// patches: lines are read in place or copied once in bands, and correlated with several rows or vectors of
+// results in registers.
 #include "cpu/direct_rows/broadcast_weight_gradient.h"
 #include "cpu/direct_rows/interleaved_correlation.h"
 #include "cpu/direct_rows/pixel_correlation.h"
