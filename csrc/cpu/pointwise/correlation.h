@@ -31,9 +31,9 @@ class PointwiseCorrelation {
 
   void run(const Executor& executor) {
     if (plan.packs_weights) {
-      for_each_tile(executor, groups * plan.tiles, [&](int64_t index, int) {
-        pack_weights(index / plan.tiles, index % plan.tiles);
-      });
+      const int64_t blocks = ceil_div(plan.terms, terms_of_block);
+      for_each_tile(executor, groups * blocks,
+                    [&](int64_t index, int) { pack_weights(index / blocks, index % blocks * terms_of_block); });
     }
     const int64_t items = groups * plan.parts * batch * plan.strips;
     for_each_tile(executor, items, [&](int64_t index, int worker) {
@@ -44,6 +44,7 @@ class PointwiseCorrelation {
 
  private:
   static constexpr int64_t lanes = Vector<T>::lanes;
+  static constexpr int64_t terms_of_block = 8;  // of weights that are packed at a time
 
   struct Item {
     int64_t group;
@@ -75,15 +76,30 @@ class PointwiseCorrelation {
            (group * plan.rows + plan.first_row(tile)) * plan.terms;
   }
 
-  // packed[term][row of the tile]
-  void pack_weights(int64_t group, int64_t tile) const {
-    const int64_t first = plan.first_row(tile);
-    const int64_t rows = plan.first_row(tile + 1) - first;
-    const T* from = weight + group * plan.weight_group + first * plan.weight_row;
-    T* to = packed_weights(group, tile);
-    for (int64_t k = 0; k < plan.terms; ++k, from += plan.weight_term, to += rows) {
-      for (int64_t r = 0; r < rows; ++r) to[r] = from[r * plan.weight_row];
+  // packed[tile][term][row of the tile], some terms of all tiles: those of neighbouring tiles share lines.
+  void pack_weights(int64_t group, int64_t first_term) const {
+    const int64_t last_term = smaller(plan.terms, first_term + terms_of_block);
+    for (int64_t tile = 0; tile < plan.tiles; ++tile) {
+      const int64_t first = plan.first_row(tile);
+      const int64_t rows = plan.first_row(tile + 1) - first;
+      const T* from =
+          weight + group * plan.weight_group + first * plan.weight_row + first_term * plan.weight_term;
+      T* to = packed_weights(group, tile) + first_term * rows;
+      for (int64_t k = first_term; k < last_term; ++k, from += plan.weight_term, to += rows) {
+        copy_row(from, rows, to);
+      }
     }
+  }
+
+  // Of a tile's height, in two pieces of a fixed size that may overlap.
+  CONVEXT_INLINE void copy_row(const T* from, int64_t rows, T* to) const {
+    if (plan.weight_row != 1) {
+      for (int64_t r = 0; r < rows; ++r) to[r] = from[r * plan.weight_row];
+      return;
+    }
+    std::memcpy(to, from, fewest_tile_rows * sizeof(T));
+    const int64_t second = rows - fewest_tile_rows;
+    std::memcpy(to + second, from + second, fewest_tile_rows * sizeof(T));
   }
 
   const T* first_source(const Item& item) const {

@@ -44,6 +44,14 @@ struct Ahead {
   }
 };
 
+// Has the memory bring the lines that a row of results will be written to.
+template <int64_t bytes>
+CONVEXT_INLINE void fetch_result(const char* row) {
+  CONVEXT_UNROLL
+  for (int64_t byte = 0; byte < bytes; byte += 64) __builtin_prefetch(row + byte, 1);
+  __builtin_prefetch(row + bytes - 1, 1);
+}
+
 template <class T>
 struct Tile {
   const T* weight;
@@ -77,6 +85,8 @@ void micro_kernel(const Tile<T>& tile) {
   const int64_t terms = tile.terms;
   const int64_t fetches_each = ceil_div(tile.ahead.rows, larger(1, terms / together));
   int64_t fetched = 0;
+  int64_t fetched_rows = tile.streams ? rows : 0;
+  const int64_t rows_each = ceil_div(rows, larger(1, terms / together));
   T chains[rows][vectors * lanes];
   for (int64_t k = 0;;) {
     const bool is_first = k == 0;
@@ -90,6 +100,10 @@ void micro_kernel(const Tile<T>& tile) {
     while (k < end) {
       for (const int64_t due = smaller(tile.ahead.rows, fetched + fetches_each); fetched < due; ++fetched) {
         tile.ahead.fetch(fetched);
+      }
+      for (const int64_t due = smaller(rows, fetched_rows + rows_each); fetched_rows < due; ++fetched_rows) {
+        fetch_result<vectors * sizeof(Vector<T>)>(
+            reinterpret_cast<const char*>(tile.result + fetched_rows * tile.result_row));
       }
       for (const int64_t stop = smaller(end, k + together); k < stop; ++k) {
         Vector<T> pixels[vectors];
