@@ -86,20 +86,13 @@ class PointwiseCorrelation {
           weight + group * plan.weight_group + first * plan.weight_row + first_term * plan.weight_term;
       T* to = packed_weights(group, tile) + first_term * rows;
       for (int64_t k = first_term; k < last_term; ++k, from += plan.weight_term, to += rows) {
-        copy_row(from, rows, to);
+        if (plan.weight_row == 1) {
+          copy_tile_row(from, rows, to);
+        } else {
+          for (int64_t r = 0; r < rows; ++r) to[r] = from[r * plan.weight_row];
+        }
       }
     }
-  }
-
-  // Of a tile's height, in two pieces of a fixed size that may overlap.
-  CONVEXT_INLINE void copy_row(const T* from, int64_t rows, T* to) const {
-    if (plan.weight_row != 1) {
-      for (int64_t r = 0; r < rows; ++r) to[r] = from[r * plan.weight_row];
-      return;
-    }
-    std::memcpy(to, from, fewest_tile_rows * sizeof(T));
-    const int64_t second = rows - fewest_tile_rows;
-    std::memcpy(to + second, from + second, fewest_tile_rows * sizeof(T));
   }
 
   const T* first_source(const Item& item) const {
@@ -119,29 +112,30 @@ class PointwiseCorrelation {
     if (!is_whole) pack_part(first_source(item), pixels, vectors, panel);
 
     Tile<T> tile;
-    tile.weight_row = plan.packs_weights ? 1 : plan.weight_row;
-    tile.source = is_whole ? first_source(item) : panel;
-    tile.source_term = plan.source_strides.channel;
+    tile.a_row = plan.packs_weights ? 1 : plan.weight_row;
+    tile.b = first_source(item);
+    tile.b_term = plan.source_strides.channel;
     tile.panel = panel;
+    tile.c_row = is_whole ? plan.result_strides.channel : vectors * lanes;
     tile.terms = plan.terms;
     tile.chain = plan.chain;
     tile.streams = is_whole && streams;
-    tile.result_row = is_whole ? plan.result_strides.channel : vectors * lanes;
     T* const first_result = result + item.image * plan.result_strides.batch +
                             item.group * plan.rows * plan.result_strides.channel + first_pixel;
+    const Ahead ahead = source_of(next);
     for (int64_t index = first_tile; index < last_tile; ++index) {
       const int64_t row = plan.first_row(index);
       const int64_t rows = plan.first_row(index + 1) - row;
-      tile.weight = plan.packs_weights ? packed_weights(item.group, index)
-                                       : weight + item.group * plan.weight_group + row * plan.weight_row;
-      tile.weight_term = plan.packs_weights ? rows : plan.weight_term;
-      tile.bias = bias == nullptr ? nullptr : bias + item.group * plan.rows + row;
+      tile.a = plan.packs_weights ? packed_weights(item.group, index)
+                                  : weight + item.group * plan.weight_group + row * plan.weight_row;
+      tile.a_term = plan.packs_weights ? rows : plan.weight_term;
+      tile.start = bias == nullptr ? nullptr : bias + item.group * plan.rows + row;
       T* const to = first_result + row * plan.result_strides.channel;
-      tile.result = is_whole ? to : results;
-      const bool packs = is_whole && index == first_tile;
-      if (!packs) fetch_slice(tile, next, index - first_tile - 1, last_tile - first_tile - 1);
+      tile.c = is_whole ? to : results;
+      const int64_t packed = index - first_tile - 1;
+      if (packed >= 0) tile.next_b = ahead.slice(packed, last_tile - first_tile - 1);
+      const bool packs = is_whole && packed < 0;
       (packs ? micro_kernel_of<T, true> : micro_kernel_of<T, false>)(rows, vectors)(tile);
-      tile.source = panel;
       if (!is_whole) {
         for (int64_t r = 0; r < rows; ++r) {
           copy_part(results + r * vectors * lanes, to + r * plan.result_strides.channel, pixels);
@@ -151,16 +145,11 @@ class PointwiseCorrelation {
     if (streams) finish_streams();
   }
 
-  // Has a tile fetch its share of what the next item reads.
-  void fetch_slice(Tile<T>& tile, const Item& next, int64_t part, int64_t parts) const {
-    const int64_t first = larger(0, part) * plan.terms / larger(1, parts);
-    const int64_t last = larger(0, part + 1) * plan.terms / larger(1, parts);
+  Ahead source_of(const Item& item) const {
     constexpr int64_t size = sizeof(T);
-    tile.ahead.first =
-        reinterpret_cast<const char*>(first_source(next) + first * plan.source_strides.channel);
-    tile.ahead.stride = plan.source_strides.channel * size;
-    tile.ahead.rows = last - first;
-    tile.ahead.bytes = (plan.first_vector(next.strip + 1) - plan.first_vector(next.strip)) * lanes * size;
+    const int64_t vectors = plan.first_vector(item.strip + 1) - plan.first_vector(item.strip);
+    return {reinterpret_cast<const char*>(first_source(item)), plan.source_strides.channel * size, plan.terms,
+            vectors * lanes * size};
   }
 
   // A strip that ends between two vectors.

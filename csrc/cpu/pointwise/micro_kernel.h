@@ -1,14 +1,17 @@
-// The innermost loop of a 1x1 kernel on contiguous images:
+// The innermost loop of the products of matrices that a 1x1 kernel is:
 //
-//     result[row][x] = bias[row] + sum over k of weight(row, k) * source[k][x]
+//     c[row][x] (+)= start[row] + sum over k of a(row, k) * b(k)[x]
+//     a(row, k) = a[row * a_row + k * a_term],   b(k) = b + k * b_term
 //
-// for one tile of rows (channels of the result) x vectors (of pixels). The first tile that meets some pixels
-// reads them where they lie, planes of a tensor far from each other, and leaves them side by side in a panel
-// for the other tiles. Its loads are those of the products anyway and its stores run beside them, so packing
-// costs nothing but what the memory lets it wait.
+// for one tile of rows x vectors. The first tile that meets a strip of b reads it where it lies, in pieces of
+// a tensor that are far from each other, and leaves it side by side in a panel for the other tiles. Its loads
+// are those of the products anyway and its stores run beside them, so packing costs nothing but what the
+// memory lets it wait.
 //
 // Every sum is made of the same chains, in the same order, whichever tile it lies in.
 #pragma once
+
+#include <cstring>
 
 #include "cpu/blocking.h"
 #include "cpu/streaming.h"
@@ -31,42 +34,50 @@ constexpr int most_tile_rows = 6;
 // Rows are cut into tiles of about equal height, so that none is lower than this where there are so many.
 constexpr int fewest_tile_rows = most_tile_rows / 2;
 
-// What is to be fetched during a tile: for each of `rows` rows the lines that hold `bytes` bytes.
+// What is to be fetched during a tile, evenly: for each of `rows` rows the lines that hold `bytes` bytes.
 struct Ahead {
   const char* first = nullptr;
   int64_t stride = 0;  // in bytes
   int64_t rows = 0;
   int64_t bytes = 0;
 
+  // The `part`-th of `parts` parts of the rows.
+  Ahead slice(int64_t part, int64_t parts) const {
+    const int64_t begin = part * rows / parts;
+    return {first + begin * stride, stride, (part + 1) * rows / parts - begin, bytes};
+  }
+
   CONVEXT_INLINE void fetch(int64_t row) const {
     const char* const from = first + row * stride;
-    for (int64_t byte = 0; byte < bytes; byte += 64) __builtin_prefetch(from + byte);
+    for (int64_t byte = 0; byte < bytes; byte += line_bytes) __builtin_prefetch(from + byte);
   }
 };
 
-// Has the memory bring the lines that a row of results will be written to.
+// Has the memory bring the lines that a row of a tile will be written to.
 template <int64_t bytes>
 CONVEXT_INLINE void fetch_result(const char* row) {
   CONVEXT_UNROLL
-  for (int64_t byte = 0; byte < bytes; byte += 64) __builtin_prefetch(row + byte, 1);
+  for (int64_t byte = 0; byte < bytes; byte += line_bytes) __builtin_prefetch(row + byte, 1);
   __builtin_prefetch(row + bytes - 1, 1);
 }
 
 template <class T>
 struct Tile {
-  const T* weight;
-  int64_t weight_row;   // from one row to the next
-  int64_t weight_term;  // from one term to the next
-  const T* source;
-  int64_t source_term;
-  T* panel;  // where the source is left, by a tile that packs
-  T* result;
-  int64_t result_row;
-  const T* bias;  // of the first row, or nullptr
+  const T* a;
+  int64_t a_row;
+  int64_t a_term;
+  const T* b;
+  int64_t b_term;
+  T* panel;  // where b is left, by a tile that packs, and is read from by the others
+  T* c;
+  int64_t c_row;
+  const T* start = nullptr;  // of each row
   int64_t terms;
   int64_t chain;
-  bool streams;
-  Ahead ahead;
+  bool accumulate = false;
+  bool streams = false;
+  Ahead next_b{};  // of the tiles that come after
+  Ahead next_a{};
 };
 
 template <class T>
@@ -75,18 +86,20 @@ using MicroKernel = void (*)(const Tile<T>& tile);
 template <class T, int rows, int vectors, bool packs>
 void micro_kernel(const Tile<T>& tile) {
   constexpr int64_t lanes = Vector<T>::lanes;
-  constexpr int64_t together = 16;  // terms, between which something is fetched ahead
-  const T* weight = tile.weight;
-  const T* source = tile.source;
-  T* panel = tile.panel;
-  const int64_t weight_row = tile.weight_row;
-  const int64_t weight_term = tile.weight_term;
-  const int64_t source_term = packs ? tile.source_term : vectors * lanes;
+  constexpr int64_t together = 16;  // terms, between which something is fetched
   const int64_t terms = tile.terms;
-  const int64_t fetches_each = ceil_div(tile.ahead.rows, larger(1, terms / together));
-  int64_t fetched = 0;
-  int64_t fetched_rows = tile.streams ? rows : 0;
-  const int64_t rows_each = ceil_div(rows, larger(1, terms / together));
+  const int64_t steps = larger(1, terms / together);
+  const int64_t b_rows = ceil_div(tile.next_b.rows, steps);
+  const int64_t a_rows = ceil_div(tile.next_a.rows, steps);
+  const int64_t c_rows = ceil_div(rows, steps);
+  int64_t b_fetched = 0;
+  int64_t a_fetched = 0;
+  int64_t c_fetched = tile.streams ? rows : 0;
+  const T* a = tile.a;
+  const T* b = packs ? tile.b : tile.panel;
+  T* panel = tile.panel;
+  const int64_t a_row = tile.a_row;
+  const int64_t b_term = packs ? tile.b_term : vectors * lanes;
   T chains[rows][vectors * lanes];
   for (int64_t k = 0;;) {
     const bool is_first = k == 0;
@@ -98,30 +111,31 @@ void micro_kernel(const Tile<T>& tile) {
       for (int v = 0; v < vectors; ++v) sum[r][v] = zero<T>();
     }
     while (k < end) {
-      for (const int64_t due = smaller(tile.ahead.rows, fetched + fetches_each); fetched < due; ++fetched) {
-        tile.ahead.fetch(fetched);
-      }
-      for (const int64_t due = smaller(rows, fetched_rows + rows_each); fetched_rows < due; ++fetched_rows) {
+      for (const int64_t due = smaller(tile.next_b.rows, b_fetched + b_rows); b_fetched < due; ++b_fetched)
+        tile.next_b.fetch(b_fetched);
+      for (const int64_t due = smaller(tile.next_a.rows, a_fetched + a_rows); a_fetched < due; ++a_fetched)
+        tile.next_a.fetch(a_fetched);
+      for (const int64_t due = smaller(rows, c_fetched + c_rows); c_fetched < due; ++c_fetched) {
         fetch_result<vectors * sizeof(Vector<T>)>(
-            reinterpret_cast<const char*>(tile.result + fetched_rows * tile.result_row));
+            reinterpret_cast<const char*>(tile.c + c_fetched * tile.c_row));
       }
       for (const int64_t stop = smaller(end, k + together); k < stop; ++k) {
-        Vector<T> pixels[vectors];
+        Vector<T> columns[vectors];
         CONVEXT_UNROLL
-        for (int v = 0; v < vectors; ++v) pixels[v] = load(source + v * lanes);
+        for (int v = 0; v < vectors; ++v) columns[v] = load(b + v * lanes);
         if constexpr (packs) {
           CONVEXT_UNROLL
-          for (int v = 0; v < vectors; ++v) store(panel + v * lanes, pixels[v]);
+          for (int v = 0; v < vectors; ++v) store(panel + v * lanes, columns[v]);
           panel += vectors * lanes;
         }
         CONVEXT_UNROLL
         for (int r = 0; r < rows; ++r) {
-          const Vector<T> value = broadcast(weight[r * weight_row]);
+          const Vector<T> value = broadcast(a[r * a_row]);
           CONVEXT_UNROLL
-          for (int v = 0; v < vectors; ++v) sum[r][v] = fmadd(value, pixels[v], sum[r][v]);
+          for (int v = 0; v < vectors; ++v) sum[r][v] = fmadd(value, columns[v], sum[r][v]);
         }
-        weight += weight_term;
-        source += source_term;
+        a += tile.a_term;
+        b += b_term;
       }
     }
     if (!is_first) {
@@ -141,17 +155,29 @@ void micro_kernel(const Tile<T>& tile) {
     }
     CONVEXT_UNROLL
     for (int r = 0; r < rows; ++r) {
-      if (tile.bias != nullptr) {
-        const Vector<T> start = broadcast(tile.bias[r]);
+      T* const c = tile.c + r * tile.c_row;
+      if (tile.start != nullptr) {
+        const Vector<T> start = broadcast(tile.start[r]);
         CONVEXT_UNROLL
         for (int v = 0; v < vectors; ++v) sum[r][v] = add(start, sum[r][v]);
       }
-      T* const to = tile.result + r * tile.result_row;
       CONVEXT_UNROLL
-      for (int v = 0; v < vectors; ++v) store_result<T>(to + v * lanes, sum[r][v], tile.streams);
+      for (int v = 0; v < vectors; ++v) {
+        if (tile.accumulate) sum[r][v] = add(load(c + v * lanes), sum[r][v]);
+        store_result<T>(c + v * lanes, sum[r][v], tile.streams);
+      }
     }
     return;
   }
+}
+
+// A tile's row of the packed operand a, of fewest_tile_rows numbers or more: in two pieces of a fixed size,
+// which may overlap.
+template <class T>
+CONVEXT_INLINE void copy_tile_row(const T* from, int64_t rows, T* to) {
+  std::memcpy(to, from, fewest_tile_rows * sizeof(T));
+  const int64_t second = rows - fewest_tile_rows;
+  std::memcpy(to + second, from + second, fewest_tile_rows * sizeof(T));
 }
 
 // The micro-kernel for a tile of rows x vectors.
