@@ -21,7 +21,7 @@ template <class T>
 struct PointwiseGradientPlan {
   static constexpr int64_t lanes = Vector<T>::lanes;
   static constexpr int64_t most_rows = 128 * 1024 / sizeof(T);  // of a block, in the L2 cache beside a panel
-  static constexpr int64_t pixels_of_block = 256;
+  static constexpr int64_t most_pixels_of_block = 256;
 
   // One side of the product.
   struct Side {
@@ -60,8 +60,11 @@ struct PointwiseGradientPlan {
         vector_side{true, in_channels_per_group(p), p.input_strides.column, p.weight_strides.in_channel},
         row_side{false, out_channels_per_group(p), p.output_strides.column, p.weight_strides.out_channel},
         weight_group(out_channels_per_group(p) * p.weight_strides.out_channel) {
-    // Few vectors of channels would be loaded more often than multiplied.
-    if (vector_side.channels < most_tile_vectors * lanes && row_side.channels > vector_side.channels) {
+    // Few vectors of channels would be loaded more often than multiplied. Rows are copied for every vector;
+    // to transpose the result costs less than that if it is the sum of many pixels.
+    constexpr int64_t many_pixels = 3000;
+    if (vector_side.channels < row_side.channels &&
+        (vector_side.channels < most_tile_vectors * lanes || pixels >= many_pixels)) {
       const Side other = vector_side;
       vector_side = row_side;
       row_side = other;
@@ -70,10 +73,10 @@ struct PointwiseGradientPlan {
     tiles = ceil_div(row_side.channels, most_tile_rows);
 
     const int64_t most_chain = chain_of(pixels);
-    block = smaller(pixels, pixels_of_block);
-    chain = ceil_div(block, ceil_div(block, most_chain));
-    block = smaller(pixels, round_up(block, chain));
+    blocks = ceil_div(pixels, most_pixels_of_block);
+    block = ceil_div(pixels, blocks);
     blocks = ceil_div(pixels, block);
+    chain = ceil_div(block, ceil_div(block, most_chain));
     choose_chunks();
     choose_parts(workers);
     is_direct =
@@ -163,6 +166,7 @@ class PointwiseGradient {
 
  private:
   using Plan = PointwiseGradientPlan<T>;
+  static constexpr int64_t most_waiting_bytes = 128 * 1024;  // in the L2 cache
   static constexpr int64_t lanes = Vector<T>::lanes;
 
   struct Item {
@@ -197,11 +201,12 @@ class PointwiseGradient {
 
   int64_t pixels_at(int64_t pixel) const { return larger(0, smaller(plan.block, plan.pixels - pixel)); }
 
-  // What a block reads of a panel, or of the rows.
-  Ahead panel_of(const Item& item, int64_t pixel, int64_t panel) const {
+  // What a block reads of some panels, or of the rows.
+  Ahead panels_ahead(const Item& item, int64_t pixel, int64_t first_panel, int64_t last_panel) const {
     constexpr int64_t size = sizeof(T);
-    return {reinterpret_cast<const char*>(vector_at(item.group, pixel, panel)),
-            plan.vector_side.pixel_stride * size, pixels_at(pixel), vectors_of(panel) * lanes * size};
+    const int64_t vectors = plan.first_vector(last_panel) - plan.first_vector(first_panel);
+    return {reinterpret_cast<const char*>(vector_at(item.group, pixel, first_panel)),
+            plan.vector_side.pixel_stride * size, pixels_at(pixel), vectors * lanes * size};
   }
   Ahead rows_ahead(const Item& item, int64_t pixel) const {
     constexpr int64_t size = sizeof(T);
@@ -227,11 +232,16 @@ class PointwiseGradient {
     for (int64_t pixel = first_block * plan.block; pixel < last_pixel; pixel += plan.block) {
       const int64_t pixels = pixels_at(pixel);
       pack_rows(item, pixel, pixels, packed_rows);
-      const Ahead next_rows = rows_ahead(item, smaller(last_pixel, pixel + plan.block));
+      const int64_t next_pixel = smaller(last_pixel, pixel + plan.block);
+      const Ahead next_rows = rows_ahead(item, next_pixel);
+      const Ahead next_panels = panels_ahead(item, next_pixel, first_panel, last_panel);
+      // Memory that is read from one end to the other comes fastest, but has to wait somewhere.
+      const bool by_blocks = next_panels.rows * next_panels.bytes <= most_waiting_bytes;
       for (int64_t index = first_panel; index < last_panel; ++index) {
-        const Ahead next_panel = index + 1 < last_panel
-                                     ? panel_of(item, pixel, index + 1)
-                                     : panel_of(item, smaller(last_pixel, pixel + plan.block), first_panel);
+        const Ahead next_panel =
+            by_blocks ? next_panels.slice(index - first_panel, last_panel - first_panel)
+            : index + 1 < last_panel ? panels_ahead(item, pixel, index + 1, index + 2)
+                                     : panels_ahead(item, next_pixel, first_panel, first_panel + 1);
         const int64_t width = vectors_of(index);
         const int64_t column = plan.first_vector(index) * lanes;
         const bool is_whole = column + width * lanes <= plan.vector_side.channels;
