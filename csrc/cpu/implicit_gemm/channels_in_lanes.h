@@ -45,12 +45,13 @@ class ChannelsInLanes {
 
   // False, with nothing usable written, where a weight of an input gradient is not finite. Past the edge of
   // the gradient of the output, patches hold zeros for terms that do not exist, and times infinity those
-  // would be NaN.
+  // would be NaN. Also where a weight is not finite and tiles were split to leave out zeros of padding: times
+  // infinity those have to be NaN.
   bool run(const Executor& executor) {
-    if (bias != nullptr) widen_bias();
+    if (has_start()) widen_bias();
     if (plan.packs_early) {
       pack_early(executor);
-      if (!c.is_forward && has_non_finite_weight.load(std::memory_order_relaxed)) return false;
+      if (!is_usable()) return false;
     }
     const int64_t rows = rows_to_clear(c);
     const int64_t kinds = c.classes() * c.groups;
@@ -77,7 +78,7 @@ class ChannelsInLanes {
       (blocks_inside ? item.strip : item.block) = index;
       run_item(item, scratch + plan.workers_offset + worker * plan.worker_bytes);
     });
-    return c.is_forward || !has_non_finite_weight.load(std::memory_order_relaxed);
+    return is_usable();
   }
 
  private:
@@ -116,6 +117,14 @@ class ChannelsInLanes {
   WeightPanels<T> weights;
   std::atomic<bool> has_non_finite_weight{false};
 
+  bool is_usable() const {
+    return (c.is_forward && !plan.splits_tiles) || !has_non_finite_weight.load(std::memory_order_relaxed);
+  }
+
+  // Whether sums begin with a bias, or with a zero: added to it, a first sum of a whole tile has the same bits
+  // as that of a part of one.
+  bool has_start() const { return bias != nullptr || plan.chain_of_tap > 0; }
+
   // Of all groups, each in whole panels.
   Real* widened_bias() const { return reinterpret_cast<Real*>(scratch + plan.bias_offset); }
 
@@ -124,7 +133,8 @@ class ChannelsInLanes {
     for (int64_t group = 0; group < c.groups; ++group) {
       Real* to = widened_bias() + group * stride;
       for (int64_t m = 0; m < stride; ++m) {
-        to[m] = m < c.result_channels ? widen(bias[group * c.result_channels + m]) : Real{0};
+        const bool has_bias = bias != nullptr && m < c.result_channels;
+        to[m] = has_bias ? widen(bias[group * c.result_channels + m]) : Real{0};
       }
     }
   }
@@ -236,9 +246,10 @@ class ChannelsInLanes {
       const int64_t terms = pixels.patches.terms();
       work.chain = larger(1, ceil_div(terms, larger(1, ceil_div(terms, chain))));
       // Blocks of a few terms of several taps would be computed where one of those taps is not padding.
-      const bool by_taps = plan.skips_padding && plan.has_band &&
+      const bool by_taps = plan.skips_padding && !plan.splits_tiles && plan.has_band &&
                            work.part.sources == ChannelsInLanesPlan<T>::usual_block_channels;
       if (by_taps) work.chain = work.part.sources;
+      if (plan.chain_of_tap > 0) work.chain = plan.chain_of_tap;
       const int64_t size = by_taps ? work.chain : plan.block_terms_of(work.chain);
       for (int64_t first = 0; first == 0 || first < terms; first += size) {
         const int64_t length = smaller(size, terms - first);
@@ -280,8 +291,8 @@ class ChannelsInLanes {
     tile.column = panel * plan.width;
     tile.accumulate = !is_first;
     tile.streams = in_place && is_first && is_last && streams_pixels && begins_line(first_result);
-    tile.bias = bias == nullptr ? nullptr
-                                : widened_bias() + part.group * plan.panels * plan.width + part.first_channel;
+    tile.bias = has_start() ? widened_bias() + part.group * plan.panels * plan.width + part.first_channel
+                            : nullptr;
     tile.fetch = &fetch;
     tile.chains = work.chains;
     Fetch lines;
@@ -304,41 +315,39 @@ class ChannelsInLanes {
     const int64_t all_tiles =
         ceil_div(work.pixels.inside.count, most_rows) + ceil_div(work.pixels.packed.count, most_rows);
     fetch.rate = ceil_div(fetch.left, larger(1, all_tiles * ceil_div(length, 64 / sizeof(Real))));
+    IndirectKernel<Real> kernels[most_indirect_rows + 1];
+    for (int64_t rows = 1; rows <= most_rows; ++rows) kernels[rows] = indirect_kernel_of<Real>(rows, vectors);
     int64_t before = 0;   // pixels
     int64_t written = 0;  // pixels, where results are transposed
     const PixelSet<T>* const sets[] = {&work.pixels.inside, &work.pixels.packed};
     for (const PixelSet<T>* set : sets) {
-      const int64_t tiles = ceil_div(set->count, most_rows);
-      if (tiles == 0) continue;
-      const int64_t height = set->count / tiles;
-      const int64_t higher = set->count % tiles;  // tiles with one row more
-      const IndirectKernel<Real> kernels[2] = {indirect_kernel_of<Real>(height, vectors),
-                                               indirect_kernel_of<Real>(height + 1, vectors)};
       tile.a_terms = set->terms;
       tile.fetches_next_rows = set == &work.pixels.inside && panel == 0;
-      int64_t pixel = 0;
-      for (int64_t t = 0; t < tiles; ++t) {
-        const int64_t rows = height + (t < higher ? 1 : 0);
+      const auto multiply_tile = [&](int64_t pixel, int64_t rows) {
         tile.a = set->from + pixel;
         if (in_place) {
           if constexpr (std::is_same_v<T, Real>) tile.c = set->to + pixel;
         } else {
           tile.c = work.sums + (is_single ? 0 : before + pixel);
         }
-        // The first terms write the sums, and the last ones the result, even if there is nothing to add.
-        const bool is_read = !skips || work.pixels.read_source(*set, pixel, rows);
-        tile.terms = is_read ? length : 0;
-        if (is_read || is_first || is_last) kernels[t < higher ? 1 : 0](tile);
+        if (plan.splits_tiles) {
+          multiply_parts(work, *set, tile, pixel, rows, kernels);
+        } else {
+          // The first terms write the sums, and the last ones the result, even if there is nothing to add.
+          const bool is_read = !skips || work.pixels.read_source(*set, pixel, rows);
+          tile.terms = is_read ? length : 0;
+          if (is_read || is_first || is_last) kernels[rows](tile);
+        }
         if (is_last && !in_place && !is_transposed) {
           for (int64_t r = 0; r < rows; ++r) {
             store_channels(set->to[pixel + r] + tile.column * c.result_strides.channel,
                            tile.c[r] + tile.column, channels);
           }
         }
-        pixel += rows;
         // While stores of a few results wait for memory, the next ones are computed.
         if (is_last && is_transposed) {
-          const int64_t ready = t + 1 == tiles ? pixel - written : (pixel - written) / lanes * lanes;
+          const int64_t all = pixel + rows - written;
+          const int64_t ready = pixel + rows == set->count ? all : all / lanes * lanes;
           if (ready > 0) {
             write_transposed(work.pixels.patches, c.result_strides, work.pixels.first_pixel + written, ready,
                              work.sums[written] + tile.column, plan.sums_stride, channels,
@@ -347,9 +356,51 @@ class ChannelsInLanes {
             fetch_results(written);
           }
         }
+      };
+      int64_t pixel = 0;
+      while (pixel < set->count) {
+        // Tiles that are split have pixels of one row.
+        const int64_t run = plan.splits_tiles ? work.pixels.pixels_of_row(pixel) : set->count;
+        const int64_t end = pixel + run;
+        // As equal as can be, higher ones first.
+        for (int64_t tiles = ceil_div(run, most_rows); tiles > 0; --tiles) {
+          const int64_t rows = ceil_div(end - pixel, tiles);
+          multiply_tile(pixel, rows);
+          pixel += rows;
+        }
       }
       before += set->count;
     }
+  }
+
+  // A tile of pixels of one row, each with what it reads from the source.
+  void multiply_parts(const Work& work, const PixelSet<T>& set, IndirectTile<Real> tile, int64_t pixel,
+                      int64_t rows, const IndirectKernel<Real>* kernels) const {
+    const Real* const* const a = tile.a;
+    Real* const* const to = tile.c;
+    const int32_t* const a_terms = tile.a_terms;
+    const Real* const b = tile.b;
+    const bool is_first = !tile.accumulate;
+    bool has_begun = !is_first;
+    work.pixels.for_each_part(set, pixel, rows, [&](const typename SourcePixels<T>::TilePart& part) {
+      if (!has_begun && part.last_pixel - part.first_pixel < rows) {
+        tile.terms = 0;
+        kernels[rows](tile);
+        has_begun = true;
+      }
+      tile.accumulate = has_begun;
+      tile.streams = false;
+      tile.a = a + part.first_pixel;
+      tile.c = to + part.first_pixel;
+      tile.a_terms = a_terms + part.first_term;
+      tile.b = b + part.first_term * tile.b_stride;
+      tile.terms = part.last_term - part.first_term;
+      kernels[part.last_pixel - part.first_pixel](tile);
+      has_begun = true;
+    });
+    if (has_begun) return;
+    tile.terms = 0;
+    kernels[rows](tile);
   }
 
   // What the next panel will read.

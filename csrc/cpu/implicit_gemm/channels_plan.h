@@ -41,6 +41,8 @@ struct ChannelsInLanesPlan {
   static constexpr int64_t most_block_terms = 512;
   static constexpr int64_t most_patches = 256 * 1024 / sizeof(Real);
   static constexpr int64_t usual_block_channels = 64;
+  static constexpr double worth_splitting = 0.96;  // shares of what windows read
+  static constexpr double worth_skipping = 0.8;
   static constexpr int64_t most_strip = 224;
   static constexpr int64_t usual_strip = 128;
   static constexpr int64_t channels_of_item = 256;
@@ -55,7 +57,9 @@ struct ChannelsInLanesPlan {
   int64_t terms;            // of a block, about
   bool packs_early = true;  // all panels once per call, or each in the items that use it
   bool writes_in_place;     // the micro-kernel writes the result itself
-  bool skips_padding;       // blocks of terms that read nothing else: see padding_taps.h
+  bool skips_padding;       // see padding_taps.h
+  bool splits_tiles;        // and not only whole blocks of terms
+  int64_t chain_of_tap;     // where chains end with the channels of a tap, so that tiles may be split; else 0
   bool has_band;            // of source pixels with their channels side by side: see channel_band.h
   int64_t block_channels;   // source channels whose terms follow each other: all, but for some bands
   int64_t pieces = 0;       // strips that a row of results is cut into; 0: strips run across rows
@@ -80,9 +84,12 @@ struct ChannelsInLanesPlan {
     const int64_t channels = larger(1, c.result_channels);
     const int64_t pixels = larger(1, c.most_pixels());
     cut(c, channels, pixels, workers);
-    skips_padding = reads_much_padding(c);
     has_band = c.source_strides.channel != 1 || copies_few_channels(c);
     block_channels = has_band ? band_block_channels(c) : larger(1, c.source_channels);
+    const double share = source_share(c);
+    chain_of_tap = share < worth_splitting ? even_chain_of_tap(c) : 0;
+    splits_tiles = chain_of_tap > 0;
+    skips_padding = splits_tiles || share < worth_skipping;
     panels_of_item = ceil_div(panels, blocks);
     strip = ceil_div(pixels, strips);
     const int64_t columns = most_count(c.columns);
@@ -120,6 +127,9 @@ struct ChannelsInLanesPlan {
     worker_bytes = own.bytes;
   }
 
+  // Zeros of padding, too: times a weight that is not finite they are NaN. All else has the same bits.
+  void read_padding() { skips_padding = splits_tiles = false; }
+
   int64_t workspace_bytes(int workers) const { return workers_offset + workers * worker_bytes; }
 
   // Of a table: one for each pixel, and some behind the last to be fetched in vain.
@@ -149,6 +159,15 @@ struct ChannelsInLanesPlan {
       if (band_numbers(c, usual_strip, 1, even) <= most_patches) return even;
     }
     return 0;
+  }
+
+  // The length of chains that end where the channels of a tap do; 0 if they would be short or of unequal length.
+  int64_t even_chain_of_tap(const Correlation& c) const {
+    constexpr int64_t shortest = 24;
+    const int64_t channels = block_channels;
+    const int64_t chains = ceil_div(channels, chain_length(c, c.most_terms()));
+    const bool is_even = channels % chains == 0 && c.source_channels % channels == 0;
+    return is_even && channels / chains >= shortest ? channels / chains : 0;
   }
 
   // Terms of a block: whole chains, so that blocks change nothing in a result.

@@ -1,7 +1,9 @@
-// Where kernels are large or dilated and maps are small, most taps of most pixels read nothing but zeros of
-// padding. Products with those add zeros to a sum, so tiles leave out the blocks of terms that none of their
-// pixels reads from the source; no bit changes by it. (Unless a weight is not finite: see
-// channels_in_lanes.h.)
+// Where kernels are large or dilated and maps are small, many taps read nothing but zeros of padding. Products
+// with those add zeros to a sum, so they are left out; no bit changes by it. (Unless a weight is not finite:
+// see channels_in_lanes.h.)
+//
+// If chains end where taps do, a tile of pixels of one row takes each tap for those of its pixels that read
+// the source by it. Else tiles leave out the blocks of terms by which none of their pixels does.
 #pragma once
 
 #include "cpu/implicit_gemm/correlation.h"
@@ -31,6 +33,7 @@ struct TapRange {
     end = larger(end, other.end);
   }
   bool meets(int64_t first, int64_t last) const { return first < end && last >= begin; }
+  bool has(int64_t tap) const { return tap >= begin && tap < end; }
 };
 
 // Of one pixel, or all that several pixels read.
@@ -61,18 +64,18 @@ inline double real_share(const Axis& axis) {
   return pairs / static_cast<double>(larger(1, axis.count * axis.taps));
 }
 
-// Whether at least a fifth of what its windows read is padding, so that looking for it pays.
-inline bool reads_much_padding(const Correlation& c) {
+// The share of what the windows read that is no padding of zeros; 1 where that is not worth counting.
+inline double source_share(const Correlation& c) {
   const Axis rows = c.rows.at(0);
   const Axis columns = c.columns.at(0);
-  if (rows.is_border || columns.is_border || rows.mode != PaddingMode::zeros) return false;
-  // Spares the counting where windows are small beside the map, and little of them is padding.
+  if (rows.is_border || columns.is_border || rows.mode != PaddingMode::zeros) return 1;
+  // Spares the counting where windows are small beside the map.
   const auto reaches_far = [](const Axis& axis) {
     const int64_t reach = (axis.taps - 1) * (axis.step < 0 ? -axis.step : axis.step);
-    return 4 * reach >= axis.count;
+    return 16 * reach >= axis.count;
   };
-  if (!reaches_far(rows) && !reaches_far(columns)) return false;
-  return real_share(rows) * real_share(columns) < 0.8;
+  if (!reaches_far(rows) && !reaches_far(columns)) return 1;
+  return real_share(rows) * real_share(columns);
 }
 
 }  // namespace

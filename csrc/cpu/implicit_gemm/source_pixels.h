@@ -56,7 +56,8 @@ class SourcePixels {
     packed.terms = inside.terms + plan.terms;
     for (int64_t k = 0; k < plan.terms; ++k) packed.terms[k] = static_cast<int32_t>(k);
     if (plan.skips_padding && (has_band || has_windows)) {
-      (has_band ? inside : packed).taps = reinterpret_cast<PixelTaps*>(own + plan.taps_offset);
+      const bool are_inside = has_band || (plan.splits_tiles && reads_in_place());
+      (are_inside ? inside : packed).taps = reinterpret_cast<PixelTaps*>(own + plan.taps_offset);
     }
     if (has_band) band = ChannelBand<T>(patches, first_pixel, count, plan.band_channels());
   }
@@ -86,6 +87,8 @@ class SourcePixels {
 
   // Makes the terms [first, first + length) readable.
   void take_terms(int64_t first, int64_t length) {
+    first_term = first;
+    last_term = first + length;
     first_tap = first / larger(1, patches.channels);
     last_tap = (first + length - 1) / larger(1, patches.channels);
     if (has_band) {
@@ -104,6 +107,46 @@ class SourcePixels {
     pack(first, length);
   }
 
+  // How many pixels follow of the same row, if all are in one set.
+  int64_t pixels_of_row(int64_t pixel) const {
+    return smaller(count - pixel, patches.columns.count - (first_pixel + pixel) % patches.columns.count);
+  }
+
+  // Some terms, of those that were taken, which the pixels [first_pixel, last_pixel) of a tile read from the
+  // source.
+  struct TilePart {
+    int64_t first_term;
+    int64_t last_term;
+    int64_t first_pixel;
+    int64_t last_pixel;
+  };
+
+  // Calls visit(part) for what the pixels [first, first + pixels) of a set, all of one row, read from the source.
+  template <class Visit>
+  void for_each_part(const PixelSet<T>& set, int64_t first, int64_t pixels, const Visit& visit) const {
+    const PixelTaps* const taps = set.taps + first;
+    const int64_t column_taps = patches.columns.taps;
+    TilePart part{0, 0, 0, 0};
+    for (int64_t tap = first_tap; tap <= last_tap; ++tap) {
+      if (!taps->rows.has(tap / column_taps)) continue;
+      const int64_t column_tap = tap % column_taps;
+      int64_t begin = 0;
+      int64_t end = pixels;
+      while (begin < end && !taps[begin].columns.has(column_tap)) ++begin;
+      while (begin < end && !taps[end - 1].columns.has(column_tap)) --end;
+      if (begin == end) continue;
+      const TilePart next{larger(first_term, tap * patches.channels) - first_term,
+                          smaller(last_term, (tap + 1) * patches.channels) - first_term, begin, end};
+      if (part.last_term == next.first_term && part.first_pixel == begin && part.last_pixel == end) {
+        part.last_term = next.last_term;
+        continue;
+      }
+      if (part.first_pixel < part.last_pixel) visit(part);
+      part = next;
+    }
+    if (part.first_pixel < part.last_pixel) visit(part);
+  }
+
   // Does one of the pixels [first, first + pixels) of a set read more than padding by those terms?
   bool read_source(const PixelSet<T>& set, int64_t first, int64_t pixels) const {
     if (set.taps == nullptr) return true;
@@ -119,7 +162,9 @@ class SourcePixels {
   const Correlation& c;
   const ChannelsInLanesPlan<T>& plan;
   const T* source;
-  int64_t first_tap = 0;  // of the terms that were taken
+  int64_t first_term = 0;  // of those that were taken
+  int64_t last_term = 0;
+  int64_t first_tap = 0;
   int64_t last_tap = 0;
   bool has_band;
   bool has_windows;  // or else runs, of the pixels that are packed
@@ -186,7 +231,11 @@ class SourcePixels {
     const Axis& rows = patches.rows;
     const Axis& columns = patches.columns;
     int64_t first_row = 0, end_row = 0, first_column = 0, end_column = 0;
-    if (reads_in_place()) {
+    if (inside.taps != nullptr) {
+      // Padding is left out, so all else is in place.
+      end_row = rows.count;
+      end_column = columns.count;
+    } else if (reads_in_place()) {
       find_inside(rows, first_row, end_row);
       find_inside(columns, first_column, end_column);
     }
@@ -223,6 +272,7 @@ class SourcePixels {
                         (segment.row * rows.stride + rows.offset) * c.source_strides.row +
                         columns.offset * c.source_strides.column + inside_begin * step;
         T* to = line + (columns.first + inside_begin * columns.spacing) * c.result_strides.column;
+        if (inside.taps != nullptr) note_taps(inside, segment.row, inside_begin, inside_end - inside_begin);
         for (int64_t x = inside_begin; x < inside_end; ++x) {
           inside.from[inside.count] = from;
           inside.to[inside.count++] = to;

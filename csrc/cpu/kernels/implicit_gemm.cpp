@@ -100,8 +100,14 @@ bool correlate(const ConvProblem& given, const ConvData& data, void* workspace, 
   const ConvProblem problem = with_columns_as_channels(with_rows_joined(given));
   const Correlation correlation(problem);
   if (has_channels_in_lanes<T>(correlation)) {
-    const ChannelsInLanesPlan<T> plan(correlation, executor.workers);
-    return ChannelsInLanes<T>(correlation, plan, problem, data, workspace).run(executor);
+    ChannelsInLanesPlan<T> plan(correlation, executor.workers);
+    const auto run = [&] {
+      return ChannelsInLanes<T>(correlation, plan, problem, data, workspace).run(executor);
+    };
+    if (run()) return true;
+    if (!correlation.is_forward) return false;
+    plan.read_padding();
+    return run();
   }
   const PixelsInLanesPlan<T> plan(correlation);
   return PixelsInLanes<T>(correlation, plan, problem, data, workspace).run(executor);
