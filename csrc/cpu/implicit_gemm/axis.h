@@ -149,6 +149,9 @@ struct AxisClasses {
     const int64_t ahead = tap_of_kernel - set;
     return ahead < 0 || ahead % period != 0 ? -1 : ahead / period;
   }
+  // The set that a tap is in, where each is in one.
+  int64_t set_of_tap(int64_t tap_of_kernel) const { return tap_of_kernel % period; }
+  bool has_each_tap_once() const { return taps_before(tap_sets()) == p.kernel; }
   int64_t tap(int64_t set, int64_t t) const { return set < phases ? set + t * period : t; }
   // Taps of all the sets before this one; of all sets for set == tap_sets().
   int64_t taps_before(int64_t set) const {

@@ -149,6 +149,7 @@ class ChannelsInLanes {
   }
 
   void pack_early(const Executor& executor) {
+    if (WeightPanels<T>::has_transposed_taps(c) && c.has_each_tap_once()) return pack_taps_early(executor);
     // Pieces that several workers share; but weights that are no vectors are read best in one go.
     const int64_t block_terms = plan.block_channels * c.rows.most_taps() * c.columns.most_taps();
     const int64_t piece = WeightPanels<T>::are_vectors(c) ? 128 : larger(1, block_terms);
@@ -176,6 +177,36 @@ class ChannelsInLanes {
     // Waking threads costs more than packing a few weights.
     const bool is_small = c.groups * plan.panels * plan.width * c.terms_before(c.rows.tap_sets(), 0) < 20000;
     for_each_tile(is_small ? Executor{} : executor, tiles, pack_piece);
+  }
+
+  // One pass over the weights for all tap sets.
+  void pack_taps_early(const Executor& executor) {
+    constexpr int64_t piece = 32;  // source channels
+    const int64_t pieces = ceil_div(plan.block_channels, piece);
+    const int64_t blocks = ceil_div(c.source_channels, plan.block_channels);
+    for_each_tile(executor, c.groups * plan.panels * blocks * pieces, [&](int64_t index, int) {
+      Part block;
+      const int64_t first_of_piece = index % pieces * piece;
+      index /= pieces;
+      block.first_source = index % blocks * plan.block_channels;
+      block.sources = smaller(plan.block_channels, c.source_channels - block.first_source);
+      index /= blocks;
+      block.first_channel = index % plan.panels * plan.width;
+      block.group = index / plan.panels;
+      block.first_term = 0;
+      Part part = block;
+      part.first_source += first_of_piece;
+      part.sources = smaller(piece, block.sources - first_of_piece);
+      if (part.sources <= 0) return;
+      const bool is_finite = weights.pack_taps(part, [&](int64_t i, int64_t j) {
+        block.row_set = c.rows.set_of_tap(i);
+        block.column_set = c.columns.set_of_tap(j);
+        const int64_t tap = c.rows.index_of(block.row_set, i) * c.columns.taps_of_set(block.column_set) +
+                            c.columns.index_of(block.column_set, j);
+        return early_panel(block) + (tap * block.sources + first_of_piece) * plan.width;
+      });
+      if (!is_finite) has_non_finite_weight.store(true, std::memory_order_relaxed);
+    });
   }
 
   void pack(const Part& part, Real* panel) {

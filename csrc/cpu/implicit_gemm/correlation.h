@@ -80,6 +80,7 @@ struct Correlation {
   int64_t most_pixels() const { return batch * rows.most_positions() * columns.most_positions(); }
   int64_t most_terms() const { return source_channels * rows.most_taps() * columns.most_taps(); }
 
+  bool has_each_tap_once() const { return rows.has_each_tap_once() && columns.has_each_tap_once(); }
   int64_t tap_sets() const { return rows.tap_sets() * columns.tap_sets(); }
   // Terms of all the pairs of tap sets before this pair.
   int64_t terms_before(int64_t row_set, int64_t column_set) const {

@@ -53,8 +53,14 @@ class WeightPanels {
       return transpose_run(first + part.first_term, channels, part.terms, panel);
     }
     const int64_t taps = c.rows.taps_of_set(part.row_set) * column_taps;
-    if (has_transposed_taps(c) && part.terms == taps * part.sources)
-      return transpose_taps(part, first, channels, panel);
+    if (has_transposed_taps(c) && part.terms == taps * part.sources) {
+      pack_taps(part, [&](int64_t i, int64_t j) {
+        i = c.rows.index_of(part.row_set, i);
+        j = c.columns.index_of(part.column_set, j);
+        return i < 0 || j < 0 ? nullptr : panel + (i * column_taps + j) * part.sources * width;
+      });
+      return;
+    }
     if (!are_vectors(c)) return gather(part, first, channels, panel);
     for_each_tap_run(part.sources, column_taps, part.first_term, part.terms, [&](const TapRun& run) {
       const T* from =
@@ -65,6 +71,49 @@ class WeightPanels {
         copy_run(from, channels, run.length, panel + run.begin * width);
       }
     });
+  }
+
+  // Packs all taps of a part's channels in one pass over the weights, where taps are neighbours: in memory,
+  // terms (c, i, j) of a result channel follow each other (forward), or taps (i, j) of a source channel do, for
+  // neighbouring result channels. The panel of the tap (i, j) begins at to(i, j), if that is not nullptr.
+  // Returns whether all are finite.
+  template <class To>
+  bool pack_taps(const Part& part, const To& to) const {
+    constexpr int64_t most_taps = 128;
+    Real* panels[most_taps];
+    const int64_t channels = smaller(width, c.result_channels - part.first_channel);
+    const int64_t area = area_of(c);
+    Vector<Real> trace = zero<Real>();  // 0 * finite is 0, anything else is NaN
+    for (int64_t first_tap = 0; first_tap < area; first_tap += most_taps) {
+      const int64_t taps = smaller(most_taps, area - first_tap);
+      for (int64_t tap = 0; tap < taps; ++tap) {
+        panels[tap] = to((first_tap + tap) / c.columns.p.kernel, (first_tap + tap) % c.columns.p.kernel);
+      }
+      const bool all_follow = c.weight_source_stride == area && taps == area;
+      const int64_t together = all_follow ? part.sources : 1;
+      const int64_t ahead = all_follow ? 4 * lanes : c.weight_source_stride;
+      const T* from = weight + part.group * c.weight_group_stride +
+                      part.first_channel * c.weight_result_stride +
+                      part.first_source * c.weight_source_stride + first_tap;
+      for (int64_t source = 0; source < part.sources; source += together, from += c.weight_source_stride) {
+        for (int64_t lane = 0; lane < width; lane += lanes) {
+          int64_t tap = 0;
+          int64_t channel = source;
+          transpose_rows(from + lane * c.weight_result_stride, smaller(lanes, channels - lane),
+                         together * taps, ahead, [&](Vector<Real> value) {
+                           if (panels[tap] != nullptr) {
+                             store(panels[tap] + channel * width + lane, value);
+                             trace = fmadd(value, zero<Real>(), trace);
+                           }
+                           if (++tap == taps) {
+                             tap = 0;
+                             ++channel;
+                           }
+                         });
+        }
+      }
+    }
+    return sum(trace) == 0;
   }
 
   // The cache lines that packing a part reads, or about those.
@@ -158,44 +207,13 @@ class WeightPanels {
     }
   }
 
-  // All terms of a block, if taps are neighbours. In memory, terms (c, i, j) of a result channel follow each
-  // other (forward), or taps (i, j) of a source channel do, for neighbouring result channels.
-  void transpose_taps(const Part& part, const T* first, int64_t channels, Real* panel) const {
-    constexpr int64_t most_taps = 128;
-    const int64_t column_taps = c.columns.taps_of_set(part.column_set);
-    int64_t rows[most_taps];  // of the panel: the first channel of each tap, or -1
-    const int64_t area = area_of(c);
-    for (int64_t first_tap = 0; first_tap < area; first_tap += most_taps) {
-      const int64_t taps = smaller(most_taps, area - first_tap);
-      for (int64_t tap = 0; tap < taps; ++tap) {
-        const int64_t i = c.rows.index_of(part.row_set, (first_tap + tap) / c.columns.p.kernel);
-        const int64_t j = c.columns.index_of(part.column_set, (first_tap + tap) % c.columns.p.kernel);
-        rows[tap] = i < 0 || j < 0 ? -1 : (i * column_taps + j) * part.sources;
-      }
-      const int64_t together = c.weight_source_stride == area && taps == area ? part.sources : 1;
-      const T* from = first + first_tap;
-      for (int64_t source = 0; source < part.sources; source += together, from += c.weight_source_stride) {
-        for (int64_t lane = 0; lane < width; lane += lanes) {
-          int64_t tap = 0;
-          int64_t channel = source;
-          transpose_rows(from + lane * c.weight_result_stride, smaller(lanes, channels - lane),
-                         together * taps, [&](Vector<Real> value) {
-                           if (rows[tap] >= 0) store(panel + (rows[tap] + channel) * width + lane, value);
-                           if (++tap == taps) {
-                             tap = 0;
-                             ++channel;
-                           }
-                         });
-        }
-      }
-    }
-  }
-
-  // Calls visit for each of `count` columns of `rows` rows, as vectors.
+  // Calls visit for each of `count` columns of `rows` rows, as vectors, and fetches what is `ahead` of them.
   template <class Visit>
-  CONVEXT_INLINE void transpose_rows(const T* from, int64_t rows, int64_t count, const Visit& visit) const {
+  CONVEXT_INLINE void transpose_rows(const T* from, int64_t rows, int64_t count, int64_t ahead,
+                                     const Visit& visit) const {
     for (int64_t k = 0; k < count; k += lanes) {
       const int64_t length = smaller(lanes, count - k);
+      for (int64_t row = 0; row < rows; ++row) __builtin_prefetch(from + row * c.weight_result_stride + k + ahead);
       Vector<Real> block[lanes];
       if (rows == lanes && length == lanes) {
         CONVEXT_UNROLL
