@@ -209,6 +209,17 @@ class ChannelsInLanes {
     });
   }
 
+  // The item's one panel.
+  void pack_taps_late(const Work& work) {
+    const int64_t column_taps = c.columns.taps_of_set(0);
+    const bool is_finite = weights.pack_taps(work.part, [&](int64_t i, int64_t j) {
+      i = c.rows.index_of(0, i);
+      j = c.columns.index_of(0, j);
+      return work.panel + (i * column_taps + j) * work.part.sources * plan.width;
+    });
+    if (!is_finite) has_non_finite_weight.store(true, std::memory_order_relaxed);
+  }
+
   void pack(const Part& part, Real* panel) {
     weights.pack(part, panel);
     // Forward, zeros of padding times infinity are NaN, so then none of them is left out.
@@ -274,6 +285,7 @@ class ChannelsInLanes {
       work.part.first_source = source;
       work.part.sources = smaller(plan.block_channels, c.source_channels - source);
       pixels.take_channels(source, work.part.sources);
+      if (plan.packs_taps_late) pack_taps_late(work);
       const int64_t terms = pixels.patches.terms();
       work.chain = larger(1, ceil_div(terms, larger(1, ceil_div(terms, chain))));
       // Blocks of a few terms of several taps would be computed where one of those taps is not padding.
@@ -303,6 +315,8 @@ class ChannelsInLanes {
     Real* weights_here = work.panel;
     if (plan.packs_early) {
       weights_here = early_panel(part);
+    } else if (plan.packs_taps_late) {
+      weights_here += first * plan.width;
     } else {
       pack(part, weights_here);
     }

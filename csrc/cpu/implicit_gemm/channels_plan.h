@@ -56,6 +56,7 @@ struct ChannelsInLanesPlan {
   int64_t strip;            // pixels of one, at most
   int64_t terms;            // of a block, about
   bool packs_early = true;  // all panels once per call, or each in the items that use it
+  bool packs_taps_late;     // and then all terms of a block of source channels at once
   bool writes_in_place;     // the micro-kernel writes the result itself
   bool skips_padding;       // see padding_taps.h
   bool splits_tiles;        // and not only whole blocks of terms
@@ -118,7 +119,8 @@ struct ChannelsInLanesPlan {
     taps_offset = own.take(skips_padding ? strip : 0, sizeof(PixelTaps));
     terms_offset = own.take(2 * terms, sizeof(int32_t));
     chains_offset = own.take(most_indirect_rows * most_tile_vectors * lanes, sizeof(Real));
-    panel_offset = own.take(packs_early ? 0 : terms * width, sizeof(Real));
+    packs_taps_late = !packs_early && !WeightPanels<T>::are_vectors(c);
+    panel_offset = own.take(packs_early ? 0 : (packs_taps_late ? most_terms : terms) * width, sizeof(Real));
     patches_offset = own.take(
         larger(strip * patches_stride, has_band ? band_numbers(c, strip, c.batch, band_channels()) : 0),
         sizeof(Real));
@@ -217,6 +219,7 @@ struct ChannelsInLanesPlan {
     const int64_t all_vectors = ceil_div(channels, lanes);
     const int64_t least_panels = ceil_div(all_vectors, most_tile_vectors);
     const bool may_pack_late = WeightPanels<T>::are_vectors(c);
+    const bool may_pack_taps_late = WeightPanels<T>::has_transposed_taps(c) && c.tap_sets() == 1;
     const int64_t terms_of_sum = larger(1, c.most_terms());
     const double tap_sets =
         static_cast<double>(c.terms_before(c.rows.tap_sets(), 0)) / static_cast<double>(terms_of_sum);
@@ -244,14 +247,15 @@ struct ChannelsInLanesPlan {
           (packing + 0.4) * panel_width * tap_sets * static_cast<double>(c.groups * panel_count) / workers +
           10000.0 / static_cast<double>(terms_of_sum);
       const double late = rounds * (panels_here * (products + packing * panel_width) + source);
-      const double cost = may_pack_late && late < early ? late : early;
+      const bool is_late = (may_pack_late || (may_pack_taps_late && panel_count == block_count)) && late < early;
+      const double cost = is_late ? late : early;
       if (least >= 0 && cost >= least) return;
       least = cost;
       vectors = panel_vectors;
       panels = panel_count;
       blocks = block_count;
       strips = strip_count;
-      packs_early = !(may_pack_late && late < early);
+      packs_early = !is_late;
     };
     int64_t last_vectors = 0;
     const int64_t panel_counts[] = {least_panels, round_up(least_panels, workers)};
