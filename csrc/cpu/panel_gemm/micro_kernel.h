@@ -22,17 +22,17 @@ namespace {
 
 // The accumulators of a tile, its vectors and a broadcast fit the registers.
 #if defined(__AVX512F__)
-constexpr int most_tile_vectors = 3;
-constexpr int most_tile_rows = 8;
+constexpr int most_vectors_of_tile = 3;
+constexpr int most_rows_of_tile = 8;
 #elif defined(__aarch64__)
-constexpr int most_tile_vectors = 2;
-constexpr int most_tile_rows = 8;
+constexpr int most_vectors_of_tile = 2;
+constexpr int most_rows_of_tile = 8;
 #else
-constexpr int most_tile_vectors = 2;
-constexpr int most_tile_rows = 6;
+constexpr int most_vectors_of_tile = 2;
+constexpr int most_rows_of_tile = 6;
 #endif
 // Rows are cut into tiles of about equal height, so that none is lower than this where there are so many.
-constexpr int fewest_tile_rows = most_tile_rows / 2;
+constexpr int fewest_rows_of_tile = most_rows_of_tile / 2;
 
 // What is to be fetched during a tile, evenly: for each of `rows` rows the lines that hold `bytes` bytes.
 struct Ahead {
@@ -171,23 +171,23 @@ void micro_kernel(const Tile<T>& tile) {
   }
 }
 
-// A tile's row of the packed operand a, of fewest_tile_rows numbers or more: in two pieces of a fixed size,
+// A tile's row of the packed operand a, of fewest_rows_of_tile numbers or more: in two pieces of a fixed size,
 // which may overlap.
 template <class T>
 CONVEXT_INLINE void copy_tile_row(const T* from, int64_t rows, T* to) {
-  std::memcpy(to, from, fewest_tile_rows * sizeof(T));
-  const int64_t second = rows - fewest_tile_rows;
-  std::memcpy(to + second, from + second, fewest_tile_rows * sizeof(T));
+  std::memcpy(to, from, fewest_rows_of_tile * sizeof(T));
+  const int64_t second = rows - fewest_rows_of_tile;
+  std::memcpy(to + second, from + second, fewest_rows_of_tile * sizeof(T));
 }
 
 // The micro-kernel for a tile of rows x vectors.
-template <class T, bool packs, int rows = most_tile_rows, int vectors = most_tile_vectors>
+template <class T, bool packs, int rows = most_rows_of_tile, int vectors = most_vectors_of_tile>
 MicroKernel<T> micro_kernel_of(int64_t wanted_rows, int64_t wanted_vectors) {
   if constexpr (vectors > 1) {
     if (wanted_vectors < vectors)
       return micro_kernel_of<T, packs, rows, vectors - 1>(wanted_rows, wanted_vectors);
   }
-  if constexpr (rows > fewest_tile_rows) {
+  if constexpr (rows > fewest_rows_of_tile) {
     if (wanted_rows < rows) return micro_kernel_of<T, packs, rows - 1, vectors>(wanted_rows, wanted_vectors);
   }
   return micro_kernel<T, rows, vectors, packs>;

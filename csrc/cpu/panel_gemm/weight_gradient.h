@@ -11,7 +11,7 @@
 #pragma once
 
 #include "cpu/dispatch.h"
-#include "cpu/pointwise/micro_kernel.h"
+#include "cpu/panel_gemm/micro_kernel.h"
 
 namespace convext {
 namespace CONVEXT_ISA_NAMESPACE {
@@ -64,13 +64,13 @@ struct PointwiseGradientPlan {
     // to transpose the result costs less than that if it is the sum of many pixels.
     constexpr int64_t many_pixels = 3000;
     if (vector_side.channels < row_side.channels &&
-        (vector_side.channels < most_tile_vectors * lanes || pixels >= many_pixels)) {
+        (vector_side.channels < most_vectors_of_tile * lanes || pixels >= many_pixels)) {
       const Side other = vector_side;
       vector_side = row_side;
       row_side = other;
     }
-    panels = ceil_div(vectors(), most_tile_vectors);
-    tiles = ceil_div(row_side.channels, most_tile_rows);
+    panels = ceil_div(vectors(), most_vectors_of_tile);
+    tiles = ceil_div(row_side.channels, most_rows_of_tile);
 
     const int64_t most_chain = chain_of(pixels);
     blocks = ceil_div(pixels, most_pixels_of_block);
@@ -88,8 +88,8 @@ struct PointwiseGradientPlan {
         shared.take(is_direct ? 0 : chunks * groups * row_side.channels * partial_row, sizeof(T));
     workers_offset = shared.bytes;
     Carver own;
-    rows_offset = own.take(block * ceil_div(tiles, parts) * most_tile_rows, sizeof(T));
-    panel_offset = own.take(block * most_tile_vectors * lanes, sizeof(T));
+    rows_offset = own.take(block * ceil_div(tiles, parts) * most_rows_of_tile, sizeof(T));
+    panel_offset = own.take(block * most_vectors_of_tile * lanes, sizeof(T));
     worker_bytes = own.bytes;
   }
 

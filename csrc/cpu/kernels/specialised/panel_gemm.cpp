@@ -1,0 +1,87 @@
+// Products of matrices in panels: forward and the gradient of the input on contiguous images, with pixels in
+// the lanes (panel_gemm/correlation.h), and the gradient of a 1x1 kernel's weight on channels_last ones
+// (panel_gemm/weight_gradient.h).
+#include "cpu/kernel_list.h"
+#include "cpu/panel_gemm/correlation.h"
+#include "cpu/panel_gemm/weight_gradient.h"
+
+namespace convext {
+namespace CONVEXT_ISA_NAMESPACE {
+namespace {
+
+// Whether all images are one row of pixels, each of neighbouring channels.
+bool has_pixels(const ConvProblem& p, const ImageStrides& strides) {
+  const int64_t row = p.input.width * strides.column;
+  return strides.channel == 1 && (p.input.height == 1 || strides.row == row) &&
+         (p.batch == 1 || strides.batch == p.input.height * row);
+}
+
+template <class T>
+Reason why_not_correlate(const ConvProblem& p) {
+  constexpr int64_t most_taps = 1024;
+  if (p.kernel.height * p.kernel.width > most_taps) return "the kernel is so large that its patches fill the caches";
+  if (collects_padding(p)) return "the gradient of the input adds up that of padding that repeats it";
+  const auto are_planes = [](const ImageStrides& strides) { return strides.column == 1; };
+  if (!are_planes(p.input_strides) || !are_planes(p.output_strides)) return "the images are not contiguous";
+  // Channels in the lanes leave none of them empty.
+  const PanelPlan<T> plan(p, 1);
+  const PixelClass pixels = plan.class_of(0);
+  if (10 * pixels.pixels() < 9 * PanelPlan<T>::vectors_of(pixels) * PanelPlan<T>::lanes)
+    return "the images' pixels would leave too many lanes empty";
+  return nullptr;
+}
+
+Reason why_not(const ConvProblem& p) {
+  if (p.dtype != DType::float32 && p.dtype != DType::float64) return "it is for float32 and float64";
+  if (is_empty(p) || p.output.height * p.output.width == 0) return "a tensor is empty";
+  if (smaller(in_channels_per_group(p), out_channels_per_group(p)) < most_rows_of_tile)
+    return "a group has few channels";
+  if (p.pass == Pass::grad_weight) {
+    if (!is_pointwise(p)) return "the gradient of the weight is for 1x1 kernels with stride 1 and no padding";
+    if (!has_pixels(p, p.input_strides) || !has_pixels(p, p.output_strides))
+      return "the gradient of the weight is for channels_last images, one after the other";
+    return nullptr;
+  }
+  return p.dtype == DType::float64 ? why_not_correlate<double>(p) : why_not_correlate<float>(p);
+}
+
+template <class Visit>
+auto with_real(DType dtype, const Visit& visit) {
+  return dtype == DType::float64 ? visit(double{}) : visit(float{});
+}
+
+int64_t workspace_bytes(const ConvProblem& p, int workers) {
+  return with_real(p.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    return p.pass == Pass::grad_weight ? PointwiseGradientPlan<T>(p, workers).workspace_bytes(workers)
+                                       : PanelPlan<T>(p, workers).workspace_bytes(workers);
+  });
+}
+
+void run(const ConvProblem& p, const ConvData& data, void* workspace, const Executor& executor) {
+  with_real(p.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    if (p.pass == Pass::grad_weight) {
+      const PointwiseGradientPlan<T> plan(p, executor.workers);
+      PointwiseGradient<T>(plan, data, workspace).run(executor);
+    } else {
+      const PanelPlan<T> plan(p, executor.workers);
+      if (!PanelCorrelation<T>(plan, p, data, workspace).run(executor))
+        reference_kernel.run(p, data, nullptr, executor);
+    }
+  });
+}
+
+}  // namespace
+
+extern const Kernel panel_gemm{
+    "panel_gemm",
+    CONVEXT_ISA_ENUMERATOR,
+    "products of matrices in panels: contiguous images, pixels in the lanes; grad_weight of 1x1, channels_last",
+    why_not,
+    workspace_bytes,
+    run,
+};
+
+}  // namespace CONVEXT_ISA_NAMESPACE
+}  // namespace convext

@@ -1,0 +1,233 @@
+// Correlations of contiguous images with pixels in the lanes: a product of matrices, channels of the result x
+// terms (c, i, j), times terms x pixels.
+//
+// An item is a strip of up to three vectors of result pixels, times some channels of the result. The patches
+// of the strip are packed into a panel, some source channels at a time, which stays in the L1 or L2 cache for
+// all tiles. Of a 1x1 kernel the first tile packs (micro_kernel.h), and the others fetch the next strip
+// meanwhile. Contiguous weights of the forward pass are read where they lie.
+#pragma once
+
+#include <atomic>
+
+#include "cpu/implicit_gemm/clear.h"
+#include "cpu/panel_gemm/strip.h"
+
+namespace convext {
+namespace CONVEXT_ISA_NAMESPACE {
+namespace {
+
+template <class T>
+class PanelCorrelation {
+ public:
+  PanelCorrelation(const PanelPlan<T>& cut, const ConvProblem& problem, const ConvData& data, void* workspace)
+      : plan(cut),
+        c(cut.c),
+        source(static_cast<const T*>(c.is_forward ? data.input : data.output)),
+        weight(static_cast<const T*>(data.weight)),
+        bias(problem.epilogue.bias ? static_cast<const T*>(data.bias) : nullptr),
+        result(static_cast<T*>(c.is_forward ? data.output : data.input)),
+        scratch(static_cast<char*>(workspace)),
+        streams(plan.writes_in_place && plan.block_channels == c.source_channels &&
+                is_result_streamed<T>(problem) && begins_line(result) &&
+                are_whole_lines<T>(c.result_strides.channel) && are_whole_lines<T>(c.result_strides.batch)) {}
+
+  // False, with nothing usable written, where a weight of an input gradient is not finite. Past the edge of
+  // the gradient of the output, patches hold zeros for terms that do not exist.
+  bool run(const Executor& executor) {
+    if (plan.packs_weights) {
+      pack_weights(executor);
+      if (has_non_finite_weight.load(std::memory_order_relaxed)) return false;
+    }
+    const int64_t cleared = rows_to_clear(c);
+    const int64_t items = c.classes() * c.groups * plan.parts * c.batch * plan.most_strips;
+    for_each_tile(executor, cleared + items, [&](int64_t index, int worker) {
+      if (index < cleared) return clear_gaps(c, result, index);
+      index -= cleared;
+      run_item(item_of(index), item_of(smaller(items - 1, next_tile(index, items, executor.workers))),
+               scratch + plan.workers_offset + worker * plan.worker_bytes);
+    });
+    return true;
+  }
+
+ private:
+  static constexpr int64_t lanes = Vector<T>::lanes;
+  static constexpr int64_t size = sizeof(T);
+
+  struct Item {
+    int64_t pixel_class;
+    int64_t group;
+    int64_t part;
+    int64_t image;
+    int64_t strip;
+  };
+
+  const PanelPlan<T>& plan;
+  const Correlation& c;
+  const T* source;
+  const T* weight;
+  const T* bias;
+  T* result;
+  char* scratch;
+  bool streams;
+  std::atomic<bool> has_non_finite_weight{false};
+
+  Item item_of(int64_t index) const {
+    Item item;
+    item.strip = index % plan.most_strips;
+    index /= plan.most_strips;
+    item.image = index % c.batch;
+    index /= c.batch;
+    item.part = index % plan.parts;
+    index /= plan.parts;
+    item.group = index % c.groups;
+    item.pixel_class = index / c.groups;
+    return item;
+  }
+
+  // packed[tile][term][row of the tile], of a group and a pair of tap sets
+  T* packed_weights(const PixelClass& pixels, int64_t group, int64_t tile) const {
+    return reinterpret_cast<T*>(scratch + plan.weights_offset) +
+           plan.weights_before(pixels.row_set, pixels.column_set) +
+           (group * c.result_channels + plan.first_row(tile)) * c.source_channels * pixels.taps();
+  }
+
+  void pack_weights(const Executor& executor) {
+    constexpr int64_t together = 8;  // source channels, all tiles: those of neighbouring tiles share lines
+    const int64_t pieces = ceil_div(c.source_channels, together);
+    for_each_tile(executor, c.classes() * c.groups * pieces, [&](int64_t index, int) {
+      const int64_t first = index % pieces * together;
+      index /= pieces;
+      const PixelClass pixels = plan.class_of(index / c.groups);
+      const int64_t last = smaller(c.source_channels, first + together);
+      if (!pack_weights_of(pixels, index % c.groups, first, last) && !c.is_forward)
+        has_non_finite_weight.store(true, std::memory_order_relaxed);
+    });
+  }
+
+  // Returns whether all are finite.
+  bool pack_weights_of(const PixelClass& pixels, int64_t group, int64_t first, int64_t last) const {
+    const int64_t taps = pixels.taps();
+    T trace = 0;  // 0 * finite is 0, anything else is NaN
+    for (int64_t tile = 0; tile < plan.tiles; ++tile) {
+      const int64_t rows = plan.first_row(tile + 1) - plan.first_row(tile);
+      const T* const of_tile =
+          weight + group * c.weight_group_stride + plan.first_row(tile) * c.weight_result_stride;
+      T* to = packed_weights(pixels, group, tile) + first * taps * rows;
+      for (int64_t channel = first; channel < last; ++channel) {
+        for (int64_t i = 0; i < pixels.rows.taps; ++i) {
+          for (int64_t j = 0; j < pixels.columns.taps; ++j, to += rows) {
+            const T* const from = of_tile + channel * c.weight_source_stride +
+                                  c.rows.tap(pixels.row_set, i) * c.weight_strides.row +
+                                  c.columns.tap(pixels.column_set, j) * c.weight_strides.column;
+            if (c.weight_result_stride == 1) {
+              copy_tile_row(from, rows, to);
+            } else {
+              for (int64_t r = 0; r < rows; ++r) to[r] = from[r * c.weight_result_stride];
+            }
+            if (plan.most_taps > 1) {
+              for (int64_t r = 0; r < rows; ++r) trace += to[r] * 0;
+            }
+          }
+        }
+      }
+    }
+    return trace == 0;
+  }
+
+  const T* first_channel(const Item& item) const {
+    return source + item.image * c.source_strides.batch +
+           item.group * c.source_channels * c.source_strides.channel;
+  }
+
+  void run_item(const Item& item, const Item& next, char* own) const {
+    const PixelClass pixels = plan.class_of(item.pixel_class);
+    if (item.strip >= PanelPlan<T>::strips_of(pixels)) return;
+    Strip<T> strip(pixels, c.source_strides, item.strip, own + plan.runs_offset);
+    T* const panel = reinterpret_cast<T*>(own + plan.panel_offset);
+    T* const results = reinterpret_cast<T*>(own + plan.results_offset);
+    const int64_t first_tile = plan.first_tile(item.part);
+    const int64_t last_tile = plan.first_tile(item.part + 1);
+    const int64_t first_row = plan.first_row(first_tile);
+    const bool packs_in_tile = pixels.reads_itself() && strip.is_whole();
+    const bool writes_in_place = plan.writes_in_place && strip.is_whole();
+    const int64_t channel_stride = c.result_strides.channel;
+    T* const planes = result + item.image * c.result_strides.batch +
+                      (item.group * c.result_channels + first_row) * channel_stride;
+    if (!packs_in_tile) strip.find_runs();
+
+    Tile<T> tile;
+    tile.b_term = c.source_strides.channel;
+    tile.panel = panel;
+    tile.c_row = writes_in_place ? channel_stride : strip.vectors * lanes;
+    tile.streams = writes_in_place && streams;
+    T* const first_result = writes_in_place ? planes + strip.first_pixel : results;
+    const int64_t terms = c.source_channels * pixels.taps();
+    for (int64_t channel = 0; channel < c.source_channels; channel += plan.block_channels) {
+      const int64_t channels = smaller(plan.block_channels, c.source_channels - channel);
+      const int64_t first_term = channel * pixels.taps();
+      const T* const planes_here = first_channel(item) + channel * c.source_strides.channel;
+      if (!packs_in_tile) strip.pack(planes_here, channels, panel);
+      tile.b = planes_here + strip.first_pixel;
+      tile.terms = channels * pixels.taps();
+      tile.chain = larger(1, ceil_div(tile.terms, ceil_div(tile.terms, plan.chain_of(terms))));
+      tile.accumulate = channel > 0;
+      const bool is_last = channel + channels == c.source_channels;
+      const Ahead ahead = is_last ? source_of(next, 0) : source_of(item, channel + channels);
+      for (int64_t index = first_tile; index < last_tile; ++index) {
+        const int64_t row = plan.first_row(index);
+        const int64_t rows = plan.first_row(index + 1) - row;
+        point_to_weights(tile, pixels, item.group, index, first_term);
+        tile.start = bias == nullptr || channel > 0 ? nullptr : bias + item.group * c.result_channels + row;
+        tile.c = first_result + (row - first_row) * tile.c_row;
+        const bool packs = packs_in_tile && index == first_tile;
+        const int64_t done = index - first_tile - (packs_in_tile ? 1 : 0);
+        tile.next_b = packs ? Ahead{} : ahead.slice(done, last_tile - first_tile - (packs_in_tile ? 1 : 0));
+        (packs ? micro_kernel_of<T, true> : micro_kernel_of<T, false>)(rows, strip.vectors)(tile);
+        if (!is_last || writes_in_place) continue;
+        for (int64_t r = 0; r < rows; ++r)
+          strip.store(tile.c + r * tile.c_row, planes + (row - first_row + r) * channel_stride, c.result_strides);
+      }
+    }
+    if (streams) finish_streams();
+  }
+
+  void point_to_weights(Tile<T>& tile, const PixelClass& pixels, int64_t group, int64_t index,
+                        int64_t first_term) const {
+    if (!plan.packs_weights) {
+      tile.a_row = c.weight_result_stride;
+      tile.a_term = 1;
+      tile.a = weight + group * c.weight_group_stride + plan.first_row(index) * tile.a_row + first_term;
+      return;
+    }
+    tile.a_row = 1;
+    tile.a_term = plan.first_row(index + 1) - plan.first_row(index);
+    tile.a = packed_weights(pixels, group, index) + first_term * tile.a_term;
+  }
+
+  // What an item reads of a block of source channels, from the one given on.
+  Ahead source_of(const Item& item, int64_t channel) const {
+    const PixelClass pixels = plan.class_of(item.pixel_class);
+    if (item.strip >= PanelPlan<T>::strips_of(pixels)) return {};
+    const int64_t first = PanelPlan<T>::first_vector(pixels, item.strip) * lanes;
+    const int64_t last = smaller(pixels.pixels(), PanelPlan<T>::first_vector(pixels, item.strip + 1) * lanes) - 1;
+    // From the first tap of the first pixel to the last tap of the last one, in rows as they lie.
+    const auto position = [&](int64_t pixel, bool is_end) {
+      const auto along = [&](const Axis& axis, int64_t q) {
+        const int64_t reach = (axis.taps - 1) * axis.step;
+        const int64_t at = q * axis.stride + axis.offset + (is_end ? larger(0, reach) : smaller(0, reach));
+        return smaller(larger(0, at), axis.source_size - 1);
+      };
+      return along(pixels.rows, pixel / pixels.columns.count) * c.source_strides.row +
+             along(pixels.columns, pixel % pixels.columns.count);
+    };
+    const int64_t begin = position(first, false);
+    const int64_t bytes = (position(last, true) + 1 - begin) * size;
+    const int64_t channels = smaller(plan.block_channels, c.source_channels - channel);
+    return {reinterpret_cast<const char*>(first_channel(item) + channel * c.source_strides.channel + begin),
+            c.source_strides.channel * size, channels, larger(0, bytes)};
+  }
+};
+
+}  // namespace
+}  // namespace CONVEXT_ISA_NAMESPACE
+}  // namespace convext
