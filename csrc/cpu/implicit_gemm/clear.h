@@ -2,6 +2,8 @@
 // phases are written.
 #pragma once
 
+#include <cstring>
+
 #include "cpu/implicit_gemm/correlation.h"
 
 namespace convext {
@@ -27,7 +29,11 @@ void clear_row(const Correlation& c, T* result, int64_t index) {
   } else {
     for (int64_t channel = 0; channel < channels; ++channel) {
       T* line = row + channel * strides.channel;
-      for (int64_t column = 0; column < columns; ++column) line[column * strides.column] = T{};
+      if (strides.column == 1) {
+        std::memset(line, 0, static_cast<size_t>(columns) * sizeof(T));  // all types' zero
+      } else {
+        for (int64_t column = 0; column < columns; ++column) line[column * strides.column] = T{};
+      }
     }
   }
 }

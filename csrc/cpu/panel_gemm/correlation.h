@@ -7,8 +7,6 @@
 // meanwhile. Contiguous weights of the forward pass are read where they lie.
 #pragma once
 
-#include <atomic>
-
 #include "cpu/implicit_gemm/clear.h"
 #include "cpu/panel_gemm/strip.h"
 
@@ -31,22 +29,19 @@ class PanelCorrelation {
                 is_result_streamed<T>(problem) && begins_line(result) &&
                 are_whole_lines<T>(c.result_strides.channel) && are_whole_lines<T>(c.result_strides.batch)) {}
 
-  // False, with nothing usable written, where a weight of an input gradient is not finite. Past the edge of
-  // the gradient of the output, patches hold zeros for terms that do not exist.
-  bool run(const Executor& executor) {
-    if (plan.packs_weights) {
-      pack_weights(executor);
-      if (has_non_finite_weight.load(std::memory_order_relaxed)) return false;
-    }
+  void run(const Executor& executor) {
+    if (plan.packs_weights) pack_weights(executor);
     const int64_t cleared = rows_to_clear(c);
-    const int64_t items = c.classes() * c.groups * plan.parts * c.batch * plan.most_strips;
+    const int64_t items = c.groups * plan.parts * c.batch * plan.strips;
     for_each_tile(executor, cleared + items, [&](int64_t index, int worker) {
-      if (index < cleared) return clear_gaps(c, result, index);
+      if (index < cleared) {
+        if (!plan.fills_gaps || !reaches(c.rows, index % c.rows.p.input)) clear_gaps(c, result, index);
+        return;
+      }
       index -= cleared;
       run_item(item_of(index), item_of(smaller(items - 1, next_tile(index, items, executor.workers))),
                scratch + plan.workers_offset + worker * plan.worker_bytes);
     });
-    return true;
   }
 
  private:
@@ -54,7 +49,6 @@ class PanelCorrelation {
   static constexpr int64_t size = sizeof(T);
 
   struct Item {
-    int64_t pixel_class;
     int64_t group;
     int64_t part;
     int64_t image;
@@ -69,69 +63,51 @@ class PanelCorrelation {
   T* result;
   char* scratch;
   bool streams;
-  std::atomic<bool> has_non_finite_weight{false};
 
   Item item_of(int64_t index) const {
     Item item;
-    item.strip = index % plan.most_strips;
-    index /= plan.most_strips;
+    item.strip = index % plan.strips;
+    index /= plan.strips;
     item.image = index % c.batch;
     index /= c.batch;
     item.part = index % plan.parts;
-    index /= plan.parts;
-    item.group = index % c.groups;
-    item.pixel_class = index / c.groups;
+    item.group = index / plan.parts;
     return item;
   }
 
-  // packed[tile][term][row of the tile], of a group and a pair of tap sets
-  T* packed_weights(const PixelClass& pixels, int64_t group, int64_t tile) const {
+  // packed[tile][term][row of the tile]
+  T* packed_weights(int64_t group, int64_t tile) const {
     return reinterpret_cast<T*>(scratch + plan.weights_offset) +
-           plan.weights_before(pixels.row_set, pixels.column_set) +
-           (group * c.result_channels + plan.first_row(tile)) * c.source_channels * pixels.taps();
+           (group * c.result_channels + plan.first_row(tile)) * plan.terms;
   }
 
-  void pack_weights(const Executor& executor) {
-    constexpr int64_t together = 8;  // source channels, all tiles: those of neighbouring tiles share lines
+  void pack_weights(const Executor& executor) const {
+    constexpr int64_t together = 8;  // source channels, for all tiles: neighbouring tiles share lines
     const int64_t pieces = ceil_div(c.source_channels, together);
-    for_each_tile(executor, c.classes() * c.groups * pieces, [&](int64_t index, int) {
+    for_each_tile(executor, c.groups * pieces, [&](int64_t index, int) {
       const int64_t first = index % pieces * together;
-      index /= pieces;
-      const PixelClass pixels = plan.class_of(index / c.groups);
       const int64_t last = smaller(c.source_channels, first + together);
-      if (!pack_weights_of(pixels, index % c.groups, first, last) && !c.is_forward)
-        has_non_finite_weight.store(true, std::memory_order_relaxed);
+      for (int64_t tile = 0; tile < plan.tiles; ++tile) pack_weights_of(index / pieces, tile, first, last);
     });
   }
 
-  // Returns whether all are finite.
-  bool pack_weights_of(const PixelClass& pixels, int64_t group, int64_t first, int64_t last) const {
-    const int64_t taps = pixels.taps();
-    T trace = 0;  // 0 * finite is 0, anything else is NaN
-    for (int64_t tile = 0; tile < plan.tiles; ++tile) {
-      const int64_t rows = plan.first_row(tile + 1) - plan.first_row(tile);
-      const T* const of_tile =
-          weight + group * c.weight_group_stride + plan.first_row(tile) * c.weight_result_stride;
-      T* to = packed_weights(pixels, group, tile) + first * taps * rows;
-      for (int64_t channel = first; channel < last; ++channel) {
-        for (int64_t i = 0; i < pixels.rows.taps; ++i) {
-          for (int64_t j = 0; j < pixels.columns.taps; ++j, to += rows) {
-            const T* const from = of_tile + channel * c.weight_source_stride +
-                                  c.rows.tap(pixels.row_set, i) * c.weight_strides.row +
-                                  c.columns.tap(pixels.column_set, j) * c.weight_strides.column;
-            if (c.weight_result_stride == 1) {
-              copy_tile_row(from, rows, to);
-            } else {
-              for (int64_t r = 0; r < rows; ++r) to[r] = from[r * c.weight_result_stride];
-            }
-            if (plan.most_taps > 1) {
-              for (int64_t r = 0; r < rows; ++r) trace += to[r] * 0;
-            }
+  void pack_weights_of(int64_t group, int64_t tile, int64_t first, int64_t last) const {
+    const int64_t rows = plan.first_row(tile + 1) - plan.first_row(tile);
+    const T* of_channel = weight + group * c.weight_group_stride +
+                          plan.first_row(tile) * c.weight_result_stride + first * c.weight_source_stride;
+    T* to = packed_weights(group, tile) + first * plan.grid.taps() * rows;
+    for (int64_t channel = first; channel < last; ++channel, of_channel += c.weight_source_stride) {
+      for (int64_t i = 0; i < plan.grid.rows.taps; ++i) {
+        for (int64_t j = 0; j < plan.grid.columns.taps; ++j, to += rows) {
+          const T* const from = of_channel + i * c.weight_strides.row + j * c.weight_strides.column;
+          if (c.weight_result_stride == 1) {
+            copy_tile_row(from, rows, to);
+          } else {
+            for (int64_t r = 0; r < rows; ++r) to[r] = from[r * c.weight_result_stride];
           }
         }
       }
     }
-    return trace == 0;
   }
 
   const T* first_channel(const Item& item) const {
@@ -140,15 +116,13 @@ class PanelCorrelation {
   }
 
   void run_item(const Item& item, const Item& next, char* own) const {
-    const PixelClass pixels = plan.class_of(item.pixel_class);
-    if (item.strip >= PanelPlan<T>::strips_of(pixels)) return;
-    Strip<T> strip(pixels, c.source_strides, item.strip, own + plan.runs_offset);
+    Strip<T> strip(plan, item.strip, own + plan.runs_offset);
     T* const panel = reinterpret_cast<T*>(own + plan.panel_offset);
     T* const results = reinterpret_cast<T*>(own + plan.results_offset);
     const int64_t first_tile = plan.first_tile(item.part);
     const int64_t last_tile = plan.first_tile(item.part + 1);
     const int64_t first_row = plan.first_row(first_tile);
-    const bool packs_in_tile = pixels.reads_itself() && strip.is_whole();
+    const bool packs_in_tile = plan.grid.reads_itself() && strip.is_whole();
     const bool writes_in_place = plan.writes_in_place && strip.is_whole();
     const int64_t channel_stride = c.result_strides.channel;
     T* const planes = result + item.image * c.result_strides.batch +
@@ -161,22 +135,21 @@ class PanelCorrelation {
     tile.c_row = writes_in_place ? channel_stride : strip.vectors * lanes;
     tile.streams = writes_in_place && streams;
     T* const first_result = writes_in_place ? planes + strip.first_pixel : results;
-    const int64_t terms = c.source_channels * pixels.taps();
     for (int64_t channel = 0; channel < c.source_channels; channel += plan.block_channels) {
       const int64_t channels = smaller(plan.block_channels, c.source_channels - channel);
-      const int64_t first_term = channel * pixels.taps();
+      const int64_t first_term = channel * plan.grid.taps();
       const T* const planes_here = first_channel(item) + channel * c.source_strides.channel;
       if (!packs_in_tile) strip.pack(planes_here, channels, panel);
       tile.b = planes_here + strip.first_pixel;
-      tile.terms = channels * pixels.taps();
-      tile.chain = larger(1, ceil_div(tile.terms, ceil_div(tile.terms, plan.chain_of(terms))));
+      tile.terms = channels * plan.grid.taps();
+      tile.chain = ceil_div(tile.terms, ceil_div(tile.terms, plan.chain));
       tile.accumulate = channel > 0;
       const bool is_last = channel + channels == c.source_channels;
       const Ahead ahead = is_last ? source_of(next, 0) : source_of(item, channel + channels);
       for (int64_t index = first_tile; index < last_tile; ++index) {
         const int64_t row = plan.first_row(index);
         const int64_t rows = plan.first_row(index + 1) - row;
-        point_to_weights(tile, pixels, item.group, index, first_term);
+        point_to_weights(tile, item.group, index, first_term);
         tile.start = bias == nullptr || channel > 0 ? nullptr : bias + item.group * c.result_channels + row;
         tile.c = first_result + (row - first_row) * tile.c_row;
         const bool packs = packs_in_tile && index == first_tile;
@@ -184,15 +157,18 @@ class PanelCorrelation {
         tile.next_b = packs ? Ahead{} : ahead.slice(done, last_tile - first_tile - (packs_in_tile ? 1 : 0));
         (packs ? micro_kernel_of<T, true> : micro_kernel_of<T, false>)(rows, strip.vectors)(tile);
         if (!is_last || writes_in_place) continue;
-        for (int64_t r = 0; r < rows; ++r)
-          strip.store(tile.c + r * tile.c_row, planes + (row - first_row + r) * channel_stride, c.result_strides);
+        for (int64_t r = 0; r < rows; ++r) {
+          const T* const from = tile.c + r * tile.c_row;
+          T* const plane = planes + (row - first_row + r) * channel_stride;
+          plan.fills_gaps ? strip.store_pairs(from, plane, c.result_strides, c.columns.p.input)
+                          : strip.store(from, plane, c.result_strides);
+        }
       }
     }
     if (streams) finish_streams();
   }
 
-  void point_to_weights(Tile<T>& tile, const PixelClass& pixels, int64_t group, int64_t index,
-                        int64_t first_term) const {
+  void point_to_weights(Tile<T>& tile, int64_t group, int64_t index, int64_t first_term) const {
     if (!plan.packs_weights) {
       tile.a_row = c.weight_result_stride;
       tile.a_term = 1;
@@ -201,15 +177,14 @@ class PanelCorrelation {
     }
     tile.a_row = 1;
     tile.a_term = plan.first_row(index + 1) - plan.first_row(index);
-    tile.a = packed_weights(pixels, group, index) + first_term * tile.a_term;
+    tile.a = packed_weights(group, index) + first_term * tile.a_term;
   }
 
   // What an item reads of a block of source channels, from the one given on.
   Ahead source_of(const Item& item, int64_t channel) const {
-    const PixelClass pixels = plan.class_of(item.pixel_class);
-    if (item.strip >= PanelPlan<T>::strips_of(pixels)) return {};
-    const int64_t first = PanelPlan<T>::first_vector(pixels, item.strip) * lanes;
-    const int64_t last = smaller(pixels.pixels(), PanelPlan<T>::first_vector(pixels, item.strip + 1) * lanes) - 1;
+    const ResultGrid& grid = plan.grid;
+    const int64_t first = plan.first_vector(item.strip) * lanes;
+    const int64_t last = smaller(grid.pixels(), plan.first_vector(item.strip + 1) * lanes) - 1;
     // From the first tap of the first pixel to the last tap of the last one, in rows as they lie.
     const auto position = [&](int64_t pixel, bool is_end) {
       const auto along = [&](const Axis& axis, int64_t q) {
@@ -217,8 +192,8 @@ class PanelCorrelation {
         const int64_t at = q * axis.stride + axis.offset + (is_end ? larger(0, reach) : smaller(0, reach));
         return smaller(larger(0, at), axis.source_size - 1);
       };
-      return along(pixels.rows, pixel / pixels.columns.count) * c.source_strides.row +
-             along(pixels.columns, pixel % pixels.columns.count);
+      return along(grid.rows, pixel / grid.columns.count) * c.source_strides.row +
+             along(grid.columns, pixel % grid.columns.count);
     };
     const int64_t begin = position(first, false);
     const int64_t bytes = (position(last, true) + 1 - begin) * size;

@@ -13,15 +13,15 @@ namespace {
 template <class T>
 class Strip {
  public:
-  Strip(const PixelClass& pixel_class, const ImageStrides& source_strides, int64_t strip, void* runs_of_taps)
-      : pixels(pixel_class),
-        strides(source_strides),
-        first_pixel(PanelPlan<T>::first_vector(pixels, strip) * lanes),
-        vectors(PanelPlan<T>::first_vector(pixels, strip + 1) - PanelPlan<T>::first_vector(pixels, strip)),
-        count(smaller(vectors * lanes, pixels.pixels() - first_pixel)),
-        runs(static_cast<Run*>(runs_of_taps)) {}
+  Strip(const PanelPlan<T>& plan, int64_t index, void* runs_of_taps)
+      : grid(plan.grid),
+        strides(plan.c.source_strides),
+        first_pixel(plan.first_vector(index) * lanes),
+        vectors(plan.first_vector(index + 1) - plan.first_vector(index)),
+        count(smaller(vectors * lanes, grid.pixels() - first_pixel)),
+        runs(static_cast<PixelRun*>(runs_of_taps)) {}
 
-  const PixelClass& pixels;
+  const ResultGrid& grid;
   const ImageStrides& strides;
   int64_t first_pixel;
   int64_t vectors;
@@ -31,14 +31,14 @@ class Strip {
 
   // Before pack.
   void find_runs() {
-    const Axis& rows = pixels.rows;
-    const Axis& columns = pixels.columns;
+    const Axis& rows = grid.rows;
+    const Axis& columns = grid.columns;
     run_count = 0;
     for (int64_t i = 0; i < rows.taps; ++i) {
       for (int64_t j = 0; j < columns.taps; ++j) {
         for_each_segment(rows.count, columns.count, first_pixel, count, [&](const Segment& segment) {
           const int64_t row = rows.source(segment.row, i);
-          if (row < 0) return add_run(segment.begin, padding, segment.length);
+          if (row < 0) return add_run(segment.begin, PixelRun::padding, segment.length);
           const Inside inside(columns, segment, j);
           const int64_t end = larger(inside.begin, inside.end);
           add_outside(segment, row, j, 0, inside.begin);
@@ -46,7 +46,7 @@ class Strip {
                   row * strides.row + (inside.at + inside.begin * columns.stride), end - inside.begin);
           add_outside(segment, row, j, end, segment.length);
         });
-        runs[run_count++] = {0, end_of_tap, 0};
+        runs[run_count++] = {0, PixelRun::end_of_tap, 0};
       }
     }
   }
@@ -55,10 +55,10 @@ class Strip {
   void pack(const T* source, int64_t channels, T* panel) const {
     for (int64_t channel = 0; channel < channels; ++channel, source += strides.channel) {
       for (int64_t r = 0; r < run_count; ++r) {
-        const Run& run = runs[r];
+        const PixelRun& run = runs[r];
         if (run.from >= 0) {
-          copy_widened(panel + run.to, source + run.from, pixels.columns.stride, run.length);
-        } else if (run.from == padding) {
+          copy_widened(panel + run.to, source + run.from, grid.columns.stride, run.length);
+        } else if (run.from == PixelRun::padding) {
           fill_zero_vectors(panel + run.to, run.length);
         } else {
           panel += vectors * lanes;
@@ -67,37 +67,47 @@ class Strip {
     }
   }
 
-  // Writes a row of results.
-  void store(const T* from, T* row_of_planes, const ImageStrides& result) const {
-    const Axis& rows = pixels.rows;
-    const Axis& columns = pixels.columns;
+  // Writes results of one channel.
+  void store(const T* from, T* plane, const ImageStrides& result) const {
+    const Axis& rows = grid.rows;
+    const Axis& columns = grid.columns;
     for_each_segment(rows.count, columns.count, first_pixel, count, [&](const Segment& segment) {
-      T* const to = row_of_planes + rows.result_position(segment.row) * result.row +
+      T* const to = plane + rows.result_position(segment.row) * result.row +
                     columns.result_position(segment.column);
       const T* const values = from + segment.begin;
       if (columns.spacing == 1) {
         int64_t x = 0;
-        for (; x + lanes <= segment.length; x += lanes) convext::CONVEXT_ISA_NAMESPACE::store(to + x, load(values + x));
-        if (x < segment.length)
-          convext::CONVEXT_ISA_NAMESPACE::store(to + x, load(values + x), segment.length - x);
+        for (; x + lanes <= segment.length; x += lanes) CONVEXT_ISA_NAMESPACE::store(to + x, load(values + x));
+        if (x < segment.length) CONVEXT_ISA_NAMESPACE::store(to + x, load(values + x), segment.length - x);
         return;
       }
       for (int64_t x = 0; x < segment.length; ++x) to[x * columns.spacing] = values[x];
     });
   }
 
+  // The same where results are two columns apart, each with the zero that follows it before `width`.
+  void store_pairs(const T* from, T* plane, const ImageStrides& result, int64_t width) const {
+    for_each_segment(grid.rows.count, grid.columns.count, first_pixel, count, [&](const Segment& segment) {
+      T* const row = plane + grid.rows.result_position(segment.row) * result.row;
+      T* const to = row + 2 * segment.column;
+      const T* const values = from + segment.begin;
+      int64_t x = 0;
+      for (; x + lanes <= segment.length && 2 * (segment.column + x + lanes) <= width; x += lanes) {
+        const Vector<T> value = load(values + x);
+        CONVEXT_ISA_NAMESPACE::store(to + 2 * x, interleave_low(value, zero<T>()));
+        CONVEXT_ISA_NAMESPACE::store(to + 2 * x + lanes, interleave_high(value, zero<T>()));
+      }
+      for (; x < segment.length; ++x) {
+        to[2 * x] = values[x];
+        if (2 * (segment.column + x) + 1 < width) to[2 * x + 1] = 0;
+      }
+    });
+  }
+
  private:
   static constexpr int64_t lanes = Vector<T>::lanes;
-  static constexpr int64_t padding = -1;
-  static constexpr int64_t end_of_tap = -2;
 
-  struct Run {
-    int64_t to;    // in a line of the panel
-    int64_t from;  // in a plane, or one of the two above
-    int64_t length;
-  };
-
-  Run* runs;
+  PixelRun* runs;
   int64_t run_count = 0;
 
   void add_run(int64_t to, int64_t from, int64_t length) {
@@ -106,9 +116,9 @@ class Strip {
 
   // The pixels [begin, end) of a segment, whose tap lies before the first column or past the last one.
   void add_outside(const Segment& segment, int64_t row, int64_t tap, int64_t begin, int64_t end) {
-    if (pixels.columns.mode == PaddingMode::zeros) return add_run(segment.begin + begin, padding, end - begin);
+    if (grid.columns.mode == PaddingMode::zeros) return add_run(segment.begin + begin, PixelRun::padding, end - begin);
     for (int64_t x = begin; x < end; ++x) {
-      add_run(segment.begin + x, row * strides.row + pixels.columns.source(segment.column + x, tap), 1);
+      add_run(segment.begin + x, row * strides.row + grid.columns.source(segment.column + x, tap), 1);
     }
   }
 };

@@ -18,15 +18,20 @@ bool has_pixels(const ConvProblem& p, const ImageStrides& strides) {
 
 template <class T>
 Reason why_not_correlate(const ConvProblem& p) {
-  constexpr int64_t most_taps = 1024;
-  if (p.kernel.height * p.kernel.width > most_taps) return "the kernel is so large that its patches fill the caches";
-  if (collects_padding(p)) return "the gradient of the input adds up that of padding that repeats it";
   const auto are_planes = [](const ImageStrides& strides) { return strides.column == 1; };
   if (!are_planes(p.input_strides) || !are_planes(p.output_strides)) return "the images are not contiguous";
+  const int64_t taps = p.kernel.height * p.kernel.width;
+  if (taps > 1) {
+    if (p.pass == Pass::grad_input) return "the gradient of the input is for 1x1 kernels";
+    // Else patches take too long to copy, or channels in the lanes leave out taps that read padding.
+    constexpr int64_t most_taps = 16;
+    constexpr int64_t enough_channels = 128;
+    if (taps > most_taps || p.stride.height * p.stride.width == 1 || out_channels_per_group(p) < enough_channels)
+      return "kernels of several taps with stride 1, of many taps or for few channels are faster with channels in the lanes";
+  }
   // Channels in the lanes leave none of them empty.
   const PanelPlan<T> plan(p, 1);
-  const PixelClass pixels = plan.class_of(0);
-  if (10 * pixels.pixels() < 9 * PanelPlan<T>::vectors_of(pixels) * PanelPlan<T>::lanes)
+  if (10 * plan.grid.pixels() < 9 * plan.vectors() * PanelPlan<T>::lanes)
     return "the images' pixels would leave too many lanes empty";
   return nullptr;
 }
@@ -66,8 +71,7 @@ void run(const ConvProblem& p, const ConvData& data, void* workspace, const Exec
       PointwiseGradient<T>(plan, data, workspace).run(executor);
     } else {
       const PanelPlan<T> plan(p, executor.workers);
-      if (!PanelCorrelation<T>(plan, p, data, workspace).run(executor))
-        reference_kernel.run(p, data, nullptr, executor);
+      PanelCorrelation<T>(plan, p, data, workspace).run(executor);
     }
   });
 }
