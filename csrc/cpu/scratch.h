@@ -19,9 +19,9 @@ CONVEXT_INLINE void fill_zero_vectors(Real* target, int64_t count) {
 template <class T>
 CONVEXT_INLINE void copy_widened(Compute<T>* target, const T* source, int64_t step, int64_t count) {
   constexpr int64_t lanes = Vector<Compute<T>>::lanes;
+  // Whole vectors of the source are read as long as an element follows that is taken, too.
   if (step == 2) {
     int64_t i = 0;
-    // Reads one element past the last one that it takes, which must have a successor.
     for (; i + lanes < count; i += lanes) {
       store(target + i, even_lanes(load_widened(source + 2 * i), load_widened(source + 2 * i + lanes)));
     }
@@ -31,6 +31,15 @@ CONVEXT_INLINE void copy_widened(Compute<T>* target, const T* source, int64_t st
       store(target + i, even_lanes(first, rest > lanes ? load_widened(source + 2 * i + lanes, rest - lanes)
                                                        : zero<Compute<T>>()));
     }
+  } else if (step == 4) {
+    int64_t i = 0;
+    for (; i + lanes < count; i += lanes) {
+      const T* const from = source + 4 * i;
+      const auto low = even_lanes(load_widened(from), load_widened(from + lanes));
+      const auto high = even_lanes(load_widened(from + 2 * lanes), load_widened(from + 3 * lanes));
+      store(target + i, even_lanes(low, high));
+    }
+    for (; i < count; ++i) target[i] = widen(source[4 * i]);
   } else if (step != 1) {
     for (int64_t i = 0; i < count; ++i) target[i] = widen(source[i * step]);
   } else if (count >= lanes) {

@@ -23,11 +23,14 @@ Reason why_not_correlate(const ConvProblem& p) {
   const int64_t taps = p.kernel.height * p.kernel.width;
   if (taps > 1) {
     if (p.pass == Pass::grad_input) return "the gradient of the input is for 1x1 kernels";
-    // Else patches take too long to copy, or channels in the lanes leave out taps that read padding.
+    // Else channels in the lanes are faster: patches take too long to copy for fewer result channels, and with
+    // stride 1 taps that read padding are left out. Few source channels leave those lanes empty.
     constexpr int64_t most_taps = 16;
-    constexpr int64_t enough_channels = 128;
-    if (taps > most_taps || p.stride.height * p.stride.width == 1 || out_channels_per_group(p) < enough_channels)
-      return "kernels of several taps with stride 1, of many taps or for few channels are faster with channels in the lanes";
+    const int64_t enough_channels = in_channels_per_group(p) >= 8 ? 128 : Vector<T>::lanes > 8 ? 32 : 48;
+    if (p.stride.height * p.stride.width == 1) return "of kernels of several taps it is for those with a stride";
+    if (taps > most_taps) return "the kernel is so large that copying patches takes too long";
+    if (out_channels_per_group(p) < enough_channels)
+      return "so few result channels do not repay copying the patches of several taps";
   }
   // Channels in the lanes leave none of them empty.
   const PanelPlan<T> plan(p, 1);
@@ -39,7 +42,9 @@ Reason why_not_correlate(const ConvProblem& p) {
 Reason why_not(const ConvProblem& p) {
   if (p.dtype != DType::float32 && p.dtype != DType::float64) return "it is for float32 and float64";
   if (is_empty(p) || p.output.height * p.output.width == 0) return "a tensor is empty";
-  if (smaller(in_channels_per_group(p), out_channels_per_group(p)) < most_rows_of_tile)
+  const bool has_patches = p.kernel.height * p.kernel.width > 1;
+  if (out_channels_per_group(p) < most_rows_of_tile ||
+      (!has_patches && in_channels_per_group(p) < most_rows_of_tile))
     return "a group has few channels";
   if (p.pass == Pass::grad_weight) {
     if (!is_pointwise(p)) return "the gradient of the weight is for 1x1 kernels with stride 1 and no padding";
