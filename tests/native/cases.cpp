@@ -508,10 +508,13 @@ void add_mostly_padding(Collector& cases) {
     }
   };
   add({1, 34, 5, 4, 18, 7, 5}, 1, 1, 3);
-  add({1, 140, 3, 4, 5, 3, 3}, 1, 2, 2);   // a block of terms within a tap
-  add({1, 5, 3, 4, 140, 3, 3}, 1, 2, 2);   // the same for the gradient of the input
-  add({2, 64, 4, 3, 6, 5, 5}, 1, 1, 2);    // blocks of single taps
-  add({1, 66, 9, 7, 4, 5, 5}, 2, 1, 4);    // phases
+  add({1, 140, 3, 4, 5, 3, 3}, 1, 2, 2);  // a block of terms within a tap
+  add({1, 5, 3, 4, 140, 3, 3}, 1, 2, 2);  // the same for the gradient of the input
+  add({2, 64, 4, 3, 6, 5, 5}, 1, 1, 2);   // blocks of single taps
+  add({1, 66, 9, 7, 4, 5, 5}, 2, 1, 4);   // phases
+  add({2, 48, 6, 9, 20, 3, 3}, 1, 1, 1);  // tiles of a row, some of whose pixels read less
+  add({1, 24, 9, 10, 48, 5, 3}, 2, 1, 1);
+  add({1, 128, 3, 5, 33, 3, 5}, 1, 1, 2);  // two chains for a tap
   add({1, 3, 6, 6, 33, 13, 13}, 1, 1, 6);  // more taps than are transposed at a time
 }
 
@@ -561,6 +564,52 @@ void add_depthwise_windows(Collector& cases) {
           }
         }
       }
+    }
+  }
+}
+
+// Products of matrices in panels: numbers of pixels, rows and terms around those of vectors, tiles, chains
+// and blocks.
+void add_panels(Collector& cases) {
+  int64_t number = 0;
+  const auto add = [&](const Shape& shape, Pass pass, Layout layout, int64_t stride, int64_t padding) {
+    ++number;
+    Case c = cases.start(shape, pass, floating_dtypes[number % 2]);
+    c.input_layout = c.weight_layout = c.output_layout = layout;
+    if (number % 7 == 0) c.weight_layout = Layout::channels_last;
+    if (number % 5 == 0) c.problem.padding_mode = modes[number / 5 % 4];
+    if (number % 11 == 0) c.fill = Fill::non_finite;
+    c.problem.stride = {stride, stride};
+    pad(c, padding, padding, padding, padding);
+    if (finish(c)) cases.add(c);
+  };
+  for (Pass pass : {Pass::forward, Pass::grad_input}) {
+    for (int64_t width = 7; width <= 33; ++width) {
+      for (int64_t stride : {1, 1, 2, 3}) {
+        const int64_t groups = 1 + number % 2;
+        const int64_t rows = 8 + number % 12;
+        add({2, groups * (9 + number % 3), 3, width, groups * rows, 1, 1, groups}, pass, Layout::contiguous,
+            stride, number % 4 == 3);
+      }
+    }
+    for (int64_t terms : {64, 65, 129, 520, 2060}) {
+      const bool is_forward = pass == Pass::forward;
+      add({1, is_forward ? terms : 33, 4, 12, is_forward ? 33 : terms, 1, 1}, pass, Layout::contiguous, 1, 0);
+      add({1, is_forward ? terms : 9, 5, 24, is_forward ? 9 : terms, 1, 1}, pass, Layout::contiguous, 2, 0);
+    }
+  }
+  // Patches of several taps.
+  for (int64_t width = 15; width <= 34; ++width) {
+    add({1, 8 + width % 3, 7, width, 130, 3, 2}, Pass::forward, Layout::contiguous, 2, width % 3);
+    add({2, 3, 9, 2 * width, 50, 4, 4}, Pass::forward, Layout::contiguous, width % 3 == 0 ? 2 : 4, width % 2);
+  }
+  add({1, 70, 9, 17, 129, 3, 3}, Pass::forward, Layout::contiguous, 2, 1);  // more than one block of terms
+  // Pixels of channels_last images around blocks of 256 and chunks of 768.
+  for (int64_t pixels : {16, 17, 65, 255, 256, 257, 300, 1535, 1540}) {
+    for (int64_t channels : {8, 17, 49}) {
+      const int64_t groups = 1 + number % 2;
+      add({1, groups * channels, 1, pixels, groups * (8 + number % 30), 1, 1, groups}, Pass::grad_weight,
+          Layout::channels_last, 1, 0);
     }
   }
 }
@@ -619,6 +668,7 @@ std::vector<Case> kernel_cases(bool quick) {
   Collector always;
   add_ends_of_lines(always);
   add_depthwise_windows(always);
+  add_panels(always);
   std::vector<Case> sample = always.take();
   if (!quick) {
     all.insert(all.end(), sample.begin(), sample.end());

@@ -121,8 +121,8 @@ class ChannelsInLanes {
     return (c.is_forward && !plan.splits_tiles) || !has_non_finite_weight.load(std::memory_order_relaxed);
   }
 
-  // Whether sums begin with a bias, or with a zero: added to it, a first sum of a whole tile has the same bits
-  // as that of a part of one.
+  // Whether sums begin with a bias, or with a zero: added to it, a first sum of a whole tile has the same
+  // bits as that of a part of one.
   bool has_start() const { return bias != nullptr || plan.chain_of_tap > 0; }
 
   // Of all groups, each in whole panels.
@@ -336,8 +336,8 @@ class ChannelsInLanes {
     tile.column = panel * plan.width;
     tile.accumulate = !is_first;
     tile.streams = in_place && is_first && is_last && streams_pixels && begins_line(first_result);
-    tile.bias = has_start() ? widened_bias() + part.group * plan.panels * plan.width + part.first_channel
-                            : nullptr;
+    tile.bias =
+        has_start() ? widened_bias() + part.group * plan.panels * plan.width + part.first_channel : nullptr;
     tile.fetch = &fetch;
     tile.chains = work.chains;
     Fetch lines;

@@ -163,7 +163,8 @@ struct ChannelsInLanesPlan {
     return 0;
   }
 
-  // The length of chains that end where the channels of a tap do; 0 if they would be short or of unequal length.
+  // The length of chains that end where the channels of a tap do; 0 if they would be short or of unequal
+  // length.
   int64_t even_chain_of_tap(const Correlation& c) const {
     constexpr int64_t shortest = 24;
     const int64_t channels = block_channels;
@@ -247,7 +248,8 @@ struct ChannelsInLanesPlan {
           (packing + 0.4) * panel_width * tap_sets * static_cast<double>(c.groups * panel_count) / workers +
           10000.0 / static_cast<double>(terms_of_sum);
       const double late = rounds * (panels_here * (products + packing * panel_width) + source);
-      const bool is_late = (may_pack_late || (may_pack_taps_late && panel_count == block_count)) && late < early;
+      const bool is_late =
+          (may_pack_late || (may_pack_taps_late && panel_count == block_count)) && late < early;
       const double cost = is_late ? late : early;
       if (least >= 0 && cost >= least) return;
       least = cost;

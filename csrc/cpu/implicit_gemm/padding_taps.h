@@ -1,6 +1,6 @@
-// Where kernels are large or dilated and maps are small, many taps read nothing but zeros of padding. Products
-// with those add zeros to a sum, so they are left out; no bit changes by it. (Unless a weight is not finite:
-// see channels_in_lanes.h.)
+// Where kernels are large or dilated and maps are small, many taps read nothing but zeros of padding.
+// Products with those add zeros to a sum, so they are left out; no bit changes by it. (Unless a weight is not
+// finite: see channels_in_lanes.h.)
 //
 // If chains end where taps do, a tile of pixels of one row takes each tap for those of its pixels that read
 // the source by it. Else tiles leave out the blocks of terms by which none of their pixels does.

@@ -121,7 +121,8 @@ class SourcePixels {
     int64_t last_pixel;
   };
 
-  // Calls visit(part) for what the pixels [first, first + pixels) of a set, all of one row, read from the source.
+  // Calls visit(part) for what the pixels [first, first + pixels) of a set, all of one row, read from the
+  // source.
   template <class Visit>
   void for_each_part(const PixelSet<T>& set, int64_t first, int64_t pixels, const Visit& visit) const {
     const PixelTaps* const taps = set.taps + first;

@@ -74,8 +74,8 @@ class WeightPanels {
   }
 
   // Packs all taps of a part's channels in one pass over the weights, where taps are neighbours: in memory,
-  // terms (c, i, j) of a result channel follow each other (forward), or taps (i, j) of a source channel do, for
-  // neighbouring result channels. The panel of the tap (i, j) begins at to(i, j), if that is not nullptr.
+  // terms (c, i, j) of a result channel follow each other (forward), or taps (i, j) of a source channel do,
+  // for neighbouring result channels. The panel of the tap (i, j) begins at to(i, j), if that is not nullptr.
   // Returns whether all are finite.
   template <class To>
   bool pack_taps(const Part& part, const To& to) const {
@@ -213,7 +213,8 @@ class WeightPanels {
                                      const Visit& visit) const {
     for (int64_t k = 0; k < count; k += lanes) {
       const int64_t length = smaller(lanes, count - k);
-      for (int64_t row = 0; row < rows; ++row) __builtin_prefetch(from + row * c.weight_result_stride + k + ahead);
+      for (int64_t row = 0; row < rows; ++row)
+        __builtin_prefetch(from + row * c.weight_result_stride + k + ahead);
       Vector<Real> block[lanes];
       if (rows == lanes && length == lanes) {
         CONVEXT_UNROLL

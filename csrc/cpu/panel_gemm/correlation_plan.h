@@ -103,7 +103,8 @@ struct PanelPlan {
 
     // Each part of the result channels packs its strips again.
     const bool packs_for_nothing = grid.reads_itself();
-    const int64_t wanted = ceil_div((packs_for_nothing ? 8 : 2) * int64_t{workers}, larger(1, c.groups * c.batch * strips));
+    const int64_t wanted =
+        ceil_div((packs_for_nothing ? 8 : 2) * int64_t{workers}, larger(1, c.groups * c.batch * strips));
     constexpr int64_t fewest_tiles = 4;
     parts = packs_for_nothing ? ceil_div(c.result_channels * terms, most_weights) : 1;
     parts = larger(1, smaller(larger(parts, wanted), tiles / fewest_tiles));

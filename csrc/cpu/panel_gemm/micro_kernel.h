@@ -171,8 +171,8 @@ void micro_kernel(const Tile<T>& tile) {
   }
 }
 
-// A tile's row of the packed operand a, of fewest_rows_of_tile numbers or more: in two pieces of a fixed size,
-// which may overlap.
+// A tile's row of the packed operand a, of fewest_rows_of_tile numbers or more: in two pieces of a fixed
+// size, which may overlap.
 template <class T>
 CONVEXT_INLINE void copy_tile_row(const T* from, int64_t rows, T* to) {
   std::memcpy(to, from, fewest_rows_of_tile * sizeof(T));

@@ -1,6 +1,6 @@
-// The patches of a strip of neighbouring result pixels, panel[term][pixel] with terms (c, i, j), and the way of
-// its results into a tensor. All channels of a tap are copied alike, so the runs of neighbouring pixels that
-// read neighbouring source positions, or padding, are found once.
+// The patches of a strip of neighbouring result pixels, panel[term][pixel] with terms (c, i, j), and the way
+// of its results into a tensor. All channels of a tap are copied alike, so the runs of neighbouring pixels
+// that read neighbouring source positions, or padding, are found once.
 #pragma once
 
 #include "cpu/implicit_gemm/patches.h"
@@ -72,12 +72,13 @@ class Strip {
     const Axis& rows = grid.rows;
     const Axis& columns = grid.columns;
     for_each_segment(rows.count, columns.count, first_pixel, count, [&](const Segment& segment) {
-      T* const to = plane + rows.result_position(segment.row) * result.row +
-                    columns.result_position(segment.column);
+      T* const to =
+          plane + rows.result_position(segment.row) * result.row + columns.result_position(segment.column);
       const T* const values = from + segment.begin;
       if (columns.spacing == 1) {
         int64_t x = 0;
-        for (; x + lanes <= segment.length; x += lanes) CONVEXT_ISA_NAMESPACE::store(to + x, load(values + x));
+        for (; x + lanes <= segment.length; x += lanes)
+          CONVEXT_ISA_NAMESPACE::store(to + x, load(values + x));
         if (x < segment.length) CONVEXT_ISA_NAMESPACE::store(to + x, load(values + x), segment.length - x);
         return;
       }
@@ -116,7 +117,8 @@ class Strip {
 
   // The pixels [begin, end) of a segment, whose tap lies before the first column or past the last one.
   void add_outside(const Segment& segment, int64_t row, int64_t tap, int64_t begin, int64_t end) {
-    if (grid.columns.mode == PaddingMode::zeros) return add_run(segment.begin + begin, PixelRun::padding, end - begin);
+    if (grid.columns.mode == PaddingMode::zeros)
+      return add_run(segment.begin + begin, PixelRun::padding, end - begin);
     for (int64_t x = begin; x < end; ++x) {
       add_run(segment.begin + x, row * strides.row + grid.columns.source(segment.column + x, tap), 1);
     }

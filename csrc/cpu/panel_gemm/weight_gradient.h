@@ -37,7 +37,7 @@ struct PointwiseGradientPlan {
   Side row_side;
   int64_t weight_group;
   int64_t panels;
-  int64_t tiles;  // that the rows are cut into
+  int64_t tiles;        // that the rows are cut into
   int64_t parts;        // that the tiles are cut into
   int64_t panel_parts;  // that the panels are cut into
   int64_t chain;
@@ -79,8 +79,7 @@ struct PointwiseGradientPlan {
     chain = ceil_div(block, ceil_div(block, most_chain));
     choose_chunks();
     choose_parts(workers);
-    is_direct =
-        chunks == 1 && vector_side.weight_stride == 1 && vector_side.channels % lanes == 0;
+    is_direct = chunks == 1 && vector_side.weight_stride == 1 && vector_side.channels % lanes == 0;
     partial_row = round_up(vector_side.channels, lanes);
 
     Carver shared;
@@ -227,8 +226,7 @@ class PointwiseGradient {
     const int64_t first_panel = plan.first_panel(item.panel_part);
     const int64_t last_panel = plan.first_panel(item.panel_part + 1);
     const int64_t first_block = item.chunk * plan.blocks_of_chunk;
-    const int64_t last_pixel =
-        smaller(plan.pixels, (first_block + plan.blocks_of_chunk) * plan.block);
+    const int64_t last_pixel = smaller(plan.pixels, (first_block + plan.blocks_of_chunk) * plan.block);
     for (int64_t pixel = first_block * plan.block; pixel < last_pixel; pixel += plan.block) {
       const int64_t pixels = pixels_at(pixel);
       pack_rows(item, pixel, pixels, packed_rows);
@@ -238,9 +236,9 @@ class PointwiseGradient {
       // Memory that is read from one end to the other comes fastest, but has to wait somewhere.
       const bool by_blocks = next_panels.rows * next_panels.bytes <= most_waiting_bytes;
       for (int64_t index = first_panel; index < last_panel; ++index) {
-        const Ahead next_panel =
-            by_blocks ? next_panels.slice(index - first_panel, last_panel - first_panel)
-            : index + 1 < last_panel ? panels_ahead(item, pixel, index + 1, index + 2)
+        const Ahead next_panel = by_blocks ? next_panels.slice(index - first_panel, last_panel - first_panel)
+                                 : index + 1 < last_panel
+                                     ? panels_ahead(item, pixel, index + 1, index + 2)
                                      : panels_ahead(item, next_pixel, first_panel, first_panel + 1);
         const int64_t width = vectors_of(index);
         const int64_t column = plan.first_vector(index) * lanes;
@@ -253,7 +251,8 @@ class PointwiseGradient {
         tile.terms = pixels;
         tile.chain = plan.chain;
         tile.accumulate = pixel > first_block * plan.block;
-        if (!is_whole) pack_part(tile.b, tile.b_term, pixels, width, plan.vector_side.channels - column, panel);
+        if (!is_whole)
+          pack_part(tile.b, tile.b_term, pixels, width, plan.vector_side.channels - column, panel);
         for (int64_t t = 0; t < tiles; ++t) {
           const int64_t row = plan.first_row(first_tile + t);
           const int64_t height = plan.first_row(first_tile + t + 1) - row;
@@ -267,7 +266,8 @@ class PointwiseGradient {
             tile.c = partial_at(item.chunk, item.group, row) + column;
           }
           tile.next_b = next_panel.slice(t, tiles);
-          tile.next_a = next_rows.slice((index - first_panel) * tiles + t, (last_panel - first_panel) * tiles);
+          tile.next_a =
+              next_rows.slice((index - first_panel) * tiles + t, (last_panel - first_panel) * tiles);
           const bool packs = is_whole && t == 0;
           (packs ? micro_kernel_of<T, true> : micro_kernel_of<T, false>)(height, width)(tile);
         }
@@ -282,7 +282,8 @@ class PointwiseGradient {
     const int64_t first_tile = plan.first_tile(item.part);
     const int64_t last_tile = plan.first_tile(item.part + 1);
     const int64_t first_row = plan.first_row(first_tile);
-    for (int64_t first = 0; first < pixels; first += together, from += together * plan.row_side.pixel_stride) {
+    for (int64_t first = 0; first < pixels;
+         first += together, from += together * plan.row_side.pixel_stride) {
       const int64_t count = smaller(together, pixels - first);
       for (int64_t tile = first_tile; tile < last_tile; ++tile) {
         const int64_t row = plan.first_row(tile) - first_row;

@@ -23,11 +23,12 @@ Reason why_not_correlate(const ConvProblem& p) {
   const int64_t taps = p.kernel.height * p.kernel.width;
   if (taps > 1) {
     if (p.pass == Pass::grad_input) return "the gradient of the input is for 1x1 kernels";
-    // Else channels in the lanes are faster: patches take too long to copy for fewer result channels, and with
-    // stride 1 taps that read padding are left out. Few source channels leave those lanes empty.
+    // Else channels in the lanes are faster: patches take too long to copy for fewer result channels, and
+    // with stride 1 taps that read padding are left out. Few source channels leave those lanes empty.
     constexpr int64_t most_taps = 16;
     const int64_t enough_channels = in_channels_per_group(p) >= 8 ? 128 : Vector<T>::lanes > 8 ? 32 : 48;
-    if (p.stride.height * p.stride.width == 1) return "of kernels of several taps it is for those with a stride";
+    if (p.stride.height * p.stride.width == 1)
+      return "of kernels of several taps it is for those with a stride";
     if (taps > most_taps) return "the kernel is so large that copying patches takes too long";
     if (out_channels_per_group(p) < enough_channels)
       return "so few result channels do not repay copying the patches of several taps";
@@ -86,7 +87,8 @@ void run(const ConvProblem& p, const ConvData& data, void* workspace, const Exec
 extern const Kernel panel_gemm{
     "panel_gemm",
     CONVEXT_ISA_ENUMERATOR,
-    "products of matrices in panels: contiguous images, pixels in the lanes; grad_weight of 1x1, channels_last",
+    "products of matrices in panels: contiguous images, pixels in the lanes; grad_weight of 1x1, "
+    "channels_last",
     why_not,
     workspace_bytes,
     run,
