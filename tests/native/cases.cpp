@@ -547,14 +547,16 @@ void add_depthwise_windows(Collector& cases) {
     for (int64_t kernel : {3, 5, 7}) {
       for (int64_t stride : {1, 2}) {
         for (Layout layout : {Layout::contiguous, Layout::channels_last}) {
-          for (Pass pass : {Pass::forward, Pass::grad_input}) {
+          for (Pass pass : {Pass::forward, Pass::grad_input, Pass::grad_weight}) {
+            if (pass == Pass::grad_weight && kernel != 3) continue;
             ++number;
             const DType dtype = floating_dtypes[number % 5 == 0 ? 2 + number % 2 : number % 2];
             const int64_t channels = layout == Layout::contiguous ? 3 : 16 + number % 3 * 5;
             const int64_t height = 1 + number % 7;
             const int64_t results = channels * (number % 6 == 1 ? 2 : 1);
+            const int64_t batch = pass == Pass::grad_weight ? 1 + number % 10 : 2;
             Case c =
-                cases.start({2, channels, height, width, results, kernel, kernel, channels}, pass, dtype);
+                cases.start({batch, channels, height, width, results, kernel, kernel, channels}, pass, dtype);
             c.input_layout = c.weight_layout = c.output_layout = layout;
             c.problem.stride = {stride, stride};
             const int64_t half = kernel / 2;

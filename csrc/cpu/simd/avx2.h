@@ -67,6 +67,14 @@ CONVEXT_INLINE LaneMask<Real> lanes_between(int64_t first, int64_t last) {
   constexpr int64_t words = sizeof(Real) / 4;
   return {_mm256_andnot_si256(first_lanes(words * first), first_lanes(words * last))};
 }
+// Lane i if bit i is set.
+template <class Real>
+CONVEXT_INLINE LaneMask<Real> lanes_of(uint32_t bits) {
+  const __m256i bit = sizeof(Real) == 4 ? _mm256_set_epi32(128, 64, 32, 16, 8, 4, 2, 1)
+                                        : _mm256_set_epi32(8, 8, 4, 4, 2, 2, 1, 1);
+  const __m256i all = _mm256_set1_epi32(static_cast<int>(bits));
+  return {_mm256_cmpeq_epi32(_mm256_and_si256(all, bit), bit)};
+}
 // Zeros where the mask has no lane; those are not read.
 CONVEXT_INLINE Vector<float> load(const float* source, LaneMask<float> mask) {
   return {_mm256_maskload_ps(source, mask.native)};

@@ -81,6 +81,11 @@ CONVEXT_INLINE LaneMask<Real> lanes_between(int64_t first, int64_t last) {
   const uint32_t lanes = first >= last ? 0 : ((uint32_t{1} << last) - 1) & ~((uint32_t{1} << first) - 1);
   return {static_cast<decltype(LaneMask<Real>::native)>(lanes)};
 }
+// Lane i if bit i is set.
+template <class Real>
+CONVEXT_INLINE LaneMask<Real> lanes_of(uint32_t bits) {
+  return {static_cast<decltype(LaneMask<Real>::native)>(bits)};
+}
 // Zeros where the mask has no lane; those are not read.
 CONVEXT_INLINE Vector<float> load(const float* source, LaneMask<float> mask) {
   return {_mm512_maskz_loadu_ps(mask.native, source)};

@@ -57,20 +57,25 @@ CONVEXT_INLINE void store(double* target, Vector<double> value, int64_t n) {
 // Which lanes of a vector are read.
 template <class Real>
 struct LaneMask {
-  int64_t first;
-  int64_t last;
+  uint32_t bits;  // of the lanes
 };
 
 constexpr bool can_mask_loads = false;  // NEON has none, so lane by lane
 template <class Real>
 CONVEXT_INLINE LaneMask<Real> lanes_between(int64_t first, int64_t last) {
-  return {first, last};
+  return {first >= last ? 0 : ((uint32_t{1} << last) - 1) & ~((uint32_t{1} << first) - 1)};
+}
+// Lane i if bit i is set.
+template <class Real>
+CONVEXT_INLINE LaneMask<Real> lanes_of(uint32_t bits) {
+  return {bits};
 }
 // Zeros where the mask has no lane; those are not read.
 template <class Real>
 CONVEXT_INLINE Vector<Real> load(const Real* source, LaneMask<Real> mask) {
   Real lanes[Vector<Real>::lanes] = {};
-  for (int64_t i = mask.first; i < mask.last; ++i) lanes[i] = source[i];
+  for (int64_t i = 0; i < Vector<Real>::lanes; ++i)
+    if ((mask.bits >> i & 1) != 0) lanes[i] = source[i];
   return load(lanes);
 }
 

@@ -9,6 +9,7 @@
 #include "cpu/direct_rows/pixel_window.h"
 #include "cpu/direct_rows/plane_3x3.h"
 #include "cpu/direct_rows/plane_correlation.h"
+#include "cpu/direct_rows/plane_weight_gradient.h"
 #include "cpu/direct_rows/plane_window.h"
 #include "cpu/direct_rows/pointwise.h"
 #include "cpu/direct_rows/weight_gradient.h"
@@ -67,6 +68,7 @@ auto with_plan(const ConvProblem& p, const Visit& visit) {
   }
   if (InterleavedPlan<T>::fits(p)) return visit(InterleavedPlan<T>(p));
   if constexpr (std::is_same_v<T, Compute<T>>) {
+    if (PlaneWeightGradientPlan<T>::fits(p)) return visit(PlaneWeightGradientPlan<T>(p));
     if (PlaneWindowPlan<T>::fits(p)) return visit(PlaneWindowPlan<T>(p));
   }
   if (runs_along_rows_3x3<T>(p)) return visit(Plane3x3Plan<T>(p));
@@ -101,6 +103,12 @@ void run_as(const ConvProblem& p, const ConvData& data, void* workspace, const E
       if (BroadcastWeightGradientPlan<T>::fits(p)) {
         const BroadcastWeightGradientPlan<T> plan(p);
         return BroadcastWeightGradient<T>(plan, p, data, workspace).run(executor);
+      }
+    }
+    if constexpr (std::is_same_v<T, Compute<T>>) {
+      if (PlaneWeightGradientPlan<T>::fits(p)) {
+        const PlaneWeightGradientPlan<T> plan(p);
+        return PlaneWeightGradient<T>(plan, p, data, workspace).run(executor);
       }
     }
     if (runs_along_channels<T>(p)) {
