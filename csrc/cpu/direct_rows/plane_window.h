@@ -77,6 +77,7 @@ struct Strip {
   const Real* source;  // row 0, what the first tap of the first result meets, be it inside or not
   int64_t source_row;
   int64_t source_height;
+  int64_t ahead;        // from a number of the source to what is fetched when it is read
   const Real* weights;  // [tap]
   Real bias;
   Real* target;  // of the first row
@@ -100,6 +101,8 @@ struct StripKernel {
       return;
     }
     const Real* from = strip.source + line * strip.source_row;
+    CONVEXT_UNROLL
+    for (int k = 0; k < step; ++k) __builtin_prefetch(from + strip.ahead + k * Vector<Real>::lanes, 0, 2);
     if constexpr (step == 1) {
       CONVEXT_UNROLL
       for (int j = 0; j < taps; ++j) values[j] = in_register(read(from, j, 0));
@@ -265,6 +268,7 @@ class PlaneWindowCorrelation {
     Strip<Real> strip;
     strip.source_row = source_strides.row;
     strip.source_height = plan.source.height;
+    strip.ahead = plan.bands == 1 ? source_strides.channel : plan.band * step * source_strides.row;
     strip.target_row = result_strides.row;
     strip.first_line = row * step - plan.before_rows;
     strip.rows = smaller(plan.band, plan.result.height - row);
