@@ -21,6 +21,7 @@ struct PlaneWindowPlan : Window {
   int64_t tile_planes;  // small planes are dealt out several at a time
   int64_t band;         // rows of the result in a tile
   int64_t bands;
+  int64_t ahead;  // from what is read to the next band or plane, which is fetched meanwhile; 0: nothing is
   int64_t worker_bytes = 0;
 
   static bool fits(const ConvProblem& p) {
@@ -66,6 +67,13 @@ struct PlaneWindowPlan : Window {
     bands = smaller(bands, ceil_div(result.height, enough_rows));
     band = ceil_div(result.height, larger(1, bands));
     bands = ceil_div(result.height, larger(1, band));
+    constexpr int64_t worth_fetching = 512 * 1024;  // bytes
+    const ImageStrides& strides = is_forward ? p.input_strides : p.output_strides;
+    const bool is_once = p.in_channels == p.out_channels;  // that a plane is read
+    const int64_t source_bytes = planes * source.height * source_row;
+    ahead = 0;
+    if (is_once && source_bytes >= worth_fetching)
+      ahead = bands == 1 ? strides.channel : band * step * strides.row;
   }
 
   int64_t workspace_bytes(int) const { return 0; }
@@ -77,7 +85,7 @@ struct Strip {
   const Real* source;  // row 0, what the first tap of the first result meets, be it inside or not
   int64_t source_row;
   int64_t source_height;
-  int64_t ahead;        // from a number of the source to what is fetched when it is read
+  int64_t ahead;        // likewise, or 0 if another strip fetches that line of the cache
   const Real* weights;  // [tap]
   Real bias;
   Real* target;  // of the first row
@@ -101,8 +109,12 @@ struct StripKernel {
       return;
     }
     const Real* from = strip.source + line * strip.source_row;
-    CONVEXT_UNROLL
-    for (int k = 0; k < step; ++k) __builtin_prefetch(from + strip.ahead + k * Vector<Real>::lanes, 0, 2);
+    if (strip.ahead != 0) {
+      constexpr int64_t line_numbers = line_bytes / static_cast<int64_t>(sizeof(Real));
+      CONVEXT_UNROLL
+      for (int64_t k = 0; k < Vector<Real>::lanes * step; k += line_numbers)
+        __builtin_prefetch(from + strip.ahead + k, 0, 2);
+    }
     if constexpr (step == 1) {
       CONVEXT_UNROLL
       for (int j = 0; j < taps; ++j) values[j] = in_register(read(from, j, 0));
@@ -268,7 +280,6 @@ class PlaneWindowCorrelation {
     Strip<Real> strip;
     strip.source_row = source_strides.row;
     strip.source_height = plan.source.height;
-    strip.ahead = plan.bands == 1 ? source_strides.channel : plan.band * step * source_strides.row;
     strip.target_row = result_strides.row;
     strip.first_line = row * step - plan.before_rows;
     strip.rows = smaller(plan.band, plan.result.height - row);
@@ -277,6 +288,7 @@ class PlaneWindowCorrelation {
     strip.weights = weights;
     const int64_t channels = plan.is_forward ? p.out_channels : p.in_channels;
     const int64_t channels_of_group = channels / p.groups;
+    constexpr int64_t line_numbers = line_bytes / static_cast<int64_t>(sizeof(Real));
     for (int64_t plane = first_plane; plane < last_plane; ++plane) {
       const int64_t n = plane / channels;
       const int64_t channel = plane % channels;
@@ -290,6 +302,7 @@ class PlaneWindowCorrelation {
         strip.source = from + column;
         strip.target = to + x;
         strip.count = smaller(lanes, plan.result.width - x);
+        strip.ahead = x * step % line_numbers == 0 ? plan.ahead : 0;
         const bool is_inside =
             column >= 0 && column + lanes * step + taps - 1 <= plan.source.width && strip.count == lanes;
         if (is_inside) {
