@@ -14,6 +14,7 @@
 //   interleave_low(a, b)            lanes 0 of a, 0 of b, 1 of a, 1 of b, ...: of the lower halves of both
 //   interleave_high(a, b)           the same of the upper halves
 //   permute(v, order)               lane i is lane order[i] of v; lane_order<T>(p): from `lanes` integers
+//   permute_pair(a, b, order)       lane i is lane order[i] of a followed by b, if `can_permute_pairs`
 //   add(a, b), sub(a, b), mul(a, b)
 //   absolute(v), maximum(a, b)      where an operand of the maximum is NaN, the result is either
 //   transpose(rows)                 of `lanes` vectors: lane j of row i becomes lane i of row j

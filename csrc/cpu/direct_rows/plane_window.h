@@ -6,7 +6,9 @@
 
 #include <atomic>
 
+#include "cpu/direct_rows/small_plane_window.h"
 #include "cpu/direct_rows/window.h"
+#include "cpu/scratch.h"
 #include "cpu/streaming.h"
 
 namespace convext {
@@ -17,6 +19,7 @@ template <class T>
 struct PlaneWindowPlan : Window {
   static constexpr int64_t lanes = Vector<Compute<T>>::lanes;
 
+  bool is_small;
   int64_t planes;
   int64_t tile_planes;  // small planes are dealt out several at a time
   int64_t band;         // rows of the result in a tile
@@ -33,6 +36,7 @@ struct PlaneWindowPlan : Window {
   // Whether vectors along the rows are full enough to be faster than transposing to vectors of channels. The
   // limits are where the two were equally fast.
   static bool fits_kernel(const ConvProblem& p) {
+    if (SmallPlaneWindow<Compute<T>>::fits(p)) return true;
     const int64_t width = (p.pass == Pass::forward ? p.output : p.input).width;
     const bool is_filled = width >= 8 && width * 8 >= round_up(width, lanes) * 5;
     if (!is_filled) return false;
@@ -51,7 +55,9 @@ struct PlaneWindowPlan : Window {
   }
 
   explicit PlaneWindowPlan(const ConvProblem& p)
-      : Window(p), planes(p.batch * (is_forward ? p.out_channels : p.in_channels)) {
+      : Window(p),
+        is_small(SmallPlaneWindow<Compute<T>>::fits(p)),
+        planes(p.batch * (is_forward ? p.out_channels : p.in_channels)) {
     constexpr int64_t worth_dealing = 4096;  // results
     constexpr int64_t enough_tiles = 32;
     const int64_t plane_results = larger(1, result.height * result.width);
@@ -233,13 +239,17 @@ class PlaneWindowCorrelation {
         bias(p.epilogue.bias ? static_cast<const T*>(data.bias) : nullptr),
         source_strides(plan.is_forward ? p.input_strides : p.output_strides),
         result_strides(plan.is_forward ? p.output_strides : p.input_strides),
+        weights_follow(p.weight_strides.column == 1 && p.weight_strides.row == plan.taps &&
+                       p.weight_strides.out_channel == plan.taps * plan.taps),
+        small(plan, plan.is_small, plan.ahead),
         streams(is_result_streamed<T>(p) && begins_line(result) && are_whole_lines<T>(result_strides.row) &&
                 are_whole_lines<T>(result_strides.channel) && are_whole_lines<T>(result_strides.batch)) {}
 
   // False if a weight is not finite, and all is to be computed in another way: the zeros of the padding would
   // turn into NaN.
   bool run(const Executor& executor) {
-    std::atomic<bool> all_finite{true};
+    if (weights_follow && !all_finite(weight, p.out_channels * plan.taps * plan.taps)) return false;
+    std::atomic<bool> are_finite{true};
     const int64_t plane_tiles = ceil_div(plan.planes, plan.tile_planes);
     for_each_tile(executor, plane_tiles * plan.bands, [&](int64_t index, int) {
       const int64_t first = index / plan.bands * plan.tile_planes;
@@ -253,17 +263,21 @@ class PlaneWindowCorrelation {
       } else {
         finite = tile<7, 1>(first, last, row);
       }
-      if (!finite) all_finite.store(false, std::memory_order_relaxed);
+      if (!finite) are_finite.store(false, std::memory_order_relaxed);
       if (streams) finish_streams();
     });
-    return all_finite.load(std::memory_order_relaxed);
+    return are_finite.load(std::memory_order_relaxed);
   }
 
  private:
-  // In the order in which the source is read. False if one is not finite.
+  // In the order in which the source is read. False if one is not finite and that is not known yet.
   bool pack(Real* to, int64_t channel) const {
     const T* from = weight + channel * p.weight_strides.out_channel;
     const int64_t area = plan.taps * plan.taps;
+    if (weights_follow) {
+      for (int64_t tap = 0; tap < area; ++tap) to[area - 1 - tap] = from[tap];
+      return true;
+    }
     Real not_finite = 0;  // 0 * w is NaN if w is infinite or NaN
     for (int64_t i = 0, tap = 0; i < plan.taps; ++i) {
       for (int64_t j = 0; j < plan.taps; ++j, ++tap) {
@@ -289,14 +303,29 @@ class PlaneWindowCorrelation {
     const int64_t channels = plan.is_forward ? p.out_channels : p.in_channels;
     const int64_t channels_of_group = channels / p.groups;
     constexpr int64_t line_numbers = line_bytes / static_cast<int64_t>(sizeof(Real));
-    for (int64_t plane = first_plane; plane < last_plane; ++plane) {
-      const int64_t n = plane / channels;
-      const int64_t channel = plane % channels;
-      if (!pack(weights, channel)) return false;
+    int64_t n = first_plane / channels;
+    int64_t channel = first_plane - n * channels;
+    for (int64_t plane = first_plane; plane < last_plane; ++plane, ++channel) {
+      if (channel == channels) {
+        channel = 0;
+        ++n;
+      }
+      if (weights_follow && plan.is_forward) {
+        strip.weights = weight + channel * taps * taps;
+      } else if (!pack(weights, channel)) {
+        return false;
+      }
       strip.bias = bias == nullptr ? Real{} : widen(bias[channel]);
       const T* from =
-          source + n * source_strides.batch + channel / channels_of_group * source_strides.channel;
+          source + n * source_strides.batch +
+          (channels_of_group == 1 ? channel : channel / channels_of_group) * source_strides.channel;
       T* to = result + n * result_strides.batch + channel * result_strides.channel + row * result_strides.row;
+      if constexpr (can_permute_pairs && taps <= 5 && step == 1) {
+        if (plan.is_small) {
+          small.template run<taps>(from, strip.weights, strip.bias, to);
+          continue;
+        }
+      }
       for (int64_t x = 0; x < plan.result.width; x += lanes) {
         const int64_t column = x * step - plan.before_columns;
         strip.source = from + column;
@@ -345,6 +374,8 @@ class PlaneWindowCorrelation {
   const T* bias;
   ImageStrides source_strides;
   ImageStrides result_strides;
+  bool weights_follow;  // each other in memory without gaps
+  SmallPlaneWindow<Real> small;
   bool streams;
 };
 

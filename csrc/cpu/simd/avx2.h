@@ -167,6 +167,8 @@ CONVEXT_INLINE Vector<double> permute(Vector<double> v, LaneOrder<double> order)
   return {_mm256_castps_pd(_mm256_permutevar8x32_ps(_mm256_castpd_ps(v.native), order.native))};
 }
 
+constexpr bool can_permute_pairs = false;
+
 CONVEXT_INLINE Vector<float> add(Vector<float> a, Vector<float> b) {
   return {_mm256_add_ps(a.native, b.native)};
 }

@@ -177,6 +177,14 @@ CONVEXT_INLINE Vector<double> permute(Vector<double> v, LaneOrder<double> order)
   return {_mm512_permutexvar_pd(order.native, v.native)};
 }
 
+constexpr bool can_permute_pairs = true;
+CONVEXT_INLINE Vector<float> permute_pair(Vector<float> a, Vector<float> b, LaneOrder<float> order) {
+  return {_mm512_permutex2var_ps(a.native, order.native, b.native)};
+}
+CONVEXT_INLINE Vector<double> permute_pair(Vector<double> a, Vector<double> b, LaneOrder<double> order) {
+  return {_mm512_permutex2var_pd(a.native, order.native, b.native)};
+}
+
 CONVEXT_INLINE Vector<float> add(Vector<float> a, Vector<float> b) {
   return {_mm512_add_ps(a.native, b.native)};
 }

@@ -154,6 +154,8 @@ CONVEXT_INLINE Vector<double> permute(Vector<double> v, LaneOrder<double> order)
   return {vreinterpretq_f64_u8(vqtbl1q_u8(vreinterpretq_u8_f64(v.native), order.native))};
 }
 
+constexpr bool can_permute_pairs = false;
+
 CONVEXT_INLINE Vector<float> add(Vector<float> a, Vector<float> b) {
   return {vaddq_f32(a.native, b.native)};
 }
