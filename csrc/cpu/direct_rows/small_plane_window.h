@@ -71,16 +71,20 @@ class SmallPlaneWindow {
     Vector<Real> sums[taps][vectors];  // of each row of taps
     CONVEXT_UNROLL
     for (int v = 0; v < vectors; ++v) {
-      const Real* from = source + v * lanes;
-      if (ahead != 0) __builtin_prefetch(from + ahead, 0, 2);
+      if (ahead != 0) __builtin_prefetch(source + v * lanes + ahead, 0, 2);
       CONVEXT_UNROLL
       for (int i = 0; i < taps; ++i) sums[i][v] = zero<Real>();
+    }
+    CONVEXT_UNROLL
+    for (int j = 0; j < taps; ++j) {
+      Vector<Real> factors[taps];
       CONVEXT_UNROLL
-      for (int j = 0; j < taps; ++j) {
-        const Vector<Real> values = in_register(load(from + j - half, masks[v][j]));
+      for (int i = 0; i < taps; ++i) factors[i] = in_register(broadcast(weights[i * taps + j]));
+      CONVEXT_UNROLL
+      for (int v = 0; v < vectors; ++v) {
+        const Vector<Real> values = in_register(load(source + v * lanes + j - half, masks[v][j]));
         CONVEXT_UNROLL
-        for (int i = 0; i < taps; ++i)
-          sums[i][v] = fmadd(broadcast(weights[i * taps + j]), values, sums[i][v]);
+        for (int i = 0; i < taps; ++i) sums[i][v] = fmadd(factors[i], values, sums[i][v]);
       }
     }
     Vector<Real> results[vectors];
