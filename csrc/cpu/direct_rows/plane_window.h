@@ -243,7 +243,9 @@ class PlaneWindowCorrelation {
                        p.weight_strides.out_channel == plan.taps * plan.taps),
         small(plan, plan.is_small, plan.ahead),
         streams(is_result_streamed<T>(p) && begins_line(result) && are_whole_lines<T>(result_strides.row) &&
-                are_whole_lines<T>(result_strides.channel) && are_whole_lines<T>(result_strides.batch)) {}
+                are_whole_lines<T>(result_strides.channel) && are_whole_lines<T>(result_strides.batch)) {
+    for (int64_t lane = 0; lane < lanes; ++lane) backwards[lane] = static_cast<int32_t>(lanes - 1 - lane);
+  }
 
   // False if a weight is not finite, and all is to be computed in another way: the zeros of the padding would
   // turn into NaN.
@@ -275,7 +277,11 @@ class PlaneWindowCorrelation {
     const T* from = weight + channel * p.weight_strides.out_channel;
     const int64_t area = plan.taps * plan.taps;
     if (weights_follow) {
-      for (int64_t tap = 0; tap < area; ++tap) to[area - 1 - tap] = from[tap];
+      const LaneOrder<Real> order = lane_order<Real>(backwards);
+      for (int64_t tap = 0; tap < area; tap += lanes) {
+        const LaneMask<Real> mask = lanes_between<Real>(larger(0, lanes - (area - tap)), lanes);
+        store(to + tap, permute(load(from + area - tap - lanes, mask), order));
+      }
       return true;
     }
     Real not_finite = 0;  // 0 * w is NaN if w is infinite or NaN
@@ -298,7 +304,7 @@ class PlaneWindowCorrelation {
     strip.first_line = row * step - plan.before_rows;
     strip.rows = smaller(plan.band, plan.result.height - row);
     strip.streams = streams;
-    Real weights[taps * taps];
+    Real weights[taps * taps + lanes];  // whole vectors are written
     strip.weights = weights;
     const int64_t channels = plan.is_forward ? p.out_channels : p.in_channels;
     const int64_t channels_of_group = channels / p.groups;
@@ -374,6 +380,7 @@ class PlaneWindowCorrelation {
   const T* bias;
   ImageStrides source_strides;
   ImageStrides result_strides;
+  int32_t backwards[lanes];
   bool weights_follow;  // each other in memory without gaps
   SmallPlaneWindow<Real> small;
   bool streams;
