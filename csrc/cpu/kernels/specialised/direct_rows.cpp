@@ -9,6 +9,7 @@
 #include "cpu/direct_rows/pixel_window.h"
 #include "cpu/direct_rows/plane_3x3.h"
 #include "cpu/direct_rows/plane_correlation.h"
+#include "cpu/direct_rows/plane_stride2.h"
 #include "cpu/direct_rows/plane_weight_gradient.h"
 #include "cpu/direct_rows/plane_window.h"
 #include "cpu/direct_rows/pointwise.h"
@@ -70,6 +71,7 @@ auto with_plan(const ConvProblem& p, const Visit& visit) {
   if constexpr (std::is_same_v<T, Compute<T>>) {
     if (PlaneWeightGradientPlan<T>::fits(p)) return visit(PlaneWeightGradientPlan<T>(p));
     if (PlaneWindowPlan<T>::fits(p)) return visit(PlaneWindowPlan<T>(p));
+    if (PlaneStride2Plan<T>::fits(p)) return visit(PlaneStride2Plan<T>(p));
   }
   if (runs_along_rows_3x3<T>(p)) return visit(Plane3x3Plan<T>(p));
   if (PixelWindowPlan<T>::fits(p)) return visit(PixelWindowPlan<T>(p));
@@ -125,6 +127,11 @@ void run_as(const ConvProblem& p, const ConvData& data, void* workspace, const E
     if constexpr (std::is_same_v<T, Compute<T>>) {
       const PlaneWindowPlan<T> plan(p);
       done = PlaneWindowCorrelation<T>(plan, p, data, workspace).run(executor);
+    }
+  } else if (PlaneStride2Plan<T>::fits(p)) {
+    if constexpr (std::is_same_v<T, Compute<T>>) {
+      const PlaneStride2Plan<T> plan(p);
+      done = PlaneStride2<T>(plan, p, data, workspace).run(executor);
     }
   } else if (runs_along_rows_3x3<T>(p)) {
     const Plane3x3Plan<T> plan(p);
