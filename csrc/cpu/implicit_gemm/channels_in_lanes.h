@@ -11,10 +11,8 @@
 // written to their tensor as soon as they are final.
 #pragma once
 
-#include <atomic>
-
-#include "cpu/implicit_gemm/channels_plan.h"
 #include "cpu/implicit_gemm/clear.h"
+#include "cpu/implicit_gemm/packed_weights.h"
 #include "cpu/implicit_gemm/source_pixels.h"
 #include "cpu/implicit_gemm/transposed_results.h"
 #include "cpu/scratch.h"
@@ -41,7 +39,7 @@ class ChannelsInLanes {
                        are_whole_lines<T>(c.result_strides.batch)),
         streams_pixels(is_large && are_whole_lines<T>(plan.width) &&
                        are_pixels_whole_lines(result, c.result_strides)),
-        weights(correlation, static_cast<const T*>(data.weight), plan.width) {}
+        weights(correlation, cut, static_cast<const T*>(data.weight), scratch + cut.weights_offset) {}
 
   // False, with nothing usable written, where a weight of an input gradient is not finite. Past the edge of
   // the gradient of the output, patches hold zeros for terms that do not exist, and times infinity those
@@ -50,7 +48,7 @@ class ChannelsInLanes {
   bool run(const Executor& executor) {
     if (has_start()) widen_bias();
     if (plan.packs_early) {
-      pack_early(executor);
+      weights.pack(executor);
       if (!is_usable()) return false;
     }
     const int64_t rows = rows_to_clear(c);
@@ -114,12 +112,9 @@ class ChannelsInLanes {
   bool is_large;        // the result
   bool streams_planes;  // where results are transposed
   bool streams_pixels;  // where the micro-kernel writes them in place
-  WeightPanels<T> weights;
-  std::atomic<bool> has_non_finite_weight{false};
+  PackedWeights<T> weights;
 
-  bool is_usable() const {
-    return (c.is_forward && !plan.splits_tiles) || !has_non_finite_weight.load(std::memory_order_relaxed);
-  }
+  bool is_usable() const { return (c.is_forward && !plan.splits_tiles) || weights.are_finite(); }
 
   // Whether sums begin with a bias, or with a zero: added to it, a first sum of a whole tile has the same
   // bits as that of a part of one.
@@ -136,95 +131,6 @@ class ChannelsInLanes {
         const bool has_bias = bias != nullptr && m < c.result_channels;
         to[m] = has_bias ? widen(bias[group * c.result_channels + m]) : Real{0};
       }
-    }
-  }
-
-  Real* early_panel(const Part& part) const {
-    const int64_t taps = c.rows.taps_of_set(part.row_set) * c.columns.taps_of_set(part.column_set);
-    const int64_t before =
-        c.groups * plan.panels * c.terms_before(part.row_set, part.column_set) +
-        (part.group * plan.panels + part.first_channel / plan.width) * taps * c.source_channels;
-    return reinterpret_cast<Real*>(scratch + plan.weights_offset) +
-           (before + part.first_source * taps + part.first_term) * plan.width;
-  }
-
-  void pack_early(const Executor& executor) {
-    if (WeightPanels<T>::has_transposed_taps(c) && c.has_each_tap_once()) return pack_taps_early(executor);
-    // Pieces that several workers share; but weights that are no vectors are read best in one go.
-    const int64_t block_terms = plan.block_channels * c.rows.most_taps() * c.columns.most_taps();
-    const int64_t piece = WeightPanels<T>::are_vectors(c) ? 128 : larger(1, block_terms);
-    const int64_t pieces = ceil_div(block_terms, piece);
-    const int64_t blocks = ceil_div(c.source_channels, plan.block_channels);
-    const int64_t tiles = c.tap_sets() * c.groups * plan.panels * blocks * pieces;
-    const auto pack_piece = [&](int64_t index, int) {
-      Part part;
-      part.first_term = index % pieces * piece;
-      index /= pieces;
-      part.first_source = index % blocks * plan.block_channels;
-      part.sources = smaller(plan.block_channels, c.source_channels - part.first_source);
-      index /= blocks;
-      part.first_channel = index % plan.panels * plan.width;
-      index /= plan.panels;
-      part.group = index % c.groups;
-      index /= c.groups;
-      part.column_set = index % c.columns.tap_sets();
-      part.row_set = index / c.columns.tap_sets();
-      part.terms = smaller(
-          piece, c.rows.taps_of_set(part.row_set) * c.columns.taps_of_set(part.column_set) * part.sources -
-                     part.first_term);
-      if (part.terms > 0) pack(part, early_panel(part));
-    };
-    // Waking threads costs more than packing a few weights.
-    const bool is_small = c.groups * plan.panels * plan.width * c.terms_before(c.rows.tap_sets(), 0) < 20000;
-    for_each_tile(is_small ? Executor{} : executor, tiles, pack_piece);
-  }
-
-  // One pass over the weights for all tap sets.
-  void pack_taps_early(const Executor& executor) {
-    constexpr int64_t piece = 32;  // source channels
-    const int64_t pieces = ceil_div(plan.block_channels, piece);
-    const int64_t blocks = ceil_div(c.source_channels, plan.block_channels);
-    for_each_tile(executor, c.groups * plan.panels * blocks * pieces, [&](int64_t index, int) {
-      Part block;
-      const int64_t first_of_piece = index % pieces * piece;
-      index /= pieces;
-      block.first_source = index % blocks * plan.block_channels;
-      block.sources = smaller(plan.block_channels, c.source_channels - block.first_source);
-      index /= blocks;
-      block.first_channel = index % plan.panels * plan.width;
-      block.group = index / plan.panels;
-      block.first_term = 0;
-      Part part = block;
-      part.first_source += first_of_piece;
-      part.sources = smaller(piece, block.sources - first_of_piece);
-      if (part.sources <= 0) return;
-      const bool is_finite = weights.pack_taps(part, [&](int64_t i, int64_t j) {
-        block.row_set = c.rows.set_of_tap(i);
-        block.column_set = c.columns.set_of_tap(j);
-        const int64_t tap = c.rows.index_of(block.row_set, i) * c.columns.taps_of_set(block.column_set) +
-                            c.columns.index_of(block.column_set, j);
-        return early_panel(block) + (tap * block.sources + first_of_piece) * plan.width;
-      });
-      if (!is_finite) has_non_finite_weight.store(true, std::memory_order_relaxed);
-    });
-  }
-
-  // The item's one panel.
-  void pack_taps_late(const Work& work) {
-    const int64_t column_taps = c.columns.taps_of_set(0);
-    const bool is_finite = weights.pack_taps(work.part, [&](int64_t i, int64_t j) {
-      i = c.rows.index_of(0, i);
-      j = c.columns.index_of(0, j);
-      return work.panel + (i * column_taps + j) * work.part.sources * plan.width;
-    });
-    if (!is_finite) has_non_finite_weight.store(true, std::memory_order_relaxed);
-  }
-
-  void pack(const Part& part, Real* panel) {
-    weights.pack(part, panel);
-    // Forward, zeros of padding times infinity are NaN, so then none of them is left out.
-    if ((!c.is_forward || plan.skips_padding) && !all_finite(panel, part.terms * plan.width)) {
-      has_non_finite_weight.store(true, std::memory_order_relaxed);
     }
   }
 
@@ -285,7 +191,7 @@ class ChannelsInLanes {
       work.part.first_source = source;
       work.part.sources = smaller(plan.block_channels, c.source_channels - source);
       pixels.take_channels(source, work.part.sources);
-      if (plan.packs_taps_late) pack_taps_late(work);
+      if (plan.packs_taps_late) weights.pack_taps(work.part, work.panel);
       const int64_t terms = pixels.patches.terms();
       work.chain = larger(1, ceil_div(terms, larger(1, ceil_div(terms, chain))));
       // Blocks of a few terms of several taps would be computed where one of those taps is not padding.
@@ -314,11 +220,11 @@ class ChannelsInLanes {
     part.terms = length;
     Real* weights_here = work.panel;
     if (plan.packs_early) {
-      weights_here = early_panel(part);
+      weights_here = weights.panel_of(part);
     } else if (plan.packs_taps_late) {
       weights_here += first * plan.width;
     } else {
-      pack(part, weights_here);
+      weights.pack(part, weights_here);
     }
     const int64_t channels = smaller(plan.width, c.result_channels - part.first_channel);
     const int64_t vectors = ceil_div(channels, lanes);
@@ -342,7 +248,7 @@ class ChannelsInLanes {
     tile.chains = work.chains;
     Fetch lines;
     tile.fetch_results = is_last && is_transposed && !streams_planes ? &lines : nullptr;
-    const bool skips = plan.skips_padding && !has_non_finite_weight.load(std::memory_order_relaxed);
+    const bool skips = plan.skips_padding && weights.are_finite();
     const int64_t most_rows = indirect_rows(vectors);
     // The lines of the cache where the block of results from `pixel` on ends, one for each channel; those
     // where it begins belong to the block before.
@@ -459,11 +365,7 @@ class ChannelsInLanes {
     } else {
       return {};
     }
-    if (!plan.packs_early) return weights.lines_of(part);
-    Fetch fetch;
-    fetch.row = reinterpret_cast<const char*>(early_panel(part));
-    fetch.lines = fetch.left = part.terms * plan.width * static_cast<int64_t>(sizeof(Real)) / 64;
-    return fetch;
+    return weights.fetch_of(part);
   }
 
   CONVEXT_INLINE void store_channels(T* to, const Real* values, int64_t channels) const {
