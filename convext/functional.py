@@ -9,7 +9,7 @@ import torch
 from torch.overrides import handle_torch_function, has_torch_function_variadic
 
 from convext import _cuda_part, autograd
-from convext._geometry import DEFAULT_GEOMETRY, Geometry, Padding, normalize
+from convext._geometry import DEFAULT_GEOMETRY, Geometry, Padding, normalize, recall
 
 _ZERO, _ONE = 0, 1
 _DTYPES = {
@@ -103,6 +103,8 @@ def conv2d(
     # (`is`, since True == 1 == 1.0; where a small integer is not the same object, the general way is right too.)
     if stride is _ONE and padding is _ZERO and dilation is _ONE and groups is _ONE and padding_mode == "zeros":
         geometry = DEFAULT_GEOMETRY
+    elif (known := recall(stride, padding, dilation, groups, padding_mode)) is not None:
+        geometry = known
     else:
         if input.dim() not in (3, 4) or weight.dim() != 4:
             _check_ranks(input, weight)

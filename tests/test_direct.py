@@ -126,3 +126,30 @@ def test_nothing_leaks() -> None:
         gc.collect()
         assert len(gc.get_objects()) - objects < 100
     assert references == (sys.getrefcount(x), sys.getrefcount(w), sys.getrefcount(grad))
+
+
+def test_known_arguments_are_told_from_equal_ones_of_another_type() -> None:
+    """Geometry is recalled by the identity of its arguments: 1.0 and True equal 1, but are no integers."""
+    x, weight = torch.randn(1, 1, 5, 5), torch.randn(1, 1, 3, 3)
+    for _ in range(2):
+        assert convext.conv2d(x, weight, None, (2, 2), (1, 1)).shape == (1, 1, 3, 3)
+        with pytest.raises(TypeError, match="stride must be made of integers"):
+            convext.conv2d(x, weight, None, (2.0, 2.0), (1, 1))  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="padding must be made of integers"):
+            convext.conv2d(x, weight, None, (2, 2), (True, True))
+
+
+def test_a_list_of_arguments_may_change_between_calls() -> None:
+    x, weight, stride = torch.randn(1, 1, 5, 5), torch.randn(1, 1, 3, 3), [1, 1]
+    assert convext.conv2d(x, weight, None, stride).shape == (1, 1, 3, 3)
+    stride[0] = 2
+    assert convext.conv2d(x, weight, None, stride).shape == (1, 1, 2, 3)
+
+
+def test_arguments_beyond_those_that_are_kept() -> None:
+    x, weight = torch.randn(1, 1, 5, 5), torch.randn(1, 1, 3, 3)
+    known = convext._geometry._known
+    for padding in range(2 * convext._geometry._MOST_KNOWN):
+        convext._geometry.normalize((1, 1), (padding, 1), (1, 1), 1, "zeros", (5, 5), (3, 3))
+        assert len(known) <= convext._geometry._MOST_KNOWN
+    assert convext.conv2d(x, weight, None, (1, 1), (1, 1)).shape == (1, 1, 5, 5)
