@@ -30,8 +30,8 @@ IN_WORDS = {
         "transformed back."
     ),
     "panel_gemm": (
-        "Multiplies the weights, as one matrix, with a strip of pixels at a time, as the other. The strip is copied side "
-        "by side into a panel that stays in the cache, mostly while it is multiplied for the first time."
+        "Multiplies the weights, as one matrix, with a strip of pixels at a time, as the other. The strip is copied "
+        "side by side into a panel that stays in the cache, mostly while it is multiplied for the first time."
     ),
     "implicit_gemm": (
         "Writes the correlation as one product of matrices: a column of the second matrix is the patch of the image "
