@@ -16,6 +16,28 @@ bool has_pixels(const ConvProblem& p, const ImageStrides& strides) {
          (p.batch == 1 || strides.batch == p.input.height * row);
 }
 
+// Whether several taps repay copying the patches. With channels in the lanes nothing is copied for a tap, and
+// taps that read padding are left out; but few source channels leave those lanes empty. The limits are where
+// the two ways were equally fast.
+template <class T>
+Reason why_not_patches(const ConvProblem& p) {
+  constexpr int64_t lanes = Vector<T>::lanes;
+  const int64_t taps = p.kernel.height * p.kernel.width;
+  const bool has_few_channels = in_channels_per_group(p) < 8;
+  const int64_t enough_results = !has_few_channels ? 128 : lanes > 8 ? 32 : 48;
+  const bool has_stride = p.stride.height * p.stride.width > 1;
+  // Rows of whole vectors are read from a band of lines, shifted.
+  const bool has_odd_rows = lanes > 8 && p.output.width % lanes != 0;
+  if (!has_stride && !(has_few_channels && has_odd_rows))
+    return "kernels of several taps with stride 1 are faster with channels in the lanes";
+  if (taps > (has_few_channels ? 32 : 16))
+    return "the kernel is so large that copying patches takes too long";
+  if (taps * in_channels_per_group(p) < 12) return "sums of so few terms do not repay a panel";
+  if (out_channels_per_group(p) < enough_results)
+    return "so few result channels do not repay copying patches";
+  return nullptr;
+}
+
 template <class T>
 Reason why_not_correlate(const ConvProblem& p) {
   const auto are_planes = [](const ImageStrides& strides) { return strides.column == 1; };
@@ -23,15 +45,7 @@ Reason why_not_correlate(const ConvProblem& p) {
   const int64_t taps = p.kernel.height * p.kernel.width;
   if (taps > 1) {
     if (p.pass == Pass::grad_input) return "the gradient of the input is for 1x1 kernels";
-    // Else channels in the lanes are faster: patches take too long to copy for fewer result channels, and
-    // with stride 1 taps that read padding are left out. Few source channels leave those lanes empty.
-    constexpr int64_t most_taps = 16;
-    const int64_t enough_channels = in_channels_per_group(p) >= 8 ? 128 : Vector<T>::lanes > 8 ? 32 : 48;
-    if (p.stride.height * p.stride.width == 1)
-      return "of kernels of several taps it is for those with a stride";
-    if (taps > most_taps) return "the kernel is so large that copying patches takes too long";
-    if (out_channels_per_group(p) < enough_channels)
-      return "so few result channels do not repay copying the patches of several taps";
+    if (Reason reason = why_not_patches<T>(p)) return reason;
   }
   // Channels in the lanes leave none of them empty.
   const PanelPlan<T> plan(p, 1);
