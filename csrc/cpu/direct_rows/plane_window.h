@@ -28,9 +28,11 @@ struct PlaneWindowPlan : Window {
   int64_t worker_bytes = 0;
 
   static bool fits(const ConvProblem& p) {
-    return can_mask_loads && std::is_same_v<T, Compute<T>> && Window::fits(p) &&
-           (out_channels_per_group(p) == 1 || p.pass == Pass::forward) && fits_kernel(p) &&
-           p.input_strides.column == 1 && p.output_strides.column == 1;
+    // Of many results for one source channel each reads its lanes anew, which takes too long with a step.
+    const bool has_few_reads =
+        out_channels_per_group(p) == 1 || (p.pass == Pass::forward && vertical_axis(p).stride == 1);
+    return can_mask_loads && std::is_same_v<T, Compute<T>> && Window::fits(p) && has_few_reads &&
+           fits_kernel(p) && p.input_strides.column == 1 && p.output_strides.column == 1;
   }
 
   // Whether vectors along the rows are full enough to be faster than transposing to vectors of channels. The

@@ -32,7 +32,7 @@ Reason why_not_patches(const ConvProblem& p) {
     return "kernels of several taps with stride 1 are faster with channels in the lanes";
   if (taps > (has_few_channels ? 32 : 16))
     return "the kernel is so large that copying patches takes too long";
-  if (taps * in_channels_per_group(p) < 12) return "sums of so few terms do not repay a panel";
+  if (taps * in_channels_per_group(p) < 9) return "sums of so few terms do not repay a panel";
   if (out_channels_per_group(p) < enough_results)
     return "so few result channels do not repay copying patches";
   return nullptr;
