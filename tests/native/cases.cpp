@@ -606,6 +606,12 @@ void add_panels(Collector& cases) {
     add({2, 3, 9, 2 * width, 50, 4, 4}, Pass::forward, Layout::contiguous, width % 3 == 0 ? 2 : 4, width % 2);
   }
   add({1, 70, 9, 17, 129, 3, 3}, Pass::forward, Layout::contiguous, 2, 1);  // more than one block of terms
+  // Windows side by side.
+  for (int64_t width = 7; width <= 20; ++width) {
+    const int64_t side = 2 + width % 3;
+    add({2, 4 + width % 9, 3 * side, width * side, 9, side, side}, Pass::grad_input, Layout::contiguous, side,
+        0);
+  }
   // Pixels of channels_last images around blocks of 256 and chunks of 768.
   for (int64_t pixels : {16, 17, 65, 255, 256, 257, 300, 1535, 1540}) {
     for (int64_t channels : {8, 17, 49}) {

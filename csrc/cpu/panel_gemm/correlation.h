@@ -17,8 +17,9 @@ namespace {
 template <class T>
 class PanelCorrelation {
  public:
-  PanelCorrelation(const PanelPlan<T>& cut, const ConvProblem& problem, const ConvData& data, void* workspace)
+  PanelCorrelation(const PanelPlan<T>& cut, const ConvProblem& given, const ConvData& data, void* workspace)
       : plan(cut),
+        problem(given),
         c(cut.c),
         source(static_cast<const T*>(c.is_forward ? data.input : data.output)),
         weight(static_cast<const T*>(data.weight)),
@@ -56,6 +57,7 @@ class PanelCorrelation {
   };
 
   const PanelPlan<T>& plan;
+  const ConvProblem& problem;
   const Correlation& c;
   const T* source;
   const T* weight;
@@ -157,6 +159,10 @@ class PanelCorrelation {
         tile.next_b = packs ? Ahead{} : ahead.slice(done, last_tile - first_tile - (packs_in_tile ? 1 : 0));
         (packs ? micro_kernel_of<T, true> : micro_kernel_of<T, false>)(rows, strip.vectors)(tile);
         if (!is_last || writes_in_place) continue;
+        if (plan.weaves_windows) {
+          if (plan.weaves_tiles) weave(strip, item, row, row + rows, tile.c);
+          continue;
+        }
         for (int64_t r = 0; r < rows; ++r) {
           const T* const from = tile.c + r * tile.c_row;
           T* const plane = planes + (row - first_row + r) * channel_stride;
@@ -165,7 +171,24 @@ class PanelCorrelation {
         }
       }
     }
+    if (plan.weaves_windows && !plan.weaves_tiles)
+      weave(strip, item, first_row, plan.first_row(last_tile), results);
     if (streams) finish_streams();
+  }
+
+  // The results [first_row, last_row) of a window, whole rows of it.
+  void weave(const Strip<T>& strip, const Item& item, int64_t first_row, int64_t last_row,
+             const T* results) const {
+    const ImageStrides& strides = problem.input_strides;
+    const int64_t width = problem.kernel.width;
+    const int64_t area = problem.kernel.height * width;
+    const int64_t stride = strip.vectors * lanes;
+    for (int64_t row = first_row; row < last_row; row += width) {
+      const int64_t channel = item.group * (c.result_channels / area) + row / area;
+      strip.store_woven(results + (row - first_row) * stride, stride, problem.output, problem.kernel,
+                        row % area / width, result + item.image * strides.batch + channel * strides.channel,
+                        strides);
+    }
   }
 
   void point_to_weights(Tile<T>& tile, int64_t group, int64_t index, int64_t first_term) const {

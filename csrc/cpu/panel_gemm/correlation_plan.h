@@ -16,6 +16,31 @@ inline ConvProblem with_rows_joined(const ConvProblem& p) {
   return joined;
 }
 
+// Whether the gradient of the input of a kernel that steps by its own size is that of a 1x1 kernel, whose
+// result channels (c, i, j) are those of each window: weights lie in this order, and windows side by side.
+inline bool has_windows_side_by_side(const ConvProblem& p) {
+  const Size2& kernel = p.kernel;
+  const WeightStrides& strides = p.weight_strides;
+  return p.pass == Pass::grad_input && kernel.height * kernel.width > 1 && p.stride.height == kernel.height &&
+         p.stride.width == kernel.width && p.dilation.height == 1 && p.dilation.width == 1 &&
+         p.padding.top + p.padding.bottom + p.padding.left + p.padding.right == 0 &&
+         p.input.height == p.output.height * kernel.height &&
+         p.input.width == p.output.width * kernel.width &&
+         strides.in_channel == kernel.height * kernel.width && (kernel.width == 1 || strides.column == 1) &&
+         (kernel.height == 1 || strides.row == kernel.width);
+}
+
+inline ConvProblem with_windows_as_channels(const ConvProblem& p) {
+  if (!has_windows_side_by_side(p)) return p;
+  ConvProblem windows = p;
+  windows.in_channels *= p.kernel.height * p.kernel.width;
+  windows.kernel = windows.stride = {1, 1};
+  windows.input = p.output;
+  windows.input_strides = p.output_strides;
+  windows.weight_strides.in_channel = 1;
+  return windows;
+}
+
 // The result positions that read something, and what they read.
 struct ResultGrid {
   Axis rows;
@@ -71,6 +96,8 @@ struct PanelPlan {
   int64_t block_channels;
   bool packs_weights;
   bool writes_in_place;  // results lie like the strips
+  bool weaves_windows;   // whose numbers are result channels here: see with_windows_as_channels
+  bool weaves_tiles;     // each by itself
   bool fills_gaps;       // zeros between results that are two columns apart are written with them
 
   int64_t weights_offset;
@@ -81,7 +108,7 @@ struct PanelPlan {
   int64_t worker_bytes;
 
   PanelPlan(const ConvProblem& p, int workers)
-      : c(with_rows_joined(p)),
+      : c(with_rows_joined(with_windows_as_channels(p))),
         grid{c.rows.at(0), c.columns.at(0)},
         terms(c.source_channels * grid.taps()),
         tiles(ceil_div(c.result_channels, most_rows_of_tile)),
@@ -96,7 +123,8 @@ struct PanelPlan {
                            (c.columns.p.kernel == 1 || c.weight_strides.column == 1) &&
                            (c.rows.p.kernel == 1 || c.weight_strides.row == c.columns.p.kernel);
     packs_weights = !c.is_forward || !are_terms;
-    writes_in_place = grid.is_whole(c);
+    weaves_windows = has_windows_side_by_side(p);
+    writes_in_place = !weaves_windows && grid.is_whole(c);
     const int64_t end_of_pairs = 2 * grid.columns.count;
     fills_gaps = grid.columns.spacing == 2 && grid.columns.first == 0 &&
                  (c.columns.p.input == end_of_pairs || c.columns.p.input == end_of_pairs - 1);
@@ -109,6 +137,10 @@ struct PanelPlan {
     parts = packs_for_nothing ? ceil_div(c.result_channels * terms, most_weights) : 1;
     parts = larger(1, smaller(larger(parts, wanted), tiles / fewest_tiles));
     parts = larger(parts, ceil_div(c.result_channels, most_rows_of_part));
+    // Else all rows of a part are woven at its end, and no row of a window may be in two.
+    const int64_t height = c.result_channels / tiles;
+    weaves_tiles = weaves_windows && c.result_channels % tiles == 0 && height % p.kernel.width == 0;
+    if (weaves_windows && !weaves_tiles) parts = 1;
 
     Carver shared;
     weights_offset = shared.take(packs_weights ? c.groups * c.result_channels * terms : 0, sizeof(T));

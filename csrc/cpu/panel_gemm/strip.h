@@ -86,7 +86,31 @@ class Strip {
     });
   }
 
-  // The same where results are two columns apart, each with the zero that follows it before `width`.
+  // Writes the results of one row of windows' numbers, `kernel.width` rows of this strip that are
+  // `from_row` apart, to where they lie among each other.
+  void store_woven(const T* from, int64_t from_row, const Size2& output, const Size2& kernel, int64_t row_tap,
+                   T* plane, const ImageStrides& result) const {
+    for_each_segment(output.height, output.width, first_pixel, count, [&](const Segment& segment) {
+      T* const to =
+          plane + (segment.row * kernel.height + row_tap) * result.row + segment.column * kernel.width;
+      const T* const values = from + segment.begin;
+      int64_t x = 0;
+      if (kernel.width == 2) {
+        for (; x + lanes <= segment.length; x += lanes) {
+          const Vector<T> first = load(values + x);
+          const Vector<T> second = load(values + from_row + x);
+          CONVEXT_ISA_NAMESPACE::store(to + 2 * x, interleave_low(first, second));
+          CONVEXT_ISA_NAMESPACE::store(to + 2 * x + lanes, interleave_high(first, second));
+        }
+      }
+      for (; x < segment.length; ++x) {
+        for (int64_t j = 0; j < kernel.width; ++j) to[x * kernel.width + j] = values[j * from_row + x];
+      }
+    });
+  }
+
+  // Writes results of one channel that are two columns apart, each with the zero that follows it before
+  // `width`.
   void store_pairs(const T* from, T* plane, const ImageStrides& result, int64_t width) const {
     for_each_segment(grid.rows.count, grid.columns.count, first_pixel, count, [&](const Segment& segment) {
       T* const row = plane + grid.rows.result_position(segment.row) * result.row;

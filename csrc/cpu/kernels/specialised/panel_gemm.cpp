@@ -44,8 +44,10 @@ Reason why_not_correlate(const ConvProblem& p) {
   if (!are_planes(p.input_strides) || !are_planes(p.output_strides)) return "the images are not contiguous";
   const int64_t taps = p.kernel.height * p.kernel.width;
   if (taps > 1) {
-    if (p.pass == Pass::grad_input) return "the gradient of the input is for 1x1 kernels";
-    if (Reason reason = why_not_patches<T>(p)) return reason;
+    if (p.pass == Pass::grad_input && !has_windows_side_by_side(p))
+      return "the gradient of the input is for kernels that are 1x1 or step by their own size";
+    const Reason reason = p.pass == Pass::forward ? why_not_patches<T>(p) : nullptr;
+    if (reason != nullptr) return reason;
   }
   // Channels in the lanes leave none of them empty.
   const PanelPlan<T> plan(p, 1);
