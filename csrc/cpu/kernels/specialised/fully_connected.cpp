@@ -41,7 +41,33 @@ bool have_equal_rows(const ConvProblem& p) {
   return are_rows(false) || are_rows(true);
 }
 
-Reason why_not(const ConvProblem& p) {
+// Of a 1x1 kernel that makes few channels of many, on channels_last images one after the other, each pixel is
+// such an image: vectors of result channels would be nearly empty.
+ConvProblem with_pixels_as_images(const ConvProblem& p) {
+  constexpr int64_t most_outputs = 4;
+  constexpr int64_t fewest_inputs = 32;
+  const auto has_pixels = [&](const ImageStrides& strides, int64_t channels) {
+    return (channels == 1 || strides.channel == 1) && strides.row == p.input.width * strides.column &&
+           (p.batch == 1 || strides.batch == p.input.height * strides.row);
+  };
+  const Padding& padding = p.padding;
+  const bool fits = p.pass == Pass::forward && p.groups == 1 && p.kernel.height * p.kernel.width == 1 &&
+                    p.stride.height * p.stride.width == 1 &&
+                    padding.top + padding.bottom + padding.left + padding.right == 0 &&
+                    p.out_channels <= most_outputs && p.in_channels >= fewest_inputs &&
+                    has_pixels(p.input_strides, p.in_channels) &&
+                    has_pixels(p.output_strides, p.out_channels);
+  ConvProblem pixels = p;
+  if (!fits) return pixels;
+  pixels.batch *= p.input.height * p.input.width;
+  pixels.input = pixels.output = {1, 1};
+  pixels.input_strides.batch = p.input_strides.column;
+  pixels.output_strides.batch = p.output_strides.column;
+  return pixels;
+}
+
+Reason why_not(const ConvProblem& given) {
+  const ConvProblem p = with_pixels_as_images(given);
   if (p.dtype != DType::float32 && p.dtype != DType::float64) return "it is for float32 and float64";
   if (is_empty(p)) return "a tensor is empty";
   if (p.groups != 1) return "there are several groups";
@@ -152,7 +178,8 @@ void run_gradient(const ConvProblem& p, const ConvData& data, const Executor& ex
   });
 }
 
-void run(const ConvProblem& p, const ConvData& data, void*, const Executor& executor) {
+void run(const ConvProblem& given, const ConvData& data, void*, const Executor& executor) {
+  const ConvProblem p = with_pixels_as_images(given);
   const auto run_as = [&](auto zero) {
     using T = decltype(zero);
     p.pass == Pass::forward ? run_forward<T>(p, data, executor) : run_gradient<T>(p, data, executor);
