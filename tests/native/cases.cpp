@@ -570,6 +570,35 @@ void add_depthwise_windows(Collector& cases) {
   }
 }
 
+// Many channels to few: sizes around vectors, bands and parts, edges that are wider than the image, chains.
+void add_channel_sums(Collector& cases) {
+  int64_t number = 0;
+  for (int64_t width = 1; width <= 36; ++width) {
+    for (int64_t kernel : {2, 3, 5}) {
+      for (Layout layout : {Layout::contiguous, Layout::channels_last}) {
+        for (Pass pass : {Pass::forward, Pass::grad_input}) {
+          ++number;
+          const int64_t many = number % 13 == 0 ? 70 : 4 + number % 31;
+          const int64_t few = number % 5 == 0 ? 3 : 1 + number % 2;
+          const int64_t groups = number % 7 == 0 ? 2 : 1;
+          const bool is_forward = pass == Pass::forward;
+          Case c = cases.start({1 + number % 2, groups * (is_forward ? many : few), 1 + number % 19,
+                                width + (number % 17 == 0 ? 130 : 0), groups * (is_forward ? few : many),
+                                kernel, kernel, groups},
+                               pass, floating_dtypes[number % 11 == 0 ? 2 : number % 2]);
+          c.input_layout = c.weight_layout = c.output_layout = layout;
+          const int64_t half = kernel / 2;
+          pad(c, number % 3 == 0 ? 0 : half, half, kernel - 1 - number % 2, half + number % 3);
+          c.fill = number % 11 == 3  ? Fill::non_finite
+                   : number % 3 == 1 ? Fill::normal
+                                     : Fill::small_integers;
+          if (finish(c)) cases.add(c);
+        }
+      }
+    }
+  }
+}
+
 // Products of matrices in panels: numbers of pixels, rows and terms around those of vectors, tiles, chains
 // and blocks.
 void add_panels(Collector& cases) {
@@ -676,6 +705,7 @@ std::vector<Case> kernel_cases(bool quick) {
   Collector always;
   add_ends_of_lines(always);
   add_depthwise_windows(always);
+  add_channel_sums(always);
   add_panels(always);
   std::vector<Case> sample = always.take();
   if (!quick) {

@@ -5,11 +5,13 @@
 #include "cpu/direct_rows/interleaved_correlation.h"
 #include "cpu/direct_rows/pixel_correlation.h"
 #include "cpu/direct_rows/pixel_stride2.h"
+#include "cpu/direct_rows/pixel_sum.h"
 #include "cpu/direct_rows/pixel_weight_gradient.h"
 #include "cpu/direct_rows/pixel_window.h"
 #include "cpu/direct_rows/plane_3x3.h"
 #include "cpu/direct_rows/plane_correlation.h"
 #include "cpu/direct_rows/plane_stride2.h"
+#include "cpu/direct_rows/plane_sum.h"
 #include "cpu/direct_rows/plane_weight_gradient.h"
 #include "cpu/direct_rows/plane_window.h"
 #include "cpu/direct_rows/pointwise.h"
@@ -72,6 +74,8 @@ auto with_plan(const ConvProblem& p, const Visit& visit) {
     if (PlaneWeightGradientPlan<T>::fits(p)) return visit(PlaneWeightGradientPlan<T>(p));
     if (PlaneWindowPlan<T>::fits(p)) return visit(PlaneWindowPlan<T>(p));
     if (PlaneStride2Plan<T>::fits(p)) return visit(PlaneStride2Plan<T>(p));
+    if (PlaneSumPlan<T>::fits(p)) return visit(PlaneSumPlan<T>(p));
+    if (PixelSumPlan<T>::fits(p)) return visit(PixelSumPlan<T>(p));
   }
   if (runs_along_rows_3x3<T>(p)) return visit(Plane3x3Plan<T>(p));
   if (PixelWindowPlan<T>::fits(p)) return visit(PixelWindowPlan<T>(p));
@@ -133,6 +137,16 @@ void run_as(const ConvProblem& p, const ConvData& data, void* workspace, const E
       const PlaneStride2Plan<T> plan(p);
       done = PlaneStride2<T>(plan, p, data, workspace).run(executor);
     }
+  } else if (PlaneSumPlan<T>::fits(p)) {
+    if constexpr (std::is_same_v<T, Compute<T>>) {
+      const PlaneSumPlan<T> plan(p);
+      done = PlaneSum<T>(plan, p, data, workspace).run(executor);
+    }
+  } else if (PixelSumPlan<T>::fits(p)) {
+    if constexpr (std::is_same_v<T, Compute<T>>) {
+      const PixelSumPlan<T> plan(p);
+      done = PixelSum<T>(plan, p, data, workspace).run(executor);
+    }
   } else if (runs_along_rows_3x3<T>(p)) {
     const Plane3x3Plan<T> plan(p);
     done = Plane3x3<T>(plan, p, data, workspace).run(executor);
@@ -156,7 +170,11 @@ void run_as(const ConvProblem& p, const ConvData& data, void* workspace, const E
 // copying patches if there are enough of them. The limits were measured against implicit_gemm.
 Reason too_many_channels(const ConvProblem& p) {
   if (with_type(p.dtype, [&](auto zero) { return PointwisePlan<decltype(zero)>::fits(p); })) return nullptr;
-  if (with_type(p.dtype, [&](auto zero) { return PlaneWindowPlan<decltype(zero)>::fits(p); })) return nullptr;
+  if (with_type(p.dtype, [&](auto zero) {
+        using T = decltype(zero);
+        return PlaneWindowPlan<T>::fits(p) || PlaneSumPlan<T>::fits(p) || PixelSumPlan<T>::fits(p);
+      }))
+    return nullptr;
   const int64_t in = in_channels_per_group(p);
   const int64_t out = out_channels_per_group(p);
   if (p.pass == Pass::grad_weight) {
