@@ -6,6 +6,7 @@
 
 #include <atomic>
 
+#include "cpu/direct_rows/small_plane_stride2.h"
 #include "cpu/direct_rows/small_plane_window.h"
 #include "cpu/direct_rows/window.h"
 #include "cpu/scratch.h"
@@ -38,7 +39,7 @@ struct PlaneWindowPlan : Window {
   // Whether vectors along the rows are full enough to be faster than transposing to vectors of channels. The
   // limits are where the two were equally fast.
   static bool fits_kernel(const ConvProblem& p) {
-    if (SmallPlaneWindow<Compute<T>>::fits(p)) return true;
+    if (SmallPlaneWindow<Compute<T>>::fits(p) || SmallPlaneStride2<Compute<T>>::fits(p)) return true;
     const int64_t width = (p.pass == Pass::forward ? p.output : p.input).width;
     const bool is_filled = width >= 8 && width * 8 >= round_up(width, lanes) * 5;
     if (!is_filled) return false;
@@ -48,7 +49,7 @@ struct PlaneWindowPlan : Window {
       case 3:
         return true;
       case 5:
-        return has_single_step && (has_registers || width >= lanes * 5 / 2);
+        return has_registers || width >= lanes * 5 / 2;
       case 7:
         return has_single_step && has_registers;
       default:
@@ -58,7 +59,7 @@ struct PlaneWindowPlan : Window {
 
   explicit PlaneWindowPlan(const ConvProblem& p)
       : Window(p),
-        is_small(SmallPlaneWindow<Compute<T>>::fits(p)),
+        is_small(SmallPlaneWindow<Compute<T>>::fits(p) || SmallPlaneStride2<Compute<T>>::fits(p)),
         planes(p.batch * (is_forward ? p.out_channels : p.in_channels)) {
     constexpr int64_t worth_dealing = 4096;  // results
     constexpr int64_t enough_tiles = 32;
@@ -223,6 +224,39 @@ struct StripKernel {
       sums[taps - 1] = zero<Real>();
     }
   }
+
+  // The same with stride 2: a pair of lines is added, the first to the rows of even taps, the other to those
+  // of odd ones.
+  void run_rolling_stride2() const {
+    static_assert(step == 2 && taps % 2 == 1, "the last tap meets the first line of a pair");
+    constexpr int half = taps / 2;
+    Vector<Real> sums[half + 1];  // of the row whose last, last but one, ... pair comes next
+    CONVEXT_UNROLL
+    for (int k = 0; k <= half; ++k) sums[k] = zero<Real>();
+    for (int64_t row = -half; row < strip.rows; ++row) {
+      const int64_t line = strip.first_line + 2 * (row + half);
+      add_line<0>(sums, line);
+      if (row >= 0) write(row, sums[0]);
+      CONVEXT_UNROLL
+      for (int k = 0; k < half; ++k) sums[k] = sums[k + 1];
+      sums[half] = zero<Real>();
+      if (row + 1 < strip.rows) add_line<1>(sums, line + 1);
+    }
+  }
+
+  // To the sums of the rows of which it is the line of tap taps - 1, taps - 3, ... or taps - 2, taps - 4, ...
+  template <int odd>
+  CONVEXT_INLINE void add_line(Vector<Real> (&sums)[taps / 2 + 1], int64_t line) const {
+    if (line < 0 || line >= strip.source_height) return;
+    Vector<Real> values[taps];
+    read(values, line);
+    CONVEXT_UNROLL
+    for (int k = 0; k <= taps / 2 - odd; ++k) {
+      CONVEXT_UNROLL
+      for (int j = 0; j < taps; ++j)
+        sums[k] = fmadd(broadcast(strip.weights[(taps - 1 - odd - 2 * k) * taps + j]), values[j], sums[k]);
+    }
+  }
 };
 
 template <class T>
@@ -243,7 +277,8 @@ class PlaneWindowCorrelation {
         result_strides(plan.is_forward ? p.output_strides : p.input_strides),
         weights_follow(p.weight_strides.column == 1 && p.weight_strides.row == plan.taps &&
                        p.weight_strides.out_channel == plan.taps * plan.taps),
-        small(plan, plan.is_small, plan.ahead),
+        small(plan, plan.is_small && plan.step == 1, plan.ahead),
+        small_stride2(plan, p, plan.is_small && plan.step == 2),
         streams(is_result_streamed<T>(p) && begins_line(result) && are_whole_lines<T>(result_strides.row) &&
                 are_whole_lines<T>(result_strides.channel) && are_whole_lines<T>(result_strides.batch)) {
     for (int64_t lane = 0; lane < lanes; ++lane) backwards[lane] = static_cast<int32_t>(lanes - 1 - lane);
@@ -263,7 +298,7 @@ class PlaneWindowCorrelation {
       if (plan.taps == 3) {
         finite = plan.step == 1 ? tile<3, 1>(first, last, row) : tile<3, 2>(first, last, row);
       } else if (plan.taps == 5) {
-        finite = tile<5, 1>(first, last, row);
+        finite = plan.step == 1 ? tile<5, 1>(first, last, row) : tile<5, 2>(first, last, row);
       } else {
         finite = tile<7, 1>(first, last, row);
       }
@@ -334,6 +369,12 @@ class PlaneWindowCorrelation {
           continue;
         }
       }
+      if constexpr (lanes >= 16 && step == 2) {
+        if (plan.is_small) {
+          small_stride2.template run<taps>(from, strip.weights, strip.bias, to);
+          continue;
+        }
+      }
       for (int64_t x = 0; x < plan.result.width; x += lanes) {
         const int64_t column = x * step - plan.before_columns;
         strip.source = from + column;
@@ -369,6 +410,8 @@ class PlaneWindowCorrelation {
     const StripKernel<Real, taps, step, is_masked> kernel{strip};
     if constexpr (taps == 3) {
       kernel.run_3x3();
+    } else if constexpr (step == 2) {
+      kernel.run_rolling_stride2();
     } else {
       kernel.run_rolling();
     }
@@ -385,6 +428,7 @@ class PlaneWindowCorrelation {
   int32_t backwards[lanes];
   bool weights_follow;  // each other in memory without gaps
   SmallPlaneWindow<Real> small;
+  SmallPlaneStride2<Real> small_stride2;
   bool streams;
 };
 
