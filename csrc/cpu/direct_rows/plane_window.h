@@ -1,7 +1,7 @@
 // Correlations with square kernels of 3, 5 or 7 taps (window.h) of planes whose rows lie side by side in
-// memory: depthwise, and forward of one channel to many; stride 2 for 3 x 3 only. Vectors run along the rows.
-// A plane is computed in strips, one vector wide, from top to bottom, and read in place: what lies beside it
-// is masked out of the loads, what lies above and below is left out.
+// memory: depthwise, and forward of one channel to many; stride 2 for 3 x 3 and 5 x 5 only. Vectors run along
+// the rows. A plane is computed in strips, one vector wide, from top to bottom, and read in place: what lies
+// beside it is masked out of the loads, what lies above and below is left out.
 #pragma once
 
 #include <atomic>
@@ -369,9 +369,9 @@ class PlaneWindowCorrelation {
           continue;
         }
       }
-      if constexpr (lanes >= 16 && step == 2) {
+      if constexpr (lanes >= 16 && taps == 3 && step == 2) {
         if (plan.is_small) {
-          small_stride2.template run<taps>(from, strip.weights, strip.bias, to);
+          small_stride2.run(from, strip.weights, strip.bias, to);
           continue;
         }
       }

@@ -13,19 +13,21 @@ template <class Real>
 class SmallPlaneStride2 {
  public:
   static constexpr int64_t lanes = Vector<Real>::lanes;
+  static constexpr int taps = 3;
+  static constexpr int pairs = 2;  // of neighbouring taps, the last of which stands alone
 
   static bool fits(const ConvProblem& p) {
     if (!can_mask_loads || lanes < 16 || !Window::fits(p)) return false;
     const Window window(p);
     const int64_t width = window.result.width;
-    return (window.taps == 3 || window.taps == 5) && window.step == 2 && width * 2 <= lanes &&
-           width * 16 >= lanes * 5 && p.output_strides.row == width;
+    return window.taps == 3 && window.step == 2 && width * 2 <= lanes && width * 8 >= lanes * 3 &&
+           p.output_strides.row == width;
   }
 
   SmallPlaneStride2(const Window& of, const ConvProblem& p, bool is_used)
       : window(of), source_row(p.input_strides.row) {
     if (!is_used) return;
-    for (int64_t pair = 0; pair < 3; ++pair) {
+    for (int64_t pair = 0; pair < pairs; ++pair) {
       const int64_t first = 2 * pair - window.before_columns;
       masks[pair] = lanes_between<Real>(smaller(lanes, larger(0, -first)),
                                         smaller(lanes, larger(0, window.source.width - first)));
@@ -35,9 +37,7 @@ class SmallPlaneStride2 {
       order[lane] = static_cast<int32_t>(lane < width ? lane : smaller(lanes - 1, lanes / 2 + lane - width));
   }
 
-  template <int taps>
   void run(const Real* source, const Real* weights, Real bias, Real* target) const {
-    constexpr int pairs = (taps + 1) / 2;  // of neighbouring taps, the last of which may stand alone
     const LaneOrder<Real> together = lane_order<Real>(order);
     const int64_t width = window.result.width;
     for (int64_t y = 0; y < window.result.height; y += 2) {
@@ -70,8 +70,8 @@ class SmallPlaneStride2 {
  private:
   const Window& window;
   int64_t source_row;
-  LaneMask<Real> masks[3];  // of what each pair of neighbouring taps across meets
-  int32_t order[lanes];     // two rows without what lies between them
+  LaneMask<Real> masks[pairs];  // of what each pair of neighbouring taps across meets
+  int32_t order[lanes];         // two rows without what lies between them
 };
 
 }  // namespace
