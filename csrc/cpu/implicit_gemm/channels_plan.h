@@ -88,7 +88,7 @@ struct ChannelsInLanesPlan {
     has_band = c.source_strides.channel != 1 || copies_few_channels(c);
     block_channels = has_band ? band_block_channels(c) : larger(1, c.source_channels);
     const double share = source_share(c);
-    chain_of_tap = share < worth_splitting ? even_chain_of_tap(c) : 0;
+    chain_of_tap = share * splitting_cost(c) < worth_splitting ? even_chain_of_tap(c) : 0;
     splits_tiles = chain_of_tap > 0;
     skips_padding = splits_tiles || share < worth_skipping;
     panels_of_item = ceil_div(panels, blocks);
@@ -161,6 +161,16 @@ struct ChannelsInLanesPlan {
       if (band_numbers(c, usual_strip, 1, even) <= most_patches) return even;
     }
     return 0;
+  }
+
+  // Tiles of one row of a narrow map are lower, and so read the weights more often. Measured where a tile has
+  // six rows; what a tile has follows from the number of workers, and the order of additions must not.
+  static double splitting_cost(const Correlation& c) {
+    constexpr int64_t usual_rows = 6;
+    constexpr double cost_of_lower_tiles = 0.22;
+    const int64_t width = larger(1, c.columns.at(0).count);
+    const auto places = static_cast<double>(round_up(width, usual_rows));
+    return 1 + cost_of_lower_tiles * (places / static_cast<double>(width) - 1);
   }
 
   // The length of chains that end where the channels of a tap do; 0 if they would be short or of unequal
