@@ -26,6 +26,19 @@ inline bool is_pointwise(const ConvProblem& p) {
          padding.top + padding.bottom + padding.left + padding.right == 0;
 }
 
+// A 1x1 kernel that steps over nothing sees each image as one long row, if it lies so.
+inline ConvProblem with_rows_joined(const ConvProblem& problem) {
+  const auto has_no_gaps = [&](const ImageStrides& strides) {
+    return strides.row == problem.input.width * strides.column;
+  };
+  const bool fits =
+      is_pointwise(problem) && has_no_gaps(problem.input_strides) && has_no_gaps(problem.output_strides);
+  ConvProblem joined = problem;
+  if (!fits) return joined;
+  joined.input = joined.output = {1, problem.input.height * problem.input.width};
+  return joined;
+}
+
 struct Correlation {
   bool is_forward;
   int64_t batch;

@@ -49,19 +49,6 @@ bool has_channels_in_lanes(const Correlation& c) {
   return c.result_channels > 0 && (c.prefers_channels_in_lanes() || channel_band_pays<T>(c));
 }
 
-// A 1x1 kernel that steps over nothing sees each image as one long row, if it lies so.
-ConvProblem with_rows_joined(const ConvProblem& problem) {
-  const auto has_no_gaps = [&](const ImageStrides& strides) {
-    return strides.row == problem.input.width * strides.column;
-  };
-  const bool fits =
-      is_pointwise(problem) && has_no_gaps(problem.input_strides) && has_no_gaps(problem.output_strides);
-  ConvProblem joined = problem;
-  if (!fits) return joined;
-  joined.input = joined.output = {1, problem.input.height * problem.input.width};
-  return joined;
-}
-
 // The gradient of the input of a kernel that steps by its own width: each column of the gradient of the
 // output makes kernel.width columns of the result, which lie next to each other, channels and all, as do
 // their weights if both tensors are channels_last. So those columns are further channels of a kernel one

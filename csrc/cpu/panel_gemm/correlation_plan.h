@@ -8,14 +8,6 @@ namespace convext {
 namespace CONVEXT_ISA_NAMESPACE {
 namespace {
 
-// A 1x1 kernel that steps over nothing sees each image as one long row.
-inline ConvProblem with_rows_joined(const ConvProblem& p) {
-  ConvProblem joined = p;
-  if (is_pointwise(p) && p.input_strides.row == p.input.width && p.output_strides.row == p.input.width)
-    joined.input = joined.output = {1, p.input.height * p.input.width};
-  return joined;
-}
-
 // Whether the gradient of the input of a kernel that steps by its own size is that of a 1x1 kernel, whose
 // result channels (c, i, j) are those of each window: weights lie in this order, and windows side by side.
 inline bool has_windows_side_by_side(const ConvProblem& p) {
