@@ -1,6 +1,6 @@
-// Correlations with square kernels of 3 or 5 taps and stride 2 of planes whose results are half a vector
-// wide: a vector holds two rows of results. What a tap meets is every other number of two lines of the source
-// that are two apart, which one permutation of both brings together.
+// Correlations with 3 x 3 kernels and stride 2 of planes whose results are half a vector wide: a vector holds
+// two rows of results. What a tap meets is every other number of two lines of the source that are two apart,
+// which one permutation of both brings together.
 #pragma once
 
 #include "cpu/direct_rows/window.h"
