@@ -45,7 +45,9 @@ def calls(draw: st.DrawFn, batched: bool = False) -> Case:
         "groups": groups,
         "padding_mode": mode,
     }
-    channels, outputs = groups * draw(st.integers(1, 3)), groups * draw(st.integers(1, 4))
+    # Few channels and many have different kernels.
+    per_group = st.integers(1, 4) | st.integers(8, 33)
+    channels, outputs = groups * draw(per_group), groups * draw(per_group)
     batch = (draw(st.integers(1, 3)),) if batched or draw(st.booleans()) else ()
     return Case("drawn", (*batch, channels, *size), outputs, kernel_size, arguments)
 

@@ -651,6 +651,35 @@ void add_panels(Collector& cases) {
   }
 }
 
+// Padding filled from the input, of the kinds of problems that have a kernel of their own: each has to find
+// the gradients that such padding brings, or to refuse.
+void add_filled_padding(Collector& cases) {
+  int64_t number = 0;
+  for (Shape shape :
+       {Shape{2, 32, 6, 17, 28, 1, 1}, Shape{1, 16, 8, 8, 24, 1, 1, 2}, Shape{1, 33, 7, 8, 32, 3, 3},
+        Shape{2, 9, 6, 16, 40, 2, 2}, Shape{1, 17, 7, 18, 17, 3, 3, 17}, Shape{1, 3, 9, 16, 40, 4, 4},
+        Shape{1, 1, 8, 33, 20, 5, 5}, Shape{2, 20, 8, 16, 1, 5, 5}, Shape{1, 24, 6, 15, 24, 3, 3, 6},
+        Shape{1, 1, 16, 34, 1, 7, 7}, Shape{1, 64, 5, 9, 2, 1, 1}, Shape{2, 24, 9, 9, 26, 5, 5},
+        Shape{2, 34, 4, 5, 50, 2, 4, 2}}) {
+    for (PaddingMode mode : {PaddingMode::reflect, PaddingMode::replicate, PaddingMode::circular}) {
+      for (Pass pass : passes) {
+        for (Layout layout : {Layout::contiguous, Layout::channels_last}) {
+          for (Size2 steps : {Size2{1, 1}, Size2{2, 1}, Size2{1, 2}, Size2{2, 3}}) {
+            Case c = cases.start(shape, pass, floating_dtypes[++number % 2]);
+            c.input_layout = c.weight_layout = c.output_layout = layout;
+            c.problem.padding_mode = mode;
+            c.problem.stride = {steps.height, steps.height};
+            c.problem.dilation = {steps.width, steps.width};
+            c.fill = Fill::small_integers;
+            pad(c, 3, 2, 1, 3);
+            cases.add(c);
+          }
+        }
+      }
+    }
+  }
+}
+
 // Everything at once.
 void add_random(Collector& cases, int count) {
   Random random(2024);
@@ -707,6 +736,7 @@ std::vector<Case> kernel_cases(bool quick) {
   add_depthwise_windows(always);
   add_channel_sums(always);
   add_panels(always);
+  add_filled_padding(always);
   std::vector<Case> sample = always.take();
   if (!quick) {
     all.insert(all.end(), sample.begin(), sample.end());

@@ -249,6 +249,8 @@ class ChannelsInLanes {
     Fetch lines;
     tile.fetch_results = is_last && is_transposed && !streams_planes ? &lines : nullptr;
     const bool skips = plan.skips_padding && weights.are_finite();
+    // In a border, pixels read what they read through the padding as well.
+    const bool splits_tiles = plan.splits_tiles && !work.pixels.patches.in_border();
     const int64_t most_rows = indirect_rows(vectors);
     // The lines of the cache where the block of results from `pixel` on ends, one for each channel; those
     // where it begins belong to the block before.
@@ -281,7 +283,7 @@ class ChannelsInLanes {
         } else {
           tile.c = work.sums + (is_single ? 0 : before + pixel);
         }
-        if (plan.splits_tiles) {
+        if (splits_tiles) {
           multiply_parts(work, *set, tile, pixel, rows, kernels);
         } else {
           // The first terms write the sums, and the last ones the result, even if there is nothing to add.
@@ -311,7 +313,7 @@ class ChannelsInLanes {
       int64_t pixel = 0;
       while (pixel < set->count) {
         // Tiles that are split have pixels of one row.
-        const int64_t run = plan.splits_tiles ? work.pixels.pixels_of_row(pixel) : set->count;
+        const int64_t run = splits_tiles ? work.pixels.pixels_of_row(pixel) : set->count;
         const int64_t end = pixel + run;
         // As equal as can be, higher ones first.
         for (int64_t tiles = ceil_div(run, most_rows); tiles > 0; --tiles) {

@@ -56,12 +56,13 @@ struct PixelTaps {
 
 // The share of an axis' pairs of result position and tap that read the source.
 inline double real_share(const Axis& axis) {
+  if (axis.count == 0) return 1;
   double pairs = 0;
   for (int64_t q = 0; q < axis.count; ++q) {
     const TapRange taps = TapRange::of(axis, q);
     pairs += static_cast<double>(larger(0, taps.end - taps.begin));
   }
-  return pairs / static_cast<double>(larger(1, axis.count * axis.taps));
+  return pairs / static_cast<double>(axis.count * axis.taps);
 }
 
 // The share of what the windows read that is no padding of zeros; 1 where that is not worth counting.

@@ -42,6 +42,7 @@ template <class T>
 Reason why_not_correlate(const ConvProblem& p) {
   const auto are_planes = [](const ImageStrides& strides) { return strides.column == 1; };
   if (!are_planes(p.input_strides) || !are_planes(p.output_strides)) return "the images are not contiguous";
+  if (collects_padding(p)) return "the padding is filled from the input";
   const int64_t taps = p.kernel.height * p.kernel.width;
   if (taps > 1) {
     if (p.pass == Pass::grad_input && !has_windows_side_by_side(p))
