@@ -75,7 +75,7 @@ class WinogradRun {
   static constexpr int inputs = Tile::inputs;
   static constexpr int outputs = Tile::outputs;
   static constexpr int64_t products = Plan<Tile, Real>::products;
-  static constexpr int64_t line_size = Plan<Tile, Real>::line;
+  static constexpr int64_t line_size = line_numbers<Real>;
 
   struct Block {
     int64_t group;
@@ -180,25 +180,11 @@ class WinogradRun {
     const T* first_channel = source + block.group * c.source_channels * c.source_strides.channel;
     for (int64_t channel = 0; channel < c.source_channels; channel += lanes) {
       const int64_t channels = smaller(lanes, c.source_channels - channel);
-      Segment above{-1, 0, 0, 0, 0};
+      TileLines<inputs, outputs, T> tiles(first_channel + channel * c.source_strides.channel,
+                                          c.source_strides, c.rows, c.columns, lines);
       plan.for_each_segment(block.first_tile, block.tiles, [&](const Segment& segment) {
-        const T* image =
-            first_channel + segment.image * c.source_strides.batch + channel * c.source_strides.channel;
-        // The first lines of tiles are the last ones of those above them.
-        const bool is_below = segment.image == above.image && segment.tile_row == above.tile_row + 1 &&
-                              segment.tile_column == above.tile_column && segment.tiles <= above.tiles;
-        above = segment;
-        const Real* rows[inputs];
-        for (int row = 0; row < inputs; ++row) {
-          const int64_t position = segment.tile_row * outputs + row;
-          Real* line = lines + position % inputs * line_size;
-          rows[row] = line;
-          if (is_below && row < inputs - outputs) continue;
-          const int64_t at = c.rows.source(position);
-          read_line(at < 0 ? nullptr : image + at * c.source_strides.row, c.source_strides, c.columns,
-                    segment.tile_column * outputs, segment.tiles * outputs + 2, channels, line);
-        }
-        transform_segment(segment, rows,
+        tiles.read(segment, channels);
+        transform_segment(segment, tiles.rows,
                           transformed + channel / line_channels<Real> * plan.inputs_step +
                               segment.begin * line_channels<Real> + channel % line_channels<Real>,
                           spread + 2 * segment.begin * lanes, channel == 0);

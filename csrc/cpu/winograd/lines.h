@@ -111,6 +111,49 @@ CONVEXT_INLINE void write_line(const Real* line, int64_t count, int64_t channels
   }
 }
 
+// The lines that tiles of inputs x inputs pixels read, `outputs` pixels apart. The first lines of tiles are
+// the last ones of those above them, and are not read again.
+template <int inputs, int outputs, class T>
+class TileLines {
+ public:
+  using Real = Compute<T>;
+
+  const Real* rows[inputs];
+
+  // `first_pixel`: of the first channel, of the first image.
+  TileLines(const T* first_pixel, const ImageStrides& image_strides, const Side& row_side,
+            const Side& column_side, Real* numbers)
+      : source(first_pixel),
+        strides(image_strides),
+        row_positions(row_side),
+        column_positions(column_side),
+        lines(numbers) {}
+
+  CONVEXT_INLINE void read(const Segment& segment, int64_t channels) {
+    const bool is_below = segment.image == above.image && segment.tile_row == above.tile_row + 1 &&
+                          segment.tile_column == above.tile_column && segment.tiles <= above.tiles;
+    above = segment;
+    const T* const image = source + segment.image * strides.batch;
+    for (int row = 0; row < inputs; ++row) {
+      const int64_t position = segment.tile_row * outputs + row;
+      Real* const line = lines + position % inputs * line_numbers<Real>;
+      rows[row] = line;
+      if (is_below && row < inputs - outputs) continue;
+      const int64_t at = row_positions.source(position);
+      read_line(at < 0 ? nullptr : image + at * strides.row, strides, column_positions,
+                segment.tile_column * outputs, segment.tiles * outputs + inputs - outputs, channels, line);
+    }
+  }
+
+ private:
+  const T* source;
+  const ImageStrides& strides;
+  const Side& row_positions;
+  const Side& column_positions;
+  Real* lines;
+  Segment above{-1, 0, 0, 0, 0};
+};
+
 }  // namespace
 }  // namespace CONVEXT_ISA_NAMESPACE
 }  // namespace convext

@@ -79,6 +79,43 @@ struct Segment {
   int64_t begin;  // counted from the first tile of the block
 };
 
+// Tiles of 2 x 2 or 4 x 4 pixels, counted along rows, one image after the other.
+struct TileGrid {
+  static constexpr int64_t columns_of_segment = 64;
+
+  int64_t tile_rows;
+  int64_t tile_columns;
+  int64_t tiles_of_segment;  // at most
+  int64_t tiles;             // of all images
+
+  TileGrid(int64_t batch, int64_t height, int64_t width, int64_t side)
+      : tile_rows(ceil_div(height, side)),
+        tile_columns(ceil_div(width, side)),
+        tiles_of_segment(columns_of_segment / side),
+        tiles(batch * tile_rows * tile_columns) {}
+
+  // Calls visit(segment) for the tiles [first, first + count).
+  template <class Visit>
+  CONVEXT_INLINE void for_each_segment(int64_t first, int64_t count, const Visit& visit) const {
+    Segment segment{first / tile_columns / tile_rows, first / tile_columns % tile_rows, first % tile_columns,
+                    0, 0};
+    while (segment.begin < count) {
+      segment.tiles =
+          smaller(smaller(tile_columns - segment.tile_column, tiles_of_segment), count - segment.begin);
+      visit(segment);
+      segment.begin += segment.tiles;
+      segment.tile_column += segment.tiles;
+      if (segment.tile_column == tile_columns) {
+        segment.tile_column = 0;
+        if (++segment.tile_row == tile_rows) {
+          segment.tile_row = 0;
+          ++segment.image;
+        }
+      }
+    }
+  }
+};
+
 // The block of a product that stays in registers: tiles x result channels.
 #if defined(__AVX512F__)
 constexpr int64_t block_rows = 12;
@@ -98,6 +135,11 @@ constexpr int64_t block_vectors = 2;
 template <class Real>
 constexpr int64_t panel = block_vectors * Vector<Real>::lanes;  // result channels of a block
 
+// Numbers of a line of pixels: see lines.h.
+template <class Real>
+constexpr int64_t line_numbers =
+    (TileGrid::columns_of_segment + 2 + Vector<Real>::lanes) * Vector<Real>::lanes;
+
 // Source channels that a cache line holds: transformed inputs[product][line][tile][channel of line].
 template <class Real>
 constexpr int64_t line_channels = 64 / static_cast<int64_t>(sizeof(Real));
@@ -115,21 +157,15 @@ constexpr int64_t packed_terms = 64;
 // a work item transforms the weights of some result channels, a few source channels at a time:
 // the transformed weights, 16/9 times as many as the weights themselves, are never in memory as a whole.
 template <class Tile, class Real>
-struct Plan {
+struct Plan : TileGrid {
   static constexpr int64_t lanes = Vector<Real>::lanes;
   static constexpr int64_t products = Tile::inputs * Tile::inputs;
-  static constexpr int64_t columns_of_segment = 64;
-  static constexpr int64_t tiles_of_segment = columns_of_segment / Tile::outputs;
-  static constexpr int64_t line = (columns_of_segment + 2 + lanes) * lanes;  // numbers of one line of pixels
   static constexpr int64_t few_tiles = 192;
   static constexpr int64_t channels_of_pass = products > 16 ? 32 : 64;
   static constexpr int64_t most_panels_of_pass =
       channels_of_pass > panel<Real> ? channels_of_pass / panel<Real> : 1;
   static constexpr int64_t tiles_of_transform = 16;  // of a work item that only transforms tiles
 
-  int64_t tile_rows;
-  int64_t tile_columns;
-  int64_t tiles;           // of all images
   int64_t panels;          // of result channels, of one group
   bool tiles_first;        // the second of the two orders
   int64_t tiles_of_block;  // at most
@@ -149,9 +185,7 @@ struct Plan {
   int64_t worker_bytes;
 
   explicit Plan(const Correlation& c)
-      : tile_rows(ceil_div(c.rows.results, Tile::outputs)),
-        tile_columns(ceil_div(c.columns.results, Tile::outputs)),
-        tiles(c.batch * tile_rows * tile_columns),
+      : TileGrid(c.batch, c.rows.results, c.columns.results, Tile::outputs),
         panels(ceil_div(c.result_channels, panel<Real>)),
         tiles_first(tiles <= few_tiles && tiles < c.result_channels),
         panels_of_pass(smaller(panels, most_panels_of_pass)) {
@@ -183,7 +217,7 @@ struct Plan {
       inputs_offset = take(products * inputs_plane);
     }
     sums_offset = take(panels_of_pass * products * sums_plane);
-    lines_offset = take(Tile::inputs * line);
+    lines_offset = take(Tile::inputs * line_numbers<Real>);
     spread_offset = take(2 * larger(tiles_of_block, tiles_of_transform) * lanes);
     worker_bytes = bytes;
   }
@@ -194,27 +228,6 @@ struct Plan {
   // sets of the cache.
   static int64_t odd_lines(int64_t numbers) {
     return (ceil_div(numbers, line_channels<Real>) | 1) * line_channels<Real>;
-  }
-
-  // Calls visit(segment) for the tiles [first, first + count).
-  template <class Visit>
-  CONVEXT_INLINE void for_each_segment(int64_t first, int64_t count, const Visit& visit) const {
-    Segment segment{first / tile_columns / tile_rows, first / tile_columns % tile_rows, first % tile_columns,
-                    0, 0};
-    while (segment.begin < count) {
-      segment.tiles =
-          smaller(smaller(tile_columns - segment.tile_column, tiles_of_segment), count - segment.begin);
-      visit(segment);
-      segment.begin += segment.tiles;
-      segment.tile_column += segment.tiles;
-      if (segment.tile_column == tile_columns) {
-        segment.tile_column = 0;
-        if (++segment.tile_row == tile_rows) {
-          segment.tile_row = 0;
-          ++segment.image;
-        }
-      }
-    }
   }
 };
 

@@ -54,6 +54,22 @@ struct TileOfTwo {
     y[0] = add(add(m[0], m[1]), m[2]);
     y[1] = sub(sub(m[1], m[2]), m[3]);
   }
+  // The gradients of the taps are F(3, 2): the same products of inputs, A in the place of G and G^T in that
+  // of A^T, where the signs of the last row of A and of the last product are left out together.
+  template <class V>
+  CONVEXT_INLINE static void transform_output_gradient(const V (&y)[2], V (&u)[4]) {
+    u[0] = y[0];
+    u[1] = add(y[0], y[1]);
+    u[2] = sub(y[0], y[1]);
+    u[3] = y[1];
+  }
+  template <class V>
+  CONVEXT_INLINE static void transform_weight_gradient(const V (&m)[4], V (&g)[3]) {
+    const V ends = add(m[1], m[2]);
+    g[0] = add(add(m[0], m[0]), ends);
+    g[1] = sub(m[1], m[2]);
+    g[2] = sub(ends, add(m[3], m[3]));
+  }
 };
 
 // Points 0, 1, -1, 1/2, -2 and infinity. Every output depends on every input of its tile, and rounding errors
@@ -97,59 +113,52 @@ struct TileOfFour {
 };
 
 // Along both axes: the first index is the row.
-template <class Tile, class V>
-CONVEXT_INLINE void transform_inputs(const V (&d)[Tile::inputs][Tile::inputs],
-                                     V (&v)[Tile::inputs][Tile::inputs]) {
-  V half[Tile::inputs][Tile::inputs];  // transposed
+template <int inputs, int outputs, class V, class Transform>
+CONVEXT_INLINE void transform_both_axes(const V (&in)[inputs][inputs], V (&out)[outputs][outputs],
+                                        const Transform& transform) {
+  V half[inputs][outputs];  // transposed
   CONVEXT_UNROLL
-  for (int column = 0; column < Tile::inputs; ++column) {
-    V in[Tile::inputs];
+  for (int column = 0; column < inputs; ++column) {
+    V of_column[inputs];
     CONVEXT_UNROLL
-    for (int row = 0; row < Tile::inputs; ++row) in[row] = d[row][column];
-    Tile::transform_input(in, half[column]);
+    for (int row = 0; row < inputs; ++row) of_column[row] = in[row][column];
+    transform(of_column, half[column]);
   }
   CONVEXT_UNROLL
-  for (int row = 0; row < Tile::inputs; ++row) {
-    V in[Tile::inputs];
+  for (int row = 0; row < outputs; ++row) {
+    V of_row[inputs];
     CONVEXT_UNROLL
-    for (int column = 0; column < Tile::inputs; ++column) in[column] = half[column][row];
-    Tile::transform_input(in, v[row]);
+    for (int column = 0; column < inputs; ++column) of_row[column] = half[column][row];
+    transform(of_row, out[row]);
   }
 }
 
 template <class Tile, class V>
+CONVEXT_INLINE void transform_inputs(const V (&d)[Tile::inputs][Tile::inputs],
+                                     V (&v)[Tile::inputs][Tile::inputs]) {
+  transform_both_axes(d, v, [](const auto& in, auto& out) { Tile::transform_input(in, out); });
+}
+
+template <class Tile, class V>
 CONVEXT_INLINE void transform_weights(const V (&g)[3][3], V (&u)[Tile::inputs][Tile::inputs]) {
-  V half[3][Tile::inputs];  // transposed
-  CONVEXT_UNROLL
-  for (int column = 0; column < 3; ++column) {
-    const V in[3] = {g[0][column], g[1][column], g[2][column]};
-    Tile::transform_weight(in, half[column]);
-  }
-  CONVEXT_UNROLL
-  for (int row = 0; row < Tile::inputs; ++row) {
-    const V in[3] = {half[0][row], half[1][row], half[2][row]};
-    Tile::transform_weight(in, u[row]);
-  }
+  transform_both_axes(g, u, [](const auto& in, auto& out) { Tile::transform_weight(in, out); });
 }
 
 template <class Tile, class V>
 CONVEXT_INLINE void transform_outputs(const V (&m)[Tile::inputs][Tile::inputs],
                                       V (&y)[Tile::outputs][Tile::outputs]) {
-  V half[Tile::inputs][Tile::outputs];  // transposed
-  CONVEXT_UNROLL
-  for (int column = 0; column < Tile::inputs; ++column) {
-    V in[Tile::inputs];
-    CONVEXT_UNROLL
-    for (int row = 0; row < Tile::inputs; ++row) in[row] = m[row][column];
-    Tile::transform_output(in, half[column]);
-  }
-  CONVEXT_UNROLL
-  for (int row = 0; row < Tile::outputs; ++row) {
-    V in[Tile::inputs];
-    CONVEXT_UNROLL
-    for (int column = 0; column < Tile::inputs; ++column) in[column] = half[column][row];
-    Tile::transform_output(in, y[row]);
-  }
+  transform_both_axes(m, y, [](const auto& in, auto& out) { Tile::transform_output(in, out); });
+}
+
+template <class Tile, class V>
+CONVEXT_INLINE void transform_output_gradients(const V (&y)[Tile::outputs][Tile::outputs],
+                                               V (&u)[Tile::inputs][Tile::inputs]) {
+  transform_both_axes(y, u, [](const auto& in, auto& out) { Tile::transform_output_gradient(in, out); });
+}
+
+template <class Tile, class V>
+CONVEXT_INLINE void transform_weight_gradients(const V (&m)[Tile::inputs][Tile::inputs], V (&g)[3][3]) {
+  transform_both_axes(m, g, [](const auto& in, auto& out) { Tile::transform_weight_gradient(in, out); });
 }
 
 }  // namespace

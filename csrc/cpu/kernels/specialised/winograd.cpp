@@ -1,13 +1,15 @@
-// Winograd's convolution for 3 x 3 kernels: forward and the gradient of the input. See winograd/correlate.h.
+// Winograd's convolution for 3 x 3 kernels: forward and the gradient of the input (winograd/correlate.h), and
+// the gradient of the weight (winograd/weight_gradient.h).
 #include "cpu/dispatch.h"
 #include "cpu/winograd/correlate.h"
+#include "cpu/winograd/weight_gradient.h"
 
 namespace convext {
 namespace CONVEXT_ISA_NAMESPACE {
 namespace {
 
 Size2 result_size(const ConvProblem& problem) {
-  return problem.pass == Pass::forward ? problem.output : problem.input;
+  return problem.pass == Pass::grad_input ? problem.input : problem.output;
 }
 
 // Multiplications for one pair of channels of one image.
@@ -30,9 +32,14 @@ int64_t fewest_taps(const ConvProblem& problem, int64_t source, int64_t before, 
   return larger(1, smaller(smaller(source, 3), 3 - larger(before, after)));
 }
 
+Reason why_not_weight_gradient(const ConvProblem& problem) {
+  const int64_t tiles = problem.batch * multiplications<TileOfTwo>(problem) / 16;
+  if (tiles < 32) return "so few pixels do not repay the transforms";
+  return nullptr;
+}
+
 Reason why_not(const ConvProblem& problem) {
   if (!is_floating(problem.dtype)) return "it is for floating-point numbers";
-  if (problem.pass == Pass::grad_weight) return "it does not compute the gradient of the weight";
   if (problem.kernel.height != 3 || problem.kernel.width != 3) return "the kernel is not 3 x 3";
   if (problem.stride.height != 1 || problem.stride.width != 1) return "the stride is not 1";
   if (problem.dilation.height != 1 || problem.dilation.width != 1) return "the dilation is not 1";
@@ -42,6 +49,7 @@ Reason why_not(const ConvProblem& problem) {
   if (in_channels_per_group(problem) < 32 || out_channels_per_group(problem) < 32) {
     return "there are fewer than 32 channels to transform";
   }
+  if (problem.pass == Pass::grad_weight) return why_not_weight_gradient(problem);
   const Size2 source = problem.pass == Pass::forward ? problem.input : problem.output;
   const Padding& padding = problem.padding;
   const int64_t source_channels =
@@ -97,7 +105,26 @@ void run_as(const ConvProblem& problem, const ConvData& data, void* workspace, c
   }
 }
 
+template <class T>
+int64_t gradient_workspace_bytes_as(const ConvProblem& problem, int workers) {
+  return larger(WeightGradientPlan<Compute<T>>(problem, workers).workspace_bytes(workers),
+                implicit_gemm.workspace_bytes(problem, workers));
+}
+
+template <class T>
+void run_gradient_as(const ConvProblem& problem, const ConvData& data, void* workspace,
+                     const Executor& executor) {
+  const WeightGradientPlan<Compute<T>> plan(problem, executor.workers);
+  WinogradWeightGradient<T> winograd(plan, problem, data, workspace);
+  if (!winograd.run(executor)) implicit_gemm.run(problem, data, workspace, executor);
+}
+
 int64_t workspace_bytes(const ConvProblem& problem, int workers) {
+  if (problem.pass == Pass::grad_weight) {
+    return with_type(problem.dtype, [&](auto zero) {
+      return gradient_workspace_bytes_as<decltype(zero)>(problem, workers);
+    });
+  }
   if (takes_large_tiles(problem)) return workspace_bytes_as<TileOfFour, float>(problem, workers);
   switch (problem.dtype) {
     case DType::float64:
@@ -108,6 +135,10 @@ int64_t workspace_bytes(const ConvProblem& problem, int workers) {
 }
 
 void run(const ConvProblem& problem, const ConvData& data, void* workspace, const Executor& executor) {
+  if (problem.pass == Pass::grad_weight) {
+    return with_type(problem.dtype,
+                     [&](auto zero) { run_gradient_as<decltype(zero)>(problem, data, workspace, executor); });
+  }
   if (takes_large_tiles(problem)) return run_as<TileOfFour, float>(problem, data, workspace, executor);
   switch (problem.dtype) {
     case DType::float64:
