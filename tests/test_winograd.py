@@ -38,6 +38,12 @@ def grad_input(kernel: KernelUnderTest, g: Tensor, w: Tensor) -> Tensor:
     return result
 
 
+def grad_weight(kernel: KernelUnderTest, g: Tensor, x: Tensor) -> Tensor:
+    result = kernel(ops.corr2d_grad_weight, g, x, (3, 3), *PADDED)
+    assert result is not None
+    return result
+
+
 def error_and_size(kernel: KernelUnderTest, x: Tensor, w: Tensor, pass_name: str) -> tuple[Tensor, Tensor]:
     """The error of each element and the sum of the absolute values of its terms."""
     if pass_name == "forward":
@@ -209,3 +215,97 @@ def test_the_choice_of_kernel_does_not_depend_on_the_batch(channels: int, size: 
         plans = convext.explain(torch.empty(batch, channels, size, size, device="meta"), weight, padding=1)
         chosen.add((plans["forward"].kernel, plans["grad_input"].kernel))
     assert len(chosen) == 1
+
+
+class TestGradientOfTheWeight:
+    """Winograd's products mix the pairs of a tile; a tap has four of the 64."""
+
+    SIZE = (4, 32, 16, 18)
+
+    def assert_within_bound(self, kernel: KernelUnderTest, x: Tensor, g: Tensor) -> None:
+        def exact(x: Tensor, g: Tensor) -> Tensor:
+            w = x.new_zeros(g.shape[1], x.shape[1], 3, 3)
+            return torch.nn.grad.conv2d_weight(x, w.shape, g, padding=1)
+
+        error = (grad_weight(kernel, g, x).double() - exact(x.double(), g.double())).abs()
+        terms = g.numel() / g.shape[1]
+        bound = (4 + terms**0.5 / 2) * torch.finfo(torch.float32).eps * exact(x.double().abs(), g.double().abs())
+        assert (error <= bound).all(), f"{(error / bound).nan_to_num(0).max().item():.2f} times the bound"
+
+    @pytest.mark.parametrize("decades", [2, 4, 6, 8, 12, 16])
+    @pytest.mark.parametrize("what", ["input", "gradient", "both", "places", "places of each image"])
+    def test_large_next_to_small(self, decades: float, what: str, winograd: KernelUnderTest) -> None:
+        batch, _, *image = self.SIZE
+        x, g = torch.randn(self.SIZE), torch.randn(self.SIZE)
+        if what in ("input", "both"):
+            x = unlike(self.SIZE, decades)
+        if what in ("gradient", "both"):
+            g = unlike(self.SIZE, decades)
+        if what.startswith("places"):
+            shape = (1 if what == "places" else batch, 1, *image)
+            x, g = x * unlike(shape, decades), g * unlike(shape, decades)
+        self.assert_within_bound(winograd, x, g)
+
+    @pytest.mark.parametrize("share", [0.5, 0.2, 0.1, 0.05, 0.01, 0.001])
+    @pytest.mark.parametrize("what", ["input", "gradient", "both", "pixels"])
+    def test_sparse(self, share: float, what: str, winograd: KernelUnderTest) -> None:
+        x, g = torch.randn(self.SIZE), torch.randn(self.SIZE)
+        if what in ("input", "both"):
+            x[torch.rand(self.SIZE) > share] = 0
+        if what in ("gradient", "both"):
+            g[torch.rand(self.SIZE) > share] = 0
+        if what == "pixels":
+            x, g = x.relu(), g * (torch.rand(self.SIZE[0], 1, *self.SIZE[2:]) < share)
+        self.assert_within_bound(winograd, x, g)
+
+    @pytest.mark.parametrize("value", [10, 100, 1e3, 1e8, 1e30])
+    @pytest.mark.parametrize("is_input", [True, False], ids=["input", "gradient"])
+    def test_one_huge_pixel(self, value: float, is_input: bool, winograd: KernelUnderTest) -> None:
+        x, g = torch.randn(self.SIZE), torch.randn(self.SIZE).relu()
+        (x if is_input else g)[1, 5, 3, 2] = value
+        self.assert_within_bound(winograd, x, g)
+
+    @pytest.mark.parametrize("factor", [0, 1e-6, 1e-3, 0.1])
+    @pytest.mark.parametrize("kind", ["rows", "columns", "phases", "halves", "images"])
+    def test_large_inputs_and_gradients_in_different_places(
+        self, kind: str, factor: float, winograd: KernelUnderTest
+    ) -> None:
+        x, g = torch.randn(self.SIZE), torch.randn(self.SIZE)
+        if kind == "rows":
+            x[:, :, ::2] *= factor
+            g[:, :, 1::2] *= factor
+        elif kind == "columns":
+            x[..., 1::2] *= factor
+            g[..., 1::2] *= factor
+        elif kind == "phases":
+            x[:, :, 1::2, ::2] *= factor
+            g[:, :, ::2, 1::2] *= factor
+        elif kind == "halves":
+            x[..., :9] *= factor
+            g[..., 9:] *= factor
+        else:
+            x[::2] *= factor
+            g[1::2] *= factor
+        self.assert_within_bound(winograd, x, g)
+
+    @pytest.mark.parametrize("value", [NAN, INF, -INF])
+    @pytest.mark.parametrize("is_input", [True, False], ids=["input", "gradient"])
+    def test_non_finite_numbers_stay_with_their_taps(
+        self, value: float, is_input: bool, winograd: KernelUnderTest
+    ) -> None:
+        """Past the edge of the gradient nothing is multiplied, not even by zero."""
+        x, g = torch.randn(2, 32, 9, 11), torch.randn(2, 33, 9, 11)
+        for place in ((0, 0), (4, 5), (8, 10), (8, 3)):
+            dirty = (x if is_input else g).clone()
+            dirty[1, 9][place] = value
+            tensors = (g, dirty) if is_input else (dirty, x)
+            expected = torch.nn.grad.conv2d_weight(tensors[1].double(), (33, 32, 3, 3), tensors[0].double(), padding=1)
+            actual = grad_weight(winograd, *tensors)
+            torch.testing.assert_close(actual.double(), expected, rtol=1e-3, atol=1e-3, equal_nan=True)
+
+    def test_what_overflows_in_a_transform_need_not_overflow(self, winograd: KernelUnderTest) -> None:
+        x, g = torch.rand(2, 32, 10, 10) * 3e38, torch.randn(2, 32, 10, 10) * 1e-3
+        actual = grad_weight(winograd, g, x)
+        expected = torch.nn.grad.conv2d_weight(x.double(), (32, 32, 3, 3), g.double(), padding=1)
+        assert actual.isfinite().all()
+        assert (actual.double() - expected).abs().max() <= 1e-5 * expected.abs().max()

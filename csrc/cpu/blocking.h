@@ -13,7 +13,7 @@ inline int64_t smaller(int64_t a, int64_t b) {
 inline int64_t larger(int64_t a, int64_t b) {
   return a > b ? a : b;
 }
-inline int64_t ceil_div(int64_t a, int64_t b) {
+constexpr int64_t ceil_div(int64_t a, int64_t b) {
   return (a + b - 1) / b;
 }
 inline int64_t round_up(int64_t a, int64_t multiple) {

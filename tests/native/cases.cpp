@@ -651,6 +651,43 @@ void add_panels(Collector& cases) {
   }
 }
 
+// Gradients of 3 x 3 kernels by tiles of 2 x 2 outputs: maps of even and odd size, some of them cut by their
+// edge, channels around vectors and tiles of rows, several chunks of tiles.
+void add_tiles_of_gradients(Collector& cases) {
+  int64_t number = 0;
+  const auto add = [&](const Shape& shape, const Padding& padding) {
+    ++number;
+    Case c = cases.start(shape, Pass::grad_weight, floating_dtypes[number % 5 % 4]);
+    ConvProblem& p = c.problem;
+    const Layout layout = number % 2 == 0 ? Layout::channels_last : Layout::contiguous;
+    c.input_layout = c.output_layout = c.weight_layout = layout;
+    if (number % 7 == 0) c.weight_layout = Layout::transposed;
+    if (number % 9 == 0) c.input_layout = Layout::row_gaps;
+    if (number % 11 == 0) c.output_layout = Layout::transposed;
+    p.padding = padding;
+    if (number % 3 == 0) p.padding_mode = modes[number / 3 % 4];
+    // Few pixels of channels_last images are summed more exactly without tiles.
+    if (number % 4 != 0) p.precision = Float32Precision::high;
+    c.fill = number % 13 == 0 ? Fill::non_finite : number % 4 == 1 ? Fill::normal : Fill::small_integers;
+    if (finish(c)) cases.add(c);
+  };
+  for (int64_t height = 2; height <= 9; ++height) {
+    for (int64_t width : {2, 3, 4, 7, 11, 16}) {
+      const int64_t batch = 1 + 140 / (height * width);
+      add({batch, 32 + number % 3, height, width, 32 + number % 18, 3, 3}, {1, 1, 1, 1});
+      add({batch, 32, height + 2, width + 2, 33, 3, 3}, {number % 3, number % 2, 0, number % 3});
+    }
+  }
+  for (int64_t channels : {47, 48, 49, 64, 65, 96, 97, 112}) {
+    add({2, channels, 8, 9, 32, 3, 3}, {1, 1, 1, 1});
+    add({2, 34, 9, 8, channels, 3, 3}, {1, 1, 1, 1});
+    add({1, 2 * 32, 12, 13, 2 * (channels / 2 + 10), 3, 3, 2}, {0, 1, 1, 0});
+  }
+  for (int64_t width : {63, 64, 65, 67, 129}) add({1, 32, 9, width, 40, 3, 3}, {1, 1, 1, 1});
+  add({3, 32, 26, 33, 32, 3, 3}, {1, 1, 1, 1});
+  add({5, 33, 22, 21, 35, 3, 3}, {1, 1, 1, 1});
+}
+
 // Padding filled from the input, of the kinds of problems that have a kernel of their own: each has to find
 // the gradients that such padding brings, or to refuse.
 void add_filled_padding(Collector& cases) {
@@ -737,6 +774,7 @@ std::vector<Case> kernel_cases(bool quick) {
   add_channel_sums(always);
   add_panels(always);
   add_filled_padding(always);
+  add_tiles_of_gradients(always);
   std::vector<Case> sample = always.take();
   if (!quick) {
     all.insert(all.end(), sample.begin(), sample.end());

@@ -144,6 +144,13 @@ constexpr int64_t line_numbers =
 template <class Real>
 constexpr int64_t line_channels = 64 / static_cast<int64_t>(sizeof(Real));
 
+// Rounded up to an odd number of cache lines, so that the same place of all planes is not in the same few
+// sets of the cache.
+template <class Real>
+constexpr int64_t odd_lines(int64_t numbers) {
+  return (ceil_div(numbers, line_channels<Real>) | 1) * line_channels<Real>;
+}
+
 // Terms of a sum that are added up in one register before the next chain starts from zero. Rounding errors
 // grow with the length of the chains: with 64, the rms error was 1.24 times that of F.conv2d at its best.
 constexpr int64_t chain_terms = 32;
@@ -192,9 +199,9 @@ struct Plan : TileGrid {
     const int64_t input_lines = ceil_div(c.source_channels, line_channels<Real>);
     const int64_t wanted = cache_bytes / (products * input_lines * 64) / block_rows * block_rows;
     tiles_of_block = tiles_first ? tiles : smaller(tiles, larger(48, smaller(wanted, few_tiles)));
-    inputs_step = odd_lines(tiles_of_block * line_channels<Real>);
-    inputs_plane = odd_lines(input_lines * inputs_step);
-    sums_plane = odd_lines(tiles_of_block * panel<Real>);
+    inputs_step = odd_lines<Real>(tiles_of_block * line_channels<Real>);
+    inputs_plane = odd_lines<Real>(input_lines * inputs_step);
+    sums_plane = odd_lines<Real>(tiles_of_block * panel<Real>);
     weights_of_panel = products * panel<Real> * (tiles_first ? packed_terms : c.source_channels);
 
     int64_t bytes = 0;
@@ -223,12 +230,6 @@ struct Plan : TileGrid {
   }
 
   int64_t workspace_bytes(int64_t workers) const { return workers_offset + workers * worker_bytes; }
-
-  // Rounded up to an odd number of cache lines, so that the same place of all planes is not in the same few
-  // sets of the cache.
-  static int64_t odd_lines(int64_t numbers) {
-    return (ceil_div(numbers, line_channels<Real>) | 1) * line_channels<Real>;
-  }
 };
 
 }  // namespace

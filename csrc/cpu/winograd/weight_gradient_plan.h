@@ -3,6 +3,7 @@
 
 #include "cpu/dispatch.h"
 #include "cpu/panel_gemm/micro_kernel.h"
+#include "cpu/winograd/evenness.h"
 #include "cpu/winograd/plan.h"
 
 namespace convext {
@@ -24,20 +25,11 @@ struct WeightGradientPlan {
   // Rounding errors grow with the length of the chains.
   static constexpr int64_t most_chain = 16;
 
-  // The channels of one tensor, and where its tiles begin.
-  struct Operand {
-    int64_t channels;  // of one group
-    Side rows;
-    Side columns;
-
-    int64_t vectors() const { return ceil_div(channels, lanes); }
-  };
-
   TileGrid grid;
   int64_t groups;
-  Operand output;  // its gradient: rows of the products
-  Operand input;   // columns, in the lanes
-  int64_t block;   // tiles of one, at most
+  GradientOperand<Real> output;  // rows of the products
+  GradientOperand<Real> input;   // columns, in the lanes
+  int64_t block;                 // tiles of one, at most
   int64_t chain;
   int64_t chunks;  // of the tiles, each with a result of its own
   int64_t tiles_of_chunk;
@@ -45,9 +37,11 @@ struct WeightGradientPlan {
   int64_t vector_parts;
   int64_t row_stride;     // numbers of a tile, of the output's channels
   int64_t column_stride;  // of the input's, and of a row of sums
+  int64_t output_plane;   // numbers of a product
+  int64_t input_plane;
+  int64_t sums_plane;
 
   int64_t partials_offset;
-  int64_t sizes_offset;
   int64_t workers_offset;
   int64_t sums_offset;  // in a worker's part
   int64_t output_offset;
@@ -58,36 +52,31 @@ struct WeightGradientPlan {
   WeightGradientPlan(const ConvProblem& p, int workers)
       : grid(p.batch, p.output.height, p.output.width, outputs),
         groups(p.groups),
-        output{out_channels_per_group(p),
-               {p.output.height, p.output.height, 0, PaddingMode::zeros},
-               {p.output.width, p.output.width, 0, PaddingMode::zeros}},
-        input{in_channels_per_group(p),
-              {p.output.height, p.input.height, -p.padding.top, p.padding_mode},
-              {p.output.width, p.input.width, -p.padding.left, p.padding_mode}} {
+        output(GradientOperand<Real>::output_of(p)),
+        input(GradientOperand<Real>::input_of(p)) {
     choose_chunks();
     const int64_t blocks = ceil_div(tiles_of_chunk, most_tiles_of_block);
     block = ceil_div(tiles_of_chunk, blocks);
     chain = ceil_div(block, ceil_div(block, most_chain));
     choose_parts(workers);
+    output_plane = odd_lines<Real>(block * row_stride);
+    input_plane = odd_lines<Real>(block * column_stride);
+    sums_plane = odd_lines<Real>(row_stride * column_stride);
 
     Carver shared;
-    partials_offset = shared.take(chunks * groups * output.channels * partial_row(), sizeof(Real));
-    sizes_offset =
-        shared.take(chunks * groups * (output.vectors() + input.vectors()) * sizes_of_vector, sizeof(Real));
+    partials_offset =
+        shared.take(chunks > 1 ? chunks * groups * output.channels * partial_row() : 0, sizeof(Real));
     workers_offset = shared.bytes;
     Carver own;
-    sums_offset = own.take(products * row_stride * column_stride, sizeof(Real));
-    output_offset = own.take(products * block * row_stride, sizeof(Real));
-    input_offset = own.take(products * block * column_stride, sizeof(Real));
+    sums_offset = own.take(products * sums_plane, sizeof(Real));
+    output_offset = own.take(products * output_plane, sizeof(Real));
+    input_offset = own.take(products * input_plane, sizeof(Real));
     lines_offset = own.take(inputs * line_numbers<Real>, sizeof(Real));
     worker_bytes = own.bytes;
   }
 
-  // The gradients of the nine taps, tap by tap, of one output channel.
+  // The gradients of the nine taps of one output channel, vector by vector.
   int64_t partial_row() const { return 9 * input.vectors() * lanes; }
-
-  // For each channel of a vector: how large its pixels are at even and odd rows and columns, and the largest.
-  static constexpr int64_t sizes_of_vector = 5 * lanes;
 
   int64_t units() const { return ceil_div(output.channels, rows_of_unit); }
   int64_t first_row(int64_t part) const {
