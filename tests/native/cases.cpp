@@ -688,6 +688,31 @@ void add_tiles_of_gradients(Collector& cases) {
   add({5, 33, 22, 21, 35, 3, 3}, {1, 1, 1, 1});
 }
 
+// Tiles of every second or third pixel, a phase of the map at a time.
+void add_tiles_of_phases(Collector& cases) {
+  int64_t number = 0;
+  for (Size2 dilation : {Size2{2, 2}, Size2{1, 2}, Size2{3, 1}, Size2{3, 4}, Size2{6, 6}}) {
+    for (Size2 size : {Size2{12, 13}, Size2{13, 20}, Size2{17, 9}}) {
+      for (Pass pass : passes) {
+        for (Layout layout : {Layout::contiguous, Layout::channels_last}) {
+          ++number;
+          Case c = cases.start({2, 32 + number % 3, size.height, size.width, 34 - number % 2, 3, 3}, pass,
+                               floating_dtypes[number % 3 % 2 + number % 5 / 4]);
+          ConvProblem& p = c.problem;
+          c.input_layout = c.output_layout = c.weight_layout = layout;
+          p.dilation = dilation;
+          p.padding = {dilation.height, dilation.height, dilation.width, dilation.width};
+          if (number % 4 == 0) p.padding = {dilation.height + 1, 1, 2, dilation.width - 1};
+          if (number % 3 == 0) p.padding_mode = modes[number / 3 % 4];
+          if (pass == Pass::grad_weight) p.precision = Float32Precision::high;
+          c.fill = number % 7 == 0 ? Fill::non_finite : number % 5 == 0 ? Fill::normal : Fill::small_integers;
+          if (finish(c)) cases.add(c);
+        }
+      }
+    }
+  }
+}
+
 // Padding filled from the input, of the kinds of problems that have a kernel of their own: each has to find
 // the gradients that such padding brings, or to refuse.
 void add_filled_padding(Collector& cases) {
@@ -775,6 +800,7 @@ std::vector<Case> kernel_cases(bool quick) {
   add_panels(always);
   add_filled_padding(always);
   add_tiles_of_gradients(always);
+  add_tiles_of_phases(always);
   std::vector<Case> sample = always.take();
   if (!quick) {
     all.insert(all.end(), sample.begin(), sample.end());

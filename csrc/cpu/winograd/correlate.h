@@ -265,12 +265,14 @@ class WinogradRun {
     Real largest[inputs][inputs] = {};
     Real total[inputs][inputs] = {};
     const T* image = first_channel + segment.image * c.source_strides.batch;
+    const Side rows = c.rows.of_phase(segment.row_phase);
+    const Side columns = c.columns.of_phase(segment.column_phase);
     const int64_t first_row = segment.tile_row * outputs;
     const int64_t first_column = (segment.tile_column + tile) * outputs;
     for (int row = 0; row < inputs; ++row) {
-      const int64_t y = c.rows.source(first_row + row);
+      const int64_t y = rows.source(first_row + row);
       for (int column = 0; y >= 0 && column < inputs; ++column) {
-        const int64_t x = c.columns.source(first_column + column);
+        const int64_t x = columns.source(first_column + column);
         const T* pixel = image + y * c.source_strides.row + x * c.source_strides.column;
         for (int64_t channel = 0; x >= 0 && channel < c.source_channels; ++channel) {
           const Real value = widen(pixel[channel * c.source_strides.channel]);
@@ -280,8 +282,8 @@ class WinogradRun {
         }
       }
     }
-    for (int row = 0; row < outputs && first_row + row < c.rows.results; ++row) {
-      for (int column = 0; column < outputs && first_column + column < c.columns.results; ++column) {
+    for (int row = 0; row < outputs && first_row + row < rows.results; ++row) {
+      for (int column = 0; column < outputs && first_column + column < columns.results; ++column) {
         Real most = 0;
         Real all = 0;
         for (int i = 0; i < 9; ++i) {
@@ -348,15 +350,18 @@ class WinogradRun {
         if (!transform_back(segment, from + segment.begin * panel<Real>, shift, lines)) {
           flag(segment.image);
         }
+        const Side of_rows = c.rows.of_phase(segment.row_phase);
+        const Side of_columns = c.columns.of_phase(segment.column_phase);
         const int64_t first_column = segment.tile_column * outputs;
-        const int64_t columns = smaller(segment.tiles * outputs, c.columns.results - first_column);
+        const int64_t columns = smaller(segment.tiles * outputs, of_columns.results - first_column);
         T* image = result + segment.image * c.result_strides.batch +
-                   channel_of_all * c.result_strides.channel + first_column * c.result_strides.column;
+                   channel_of_all * c.result_strides.channel +
+                   (segment.column_phase + first_column * c.columns.step) * c.result_strides.column;
         for (int row = 0; row < outputs; ++row) {
           const int64_t at = segment.tile_row * outputs + row;
-          if (at == c.rows.results) break;
-          write_line(lines + row * line_size, columns, channels, c.result_strides,
-                     image + at * c.result_strides.row, streams);
+          if (at >= of_rows.results) break;
+          write_line(lines + row * line_size, columns, channels, c.result_strides, c.columns.step,
+                     image + (segment.row_phase + at * c.rows.step) * c.result_strides.row, streams);
         }
       });
     }

@@ -35,15 +35,15 @@ struct GradientOperand {
     return {out_channels_per_group(p),
             p.output,
             p.output_strides,
-            {p.output.height, p.output.height, 0, PaddingMode::zeros},
-            {p.output.width, p.output.width, 0, PaddingMode::zeros}};
+            {p.output.height, p.output.height, 0, PaddingMode::zeros, p.dilation.height},
+            {p.output.width, p.output.width, 0, PaddingMode::zeros, p.dilation.width}};
   }
   static GradientOperand input_of(const ConvProblem& p) {
     return {in_channels_per_group(p),
             p.input,
             p.input_strides,
-            {p.output.height, p.input.height, -p.padding.top, p.padding_mode},
-            {p.output.width, p.input.width, -p.padding.left, p.padding_mode}};
+            {p.output.height, p.input.height, -p.padding.top, p.padding_mode, p.dilation.height},
+            {p.output.width, p.input.width, -p.padding.left, p.padding_mode, p.dilation.width}};
   }
 };
 
@@ -56,7 +56,7 @@ class Evenness {
       : problem(given),
         operands{{GradientOperand<Real>::output_of(given), static_cast<const T*>(data.output)},
                  {GradientOperand<Real>::input_of(given), static_cast<const T*>(data.input)}},
-        grid(1, given.output.height, given.output.width, 2),
+        grid(1, operands[0].shape.rows, operands[0].shape.columns, 2),
         layout(given, workers),
         scratch(static_cast<char*>(workspace)) {}
 

@@ -19,15 +19,16 @@ CONVEXT_INLINE void read_line(const T* row, const ImageStrides& strides, const S
     for (int64_t x = 0; x < count; ++x) store(line + x * lanes, zero<Real>());
     return;
   }
-  const int64_t shift = first + side.offset;  // source of the first position
-  const int64_t begin = smaller(count, larger(0, -shift));
-  const int64_t end = larger(begin, smaller(count, side.sources - shift));
-  const T* source = row + (shift + begin) * strides.column;
+  const int64_t shift = first * side.step + side.offset;  // source of the first position
+  const int64_t begin = smaller(count, ceil_div(larger(0, -shift), side.step));
+  const int64_t end = larger(begin, smaller(count, ceil_div(larger(0, side.sources - shift), side.step)));
+  const int64_t stride = side.step * strides.column;
+  const T* source = row + shift * strides.column + begin * stride;
   if (strides.channel == 1) {
-    for (int64_t x = begin; x < end; ++x, source += strides.column) {
+    for (int64_t x = begin; x < end; ++x, source += stride) {
       store(line + x * lanes, channels == lanes ? load_widened(source) : load_widened(source, channels));
     }
-  } else if (strides.column == 1) {
+  } else if (stride == 1) {
     for (int64_t x = begin; x < end; x += lanes, source += lanes) {
       const int64_t length = smaller(lanes, end - x);
       Vector<Real> square[lanes];
@@ -48,7 +49,7 @@ CONVEXT_INLINE void read_line(const T* row, const ImageStrides& strides, const S
       for (int64_t i = 0; i < lanes; ++i) store(line + (x + i) * lanes, square[i]);
     }
   } else {
-    for (int64_t x = begin; x < end; ++x, source += strides.column) {
+    for (int64_t x = begin; x < end; ++x, source += stride) {
       for (int64_t lane = 0; lane < lanes; ++lane) {
         line[x * lanes + lane] = lane < channels ? widen(source[lane * strides.channel]) : Real{0};
       }
@@ -66,16 +67,17 @@ CONVEXT_INLINE void read_line(const T* row, const ImageStrides& strides, const S
   for (int64_t x = end; x < count; ++x) read_padding(x);
 }
 
-// Writes `count` pixels of a row of the result. The line may be read a vector of columns past the last one.
-// `streams`: past the caches where the row begins a line of the cache; channels (contiguous) or pixels
-// (channels_last) must be whole lines apart.
+// Writes `count` pixels of a row of the result, every `step`-th. The line may be read a vector of columns
+// past the last one. `streams`: past the caches where the row begins a line of the cache; channels
+// (contiguous) or pixels (channels_last) must be whole lines apart.
 template <class T, class Real = Compute<T>>
 CONVEXT_INLINE void write_line(const Real* line, int64_t count, int64_t channels, const ImageStrides& strides,
-                               T* target, bool streams) {
+                               int64_t step, T* target, bool streams) {
   constexpr int64_t lanes = Vector<Real>::lanes;
+  const int64_t stride = step * strides.column;
   streams = streams && begins_line(target) && channels == lanes;
   if (strides.channel == 1) {
-    for (int64_t x = 0; x < count; ++x, target += strides.column) {
+    for (int64_t x = 0; x < count; ++x, target += stride) {
       const Vector<Real> value = load(line + x * lanes);
       if (channels == lanes) {
         store_result(target, value, streams);
@@ -83,7 +85,7 @@ CONVEXT_INLINE void write_line(const Real* line, int64_t count, int64_t channels
         store_narrowed(target, value, channels);
       }
     }
-  } else if (strides.column == 1) {
+  } else if (stride == 1) {
     for (int64_t x = 0; x < count; x += lanes, target += lanes) {
       const int64_t length = smaller(lanes, count - x);
       Vector<Real> square[lanes];
@@ -103,7 +105,7 @@ CONVEXT_INLINE void write_line(const Real* line, int64_t count, int64_t channels
       }
     }
   } else {
-    for (int64_t x = 0; x < count; ++x, target += strides.column) {
+    for (int64_t x = 0; x < count; ++x, target += stride) {
       for (int64_t lane = 0; lane < channels; ++lane) {
         target[lane * strides.channel] = narrow<T>(line[x * lanes + lane]);
       }
@@ -133,14 +135,16 @@ class TileLines {
     const bool is_below = segment.image == above.image && segment.tile_row == above.tile_row + 1 &&
                           segment.tile_column == above.tile_column && segment.tiles <= above.tiles;
     above = segment;
+    const Side of_rows = row_positions.of_phase(segment.row_phase);
+    const Side of_columns = column_positions.of_phase(segment.column_phase);
     const T* const image = source + segment.image * strides.batch;
     for (int row = 0; row < inputs; ++row) {
       const int64_t position = segment.tile_row * outputs + row;
       Real* const line = lines + position % inputs * line_numbers<Real>;
       rows[row] = line;
       if (is_below && row < inputs - outputs) continue;
-      const int64_t at = row_positions.source(position);
-      read_line(at < 0 ? nullptr : image + at * strides.row, strides, column_positions,
+      const int64_t at = of_rows.source(position);
+      read_line(at < 0 ? nullptr : image + at * strides.row, strides, of_columns,
                 segment.tile_column * outputs, segment.tiles * outputs + inputs - outputs, channels, line);
     }
   }
@@ -151,7 +155,7 @@ class TileLines {
   const Side& row_positions;
   const Side& column_positions;
   Real* lines;
-  Segment above{-1, 0, 0, 0, 0};
+  Segment above{-1, 0, 0, 0, 0, 0, 0};
 };
 
 }  // namespace

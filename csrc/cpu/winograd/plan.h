@@ -11,17 +11,24 @@ namespace convext {
 namespace CONVEXT_ISA_NAMESPACE {
 namespace {
 
-// One axis: result position q and tap t read source position q + t + offset.
+// One axis: result position q and tap t read source position q + t * step + offset. A kernel with a dilation
+// is one without on every step-th position, and that for each phase, the first of these positions.
 struct Side {
   int64_t results;
   int64_t sources;
   int64_t offset;
   PaddingMode mode;
+  int64_t step = 1;
 
-  // Where position q + t is read from; -1: a zero. Positions that only outputs past the last one would read
-  // are zeros, too.
+  // The positions phase + q * step, counted by q.
+  Side of_phase(int64_t phase) const {
+    return {ceil_div(larger(0, results - phase), step), sources, offset + phase, mode, step};
+  }
+
+  // Of a phase: where position q + t is read from; -1: a zero. Positions that only outputs past the last one
+  // would read are zeros, too.
   int64_t source(int64_t position) const {
-    return position < results + 2 ? padded_source(position + offset, sources, mode) : -1;
+    return position < results + 2 ? padded_source(position * step + offset, sources, mode) : -1;
   }
 };
 
@@ -61,45 +68,61 @@ struct Correlation {
         tap_row_stride(is_forward ? p.weight_strides.row : -p.weight_strides.row),
         tap_column_stride(is_forward ? p.weight_strides.column : -p.weight_strides.column) {
     if (is_forward) {
-      rows = {p.output.height, p.input.height, -p.padding.top, p.padding_mode};
-      columns = {p.output.width, p.input.width, -p.padding.left, p.padding_mode};
+      rows = {p.output.height, p.input.height, -p.padding.top, p.padding_mode, p.dilation.height};
+      columns = {p.output.width, p.input.width, -p.padding.left, p.padding_mode, p.dilation.width};
     } else {
-      rows = {p.input.height, p.output.height, p.padding.top - 2, PaddingMode::zeros};
-      columns = {p.input.width, p.output.width, p.padding.left - 2, PaddingMode::zeros};
+      rows = {p.input.height, p.output.height, p.padding.top - 2 * p.dilation.height, PaddingMode::zeros,
+              p.dilation.height};
+      columns = {p.input.width, p.output.width, p.padding.left - 2 * p.dilation.width, PaddingMode::zeros,
+                 p.dilation.width};
     }
   }
 };
 
-// Tiles that lie side by side in one image.
+// Tiles that lie side by side in one phase of an image.
 struct Segment {
   int64_t image;
+  int64_t row_phase;
+  int64_t column_phase;
   int64_t tile_row;
   int64_t tile_column;  // of the first
   int64_t tiles;
   int64_t begin;  // counted from the first tile of the block
 };
 
-// Tiles of 2 x 2 or 4 x 4 pixels, counted along rows, one image after the other.
+// Tiles of 2 x 2 or 4 x 4 result pixels, counted along the rows of a phase, one phase and one image after the
+// other. All phases have as many as the first.
 struct TileGrid {
   static constexpr int64_t columns_of_segment = 64;
 
+  int64_t row_phases;
+  int64_t column_phases;
   int64_t tile_rows;
   int64_t tile_columns;
   int64_t tiles_of_segment;  // at most
   int64_t tiles;             // of all images
 
-  TileGrid(int64_t batch, int64_t height, int64_t width, int64_t side)
-      : tile_rows(ceil_div(height, side)),
-        tile_columns(ceil_div(width, side)),
+  TileGrid(int64_t batch, const Side& rows, const Side& columns, int64_t side)
+      : row_phases(smaller(rows.step, larger(1, rows.results))),
+        column_phases(smaller(columns.step, larger(1, columns.results))),
+        tile_rows(ceil_div(rows.of_phase(0).results, side)),
+        tile_columns(ceil_div(columns.of_phase(0).results, side)),
         tiles_of_segment(columns_of_segment / side),
-        tiles(batch * tile_rows * tile_columns) {}
+        tiles(batch * row_phases * column_phases * tile_rows * tile_columns) {}
 
   // Calls visit(segment) for the tiles [first, first + count).
   template <class Visit>
   CONVEXT_INLINE void for_each_segment(int64_t first, int64_t count, const Visit& visit) const {
-    Segment segment{first / tile_columns / tile_rows, first / tile_columns % tile_rows, first % tile_columns,
-                    0, 0};
+    Segment segment;
+    segment.tile_column = first % tile_columns;
+    first /= tile_columns;
+    segment.tile_row = first % tile_rows;
+    first /= tile_rows;
+    segment.begin = 0;
     while (segment.begin < count) {
+      segment.column_phase = first % column_phases;
+      segment.row_phase = first / column_phases % row_phases;
+      segment.image = first / column_phases / row_phases;
       segment.tiles =
           smaller(smaller(tile_columns - segment.tile_column, tiles_of_segment), count - segment.begin);
       visit(segment);
@@ -109,7 +132,7 @@ struct TileGrid {
         segment.tile_column = 0;
         if (++segment.tile_row == tile_rows) {
           segment.tile_row = 0;
-          ++segment.image;
+          ++first;
         }
       }
     }
@@ -192,7 +215,7 @@ struct Plan : TileGrid {
   int64_t worker_bytes;
 
   explicit Plan(const Correlation& c)
-      : TileGrid(c.batch, c.rows.results, c.columns.results, Tile::outputs),
+      : TileGrid(c.batch, c.rows, c.columns, Tile::outputs),
         panels(ceil_div(c.result_channels, panel<Real>)),
         tiles_first(tiles <= few_tiles && tiles < c.result_channels),
         panels_of_pass(smaller(panels, most_panels_of_pass)) {

@@ -25,11 +25,11 @@ struct WeightGradientPlan {
   // Rounding errors grow with the length of the chains.
   static constexpr int64_t most_chain = 16;
 
-  TileGrid grid;
   int64_t groups;
   GradientOperand<Real> output;  // rows of the products
   GradientOperand<Real> input;   // columns, in the lanes
-  int64_t block;                 // tiles of one, at most
+  TileGrid grid;
+  int64_t block;  // tiles of one, at most
   int64_t chain;
   int64_t chunks;  // of the tiles, each with a result of its own
   int64_t tiles_of_chunk;
@@ -50,10 +50,10 @@ struct WeightGradientPlan {
   int64_t worker_bytes;
 
   WeightGradientPlan(const ConvProblem& p, int workers)
-      : grid(p.batch, p.output.height, p.output.width, outputs),
-        groups(p.groups),
+      : groups(p.groups),
         output(GradientOperand<Real>::output_of(p)),
-        input(GradientOperand<Real>::input_of(p)) {
+        input(GradientOperand<Real>::input_of(p)),
+        grid(p.batch, output.rows, output.columns, outputs) {
     choose_chunks();
     const int64_t blocks = ceil_div(tiles_of_chunk, most_tiles_of_block);
     block = ceil_div(tiles_of_chunk, blocks);

@@ -8,28 +8,64 @@ namespace convext {
 namespace CONVEXT_ISA_NAMESPACE {
 namespace {
 
-Size2 result_size(const ConvProblem& problem) {
-  return problem.pass == Pass::grad_input ? problem.input : problem.output;
+// One axis of a pass: result positions, and the source's with the padding before and behind them.
+struct AxisSizes {
+  int64_t results;
+  int64_t sources;
+  int64_t before;
+  int64_t after;
+  int64_t dilation;
+  bool is_filled;  // the padding, from the input
+
+  // Tiles along all phases.
+  int64_t tiles(int64_t outputs) const {
+    return smaller(dilation, results) * ceil_div(ceil_div(results, dilation), outputs);
+  }
+
+  // Pairs of a result and a tap that meets the source.
+  int64_t real_taps() const {
+    if (is_filled) return 3 * results;
+    int64_t pairs = 0;
+    for (int64_t tap = 0; tap < 3; ++tap) {
+      const int64_t shift = tap * dilation - before;  // from a result to its source
+      pairs += larger(0, smaller(results, sources - shift) - larger(0, -shift));
+    }
+    return pairs;
+  }
+
+  // Taps that meet the source at the result where these are fewest.
+  int64_t fewest_taps() const {
+    if (is_filled) return 3;
+    const int64_t padding = ceil_div(larger(before, after), dilation);
+    return larger(1, smaller(smaller(3, sources / dilation), 3 - padding));
+  }
+};
+
+AxisSizes axis_sizes(const ConvProblem& p, int64_t output, int64_t input, int64_t before, int64_t after,
+                     int64_t dilation) {
+  if (p.pass == Pass::grad_input)
+    return {input, output, 2 * dilation - before, 2 * dilation - after, dilation, false};
+  return {output, input, before, after, dilation, p.padding_mode != PaddingMode::zeros};
+}
+
+AxisSizes row_sizes(const ConvProblem& p) {
+  return axis_sizes(p, p.output.height, p.input.height, p.padding.top, p.padding.bottom, p.dilation.height);
+}
+
+AxisSizes column_sizes(const ConvProblem& p) {
+  return axis_sizes(p, p.output.width, p.input.width, p.padding.left, p.padding.right, p.dilation.width);
 }
 
 // Multiplications for one pair of channels of one image.
 template <class Tile>
 int64_t multiplications(const ConvProblem& problem) {
-  const Size2 size = result_size(problem);
-  return ceil_div(size.height, Tile::outputs) * ceil_div(size.width, Tile::outputs) * Tile::inputs *
+  return row_sizes(problem).tiles(Tile::outputs) * column_sizes(problem).tiles(Tile::outputs) * Tile::inputs *
          Tile::inputs;
 }
 
 bool takes_large_tiles(const ConvProblem& problem) {
   return problem.precision == Float32Precision::high && problem.dtype == DType::float32 &&
          multiplications<TileOfFour>(problem) < multiplications<TileOfTwo>(problem);
-}
-
-// Taps that meet the source along an axis at the result where these are fewest.
-int64_t fewest_taps(const ConvProblem& problem, int64_t source, int64_t before, int64_t after) {
-  if (problem.pass == Pass::grad_input) return smaller(smaller(source, 3), 1 + smaller(before, after));
-  if (problem.padding_mode != PaddingMode::zeros) return 3;
-  return larger(1, smaller(smaller(source, 3), 3 - larger(before, after)));
 }
 
 Reason why_not_weight_gradient(const ConvProblem& problem) {
@@ -51,29 +87,27 @@ Reason why_not(const ConvProblem& problem) {
   if (!is_floating(problem.dtype)) return "it is for floating-point numbers";
   if (problem.kernel.height != 3 || problem.kernel.width != 3) return "the kernel is not 3 x 3";
   if (problem.stride.height != 1 || problem.stride.width != 1) return "the stride is not 1";
-  if (problem.dilation.height != 1 || problem.dilation.width != 1) return "the dilation is not 1";
   // With 32 channels the transforms already pay (1.2 to 2 times implicit_gemm for all maps from 2 x 2 on,
   // whatever the batch, AVX2 and AVX-512). Fewer are left to rounding, not to speed, as are corners with few
   // terms: rounding errors are those of a whole tile, the error bound counts a result's own terms.
   if (in_channels_per_group(problem) < 32 || out_channels_per_group(problem) < 32) {
     return "there are fewer than 32 channels to transform";
   }
+  // 16 against 36 for a pair of channels on a 2 x 2 map, but 8 against 9 on one row of pixels. With a
+  // dilation, implicit_gemm leaves out the taps that meet padding.
+  const AxisSizes rows = row_sizes(problem);
+  const AxisSizes columns = column_sizes(problem);
+  const bool is_dilated = rows.dilation * columns.dilation > 1;
+  const int64_t of_direct =
+      is_dilated ? rows.real_taps() * columns.real_taps() : 9 * rows.results * columns.results;
+  if (8 * multiplications<TileOfTwo>(problem) > 7 * of_direct)
+    return "the map is too small to save multiplications";
   if (problem.pass == Pass::grad_weight) return why_not_weight_gradient(problem);
-  const Size2 source = problem.pass == Pass::forward ? problem.input : problem.output;
-  const Padding& padding = problem.padding;
   const int64_t source_channels =
       problem.pass == Pass::forward ? in_channels_per_group(problem) : out_channels_per_group(problem);
-  if (source_channels * fewest_taps(problem, source.height, padding.top, padding.bottom) *
-          fewest_taps(problem, source.width, padding.left, padding.right) <
-      64) {
+  if (source_channels * rows.fewest_taps() * columns.fewest_taps() < 64)
     return "results at the corners add up fewer than 64 terms";
-  }
   if (collects_padding(problem)) return "the padding is filled from the input";
-  // 16 against 36 for a pair of channels on a 2 x 2 map, but 8 against 9 on one row of pixels.
-  const Size2 size = result_size(problem);
-  if (8 * multiplications<TileOfTwo>(problem) > 7 * 9 * size.height * size.width) {
-    return "the map is too small to save multiplications";
-  }
   return nullptr;
 }
 
