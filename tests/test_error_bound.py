@@ -45,12 +45,17 @@ CASES = [
     Case("many-pixels", (4, 3, 40, 41), 4, (3, 3), {"padding": 1}),
     Case("many-channels", (2, 64, 10, 11), 48, (3, 3), {"padding": 1}),
     Case("many-channels-reflect", (1, 130, 7, 8), 34, (3, 3), {"padding": 1, "padding_mode": "reflect"}),
+    Case("small-image", (1, 32, 14, 15), 36, (3, 3), {"padding": 1}),
+    Case("dilated-channels", (2, 48, 20, 17), 40, (3, 3), {"padding": 2, "dilation": 2}),
 ]
 
 #: float32 on every shape: few terms and odd ones are where torch's own error is smallest.
 RMS_CASES = [
-    *[(case, torch.float32) for case in {case.name: case for case in [*cases.SHAPES, *CASES]}.values()],
-    *[(case, dtype) for dtype in (torch.bfloat16, torch.float16) for case in CASES],
+    *[(case, torch.float32, "contiguous") for case in {case.name: case for case in [*cases.SHAPES, *CASES]}.values()],
+    *[(case, dtype, "contiguous") for dtype in (torch.bfloat16, torch.float16) for case in CASES],
+    # Few pixels, and enough of them for sums of tiles.
+    (Case("channels-28", (1, 40, 28, 28), 34, (3, 3), {"padding": 1}), torch.float32, "channels_last"),
+    (Case("channels-33", (1, 40, 33, 32), 34, (3, 3), {"padding": 1}), torch.float32, "channels_last"),
 ]
 
 PASSES = ["forward", "grad_input", "grad_weight"]
@@ -157,8 +162,10 @@ def rms(error: torch.Tensor) -> float:
     return error.double().square().mean().sqrt().item()
 
 
-@pytest.mark.parametrize(("case", "dtype"), RMS_CASES, ids=str)
-def test_rms_error_is_no_worse_than_torchs(case: Case, dtype: torch.dtype, kernels: list[KernelUnderTest]) -> None:
+@pytest.mark.parametrize(("case", "dtype", "layout"), RMS_CASES, ids=str)
+def test_rms_error_is_no_worse_than_torchs(
+    case: Case, dtype: torch.dtype, layout: str, kernels: list[KernelUnderTest]
+) -> None:
     """Over as many inputs as it takes that a few lucky roundings of torch's decide nothing.
 
     Where torch runs code with fused multiply-adds, builds without them are left out: they round each product too.
@@ -174,7 +181,7 @@ def test_rms_error_is_no_worse_than_torchs(case: Case, dtype: torch.dtype, kerne
     smallest_result = min(shape.numel() for shape in shapes)
     for seed in range(max(6, min(800, 10_000 // smallest_result))):
         torch.manual_seed(seed)
-        tensors = [torch.randn(shape, dtype=torch.float64).to(dtype) for shape in shapes]
+        tensors = [cases.laid_out(torch.randn(shape, dtype=torch.float64).to(dtype), layout) for shape in shapes]
         exact = passes_of(case, [t.double() for t in tensors], None)
         for kernel in (None, *tested):
             for name, result in passes_of(case, tensors, kernel).items():
