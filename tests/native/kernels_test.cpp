@@ -5,7 +5,6 @@
 #include <cstdio>
 #include <cstring>
 #include <map>
-#include <thread>
 #include <utility>
 #include <vector>
 
@@ -14,19 +13,13 @@
 #include "cpu/kernel_list.h"
 #include "cpu/planner.h"
 #include "result_check.h"
+#include "workers.h"
 
 namespace convext::testing {
 namespace {
 
-void run_threads(int workers, void (*body)(void*, int), void* context) {
-  std::vector<std::thread> threads;
-  for (int worker = 1; worker < workers; ++worker) threads.emplace_back(body, context, worker);
-  body(context, 0);
-  for (std::thread& thread : threads) thread.join();
-}
-
 Executor executor_of(int workers) {
-  return {workers, workers == 1 ? nullptr : run_threads};
+  return {workers, workers == 1 ? nullptr : run_workers};
 }
 
 Runnable with_workers(const Kernel& kernel, int workers) {
