@@ -63,8 +63,10 @@ void test_output_sizes() {
             const std::string error = check_geometry(p);
             // An empty image is refused, however much padding surrounds it, as torch refuses it.
             const bool valid = size > 0 && expected > 0;
-            check(error.empty() == valid, "geometry: a wrong verdict on size " + std::to_string(size) +
-                                              ", kernel " + std::to_string(kernel) + ": " + error);
+            check(error.empty() == valid, [&] {
+              return "geometry: a wrong verdict on size " + std::to_string(size) + ", kernel " +
+                     std::to_string(kernel) + ": " + error;
+            });
             if (error.empty()) check(p.output.height == expected, "geometry: wrong output height");
             check(output_size(size, padding + padding / 2, kernel, stride, dilation) == expected,
                   "output_size is wrong");
@@ -204,8 +206,9 @@ void test_16_bit_type(DType dtype, int exponent_bits, int fraction_bits) {
     } else {
       const bool same =
           static_cast<double>(value) == expected && std::signbit(value) == std::signbit(expected);
-      check(same, name + ": wrong value of bits " + std::to_string(k));
-      check(back.bits == number.bits, name + ": bits " + std::to_string(k) + " do not round-trip");
+      check(same, [&] { return name + ": wrong value of bits " + std::to_string(k); });
+      check(back.bits == number.bits,
+            [&] { return name + ": bits " + std::to_string(k) + " do not round-trip"; });
     }
   }
 
@@ -213,7 +216,7 @@ void test_16_bit_type(DType dtype, int exponent_bits, int fraction_bits) {
   const auto check_rounding = [&](float value) {
     if (std::isnan(value)) return;
     check(narrowed(value, T{}).bits == nearest(static_cast<double>(value)),
-          name + ": wrong rounding of " + std::to_string(value));
+          [&] { return name + ": wrong rounding of " + std::to_string(value); });
   };
   // Each number, the middle to its neighbour, and the floats right beside both.
   for (uint32_t k = 0; k < 0x10000u; ++k) {

@@ -51,12 +51,11 @@ void for_each_term(const ConvProblem& p, const Visit& visit) {
             const int64_t channel = n * p.in_channels + o / out_per_group * in_per_group + c;
             for (int64_t i = 0; i < p.kernel.height; ++i) {
               const int64_t row = rows[static_cast<size_t>(y * p.stride.height + i * p.dilation.height)];
+              const int64_t row_start = (channel * p.input.height + row) * p.input.width;
               for (int64_t j = 0; j < p.kernel.width; ++j, ++weight) {
                 const int64_t column =
                     columns[static_cast<size_t>(x * p.stride.width + j * p.dilation.width)];
-                visit(output,
-                      row < 0 || column < 0 ? -1 : (channel * p.input.height + row) * p.input.width + column,
-                      weight);
+                visit(output, row < 0 || column < 0 ? -1 : row_start + column, weight);
               }
             }
           }
@@ -83,46 +82,48 @@ size_t result_size(const ConvProblem& p) {
 template <class T, class Add>
 void accumulate(const ConvProblem& p, const std::vector<T>& input, const std::vector<T>& weight,
                 const std::vector<T>& output, const Add& add) {
-  for_each_term(p, [&](int64_t o, int64_t i, int64_t w) {
-    const size_t at_output = static_cast<size_t>(o);
-    const size_t at_weight = static_cast<size_t>(w);
-    switch (p.pass) {
-      case Pass::forward:
-        return add(at_output, i < 0 ? T{} : input[static_cast<size_t>(i)], weight[at_weight]);
-      case Pass::grad_input:
-        if (i >= 0) add(static_cast<size_t>(i), output[at_output], weight[at_weight]);
-        return;
-      case Pass::grad_weight:
-        return add(at_weight, i < 0 ? T{} : input[static_cast<size_t>(i)], output[at_output]);
-    }
-  });
+  const auto at = [](int64_t index) { return static_cast<size_t>(index); };
+  switch (p.pass) {
+    case Pass::forward:
+      return for_each_term(
+          p, [&](int64_t o, int64_t i, int64_t w) { add(at(o), i < 0 ? T{} : input[at(i)], weight[at(w)]); });
+    case Pass::grad_input:
+      return for_each_term(p, [&](int64_t o, int64_t i, int64_t w) {
+        if (i >= 0) add(at(i), output[at(o)], weight[at(w)]);
+      });
+    case Pass::grad_weight:
+      return for_each_term(
+          p, [&](int64_t o, int64_t i, int64_t w) { add(at(w), i < 0 ? T{} : input[at(i)], output[at(o)]); });
+  }
 }
 
 size_t bias_index(const ConvProblem& p, size_t output) {
   return output / static_cast<size_t>(p.output.height * p.output.width) % static_cast<size_t>(p.out_channels);
 }
 
+template <class Sum>
+Exact sums(const ConvProblem& problem, const std::vector<double>& input, const std::vector<double>& weight,
+           const std::vector<double>& output, const std::vector<double>& bias) {
+  std::vector<Sum> value(result_size(problem)), magnitude(result_size(problem));
+  const auto add = [&](size_t at, Sum term) {
+    value[at] += term;
+    magnitude[at] += std::fabs(term);
+  };
+  accumulate(problem, input, weight, output,
+             [&](size_t at, double a, double b) { add(at, static_cast<Sum>(a) * static_cast<Sum>(b)); });
+  if (problem.epilogue.bias) {
+    for (size_t at = 0; at < value.size(); ++at) add(at, static_cast<Sum>(bias[bias_index(problem, at)]));
+  }
+  return {{value.begin(), value.end()}, {magnitude.begin(), magnitude.end()}};
+}
+
 }  // namespace
 
-Exact exact_result(const ConvProblem& problem, const std::vector<double>& input,
+Exact exact_result(const ConvProblem& problem, Sums in, const std::vector<double>& input,
                    const std::vector<double>& weight, const std::vector<double>& output,
                    const std::vector<double>& bias) {
-  Exact result;
-  result.value.assign(result_size(problem), 0.0L);
-  result.magnitude.assign(result_size(problem), 0.0L);
-  accumulate(problem, input, weight, output, [&](size_t at, double a, double b) {
-    const long double term = static_cast<long double>(a) * static_cast<long double>(b);
-    result.value[at] += term;
-    result.magnitude[at] += std::fabs(term);
-  });
-  if (problem.epilogue.bias) {
-    for (size_t at = 0; at < result.value.size(); ++at) {
-      const long double term = static_cast<long double>(bias[bias_index(problem, at)]);
-      result.value[at] += term;
-      result.magnitude[at] += std::fabs(term);
-    }
-  }
-  return result;
+  return in == Sums::in_double ? sums<double>(problem, input, weight, output, bias)
+                               : sums<long double>(problem, input, weight, output, bias);
 }
 
 std::vector<uint64_t> exact_result(const ConvProblem& problem, const std::vector<uint64_t>& input,

@@ -14,8 +14,10 @@ struct Exact {
   std::vector<long double> magnitude;  // the sum of the absolute values of its terms
 };
 
+enum class Sums { in_double, in_long_double };
+
 // For floating-point dtypes. The operands are those that the pass reads; the third is ignored.
-Exact exact_result(const ConvProblem& problem, const std::vector<double>& input,
+Exact exact_result(const ConvProblem& problem, Sums in, const std::vector<double>& input,
                    const std::vector<double>& weight, const std::vector<double>& output,
                    const std::vector<double>& bias);
 

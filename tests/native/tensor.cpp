@@ -1,5 +1,6 @@
 #include "tensor.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -104,10 +105,14 @@ uint64_t limit(DType dtype, Random& random) {
 }  // namespace
 
 GuardedBuffer::GuardedBuffer(int64_t size, int64_t offset)
-    : memory_(static_cast<size_t>(size + offset + 2 * guard + 64), poison), size_(size) {
+    : memory_(static_cast<size_t>(size + offset + 2 * guard + 64), poison), size_(size), offset_(offset) {
   const auto address = reinterpret_cast<uintptr_t>(memory_.data());
   data_ = memory_.data() + (64 - address % 64) % 64 + guard + offset;
   set_poisoned(true);
+}
+
+GuardedBuffer::GuardedBuffer(const GuardedBuffer& other) : GuardedBuffer(other.size_, other.offset_) {
+  std::copy(other.data_, other.data_ + size_, data_);
 }
 
 GuardedBuffer::~GuardedBuffer() {
@@ -128,10 +133,10 @@ void GuardedBuffer::set_poisoned([[maybe_unused]] bool poisoned) {
 
 bool GuardedBuffer::guards_intact() {
   set_poisoned(false);
-  bool intact = true;
-  for (const unsigned char* p = memory_.data(); p != data_; ++p) intact = intact && *p == poison;
-  for (const unsigned char* p = data_ + size_; p != memory_.data() + memory_.size(); ++p)
-    intact = intact && *p == poison;
+  const auto is_poison = [](unsigned char byte) { return byte == poison; };
+  const unsigned char* end = memory_.data() + memory_.size();
+  const bool intact = std::all_of<const unsigned char*>(memory_.data(), data_, is_poison) &&
+                      std::all_of<const unsigned char*>(data_ + size_, end, is_poison);
   set_poisoned(true);
   return intact;
 }
@@ -167,63 +172,74 @@ void Tensor::fill(Fill fill, uint64_t seed) {
   });
 }
 
-std::vector<double> Tensor::numbers() const {
-  std::vector<double> result;
-  result.reserve(static_cast<size_t>(elements_));
-  for_each_offset([&](int64_t offset) {
-    const unsigned char* element = buffer_.data() + offset;
-    switch (dtype_) {
-      case DType::float32:
-        return result.push_back(static_cast<double>(load<float>(element)));
-      case DType::float64:
-        return result.push_back(load<double>(element));
-      case DType::bfloat16:
-        return result.push_back(to_double(load<BFloat16>(element)));
-      case DType::float16:
-        return result.push_back(to_double(load<Float16>(element)));
-      default:
-        return;
-    }
-  });
+// The elements, stored as T, in logical order.
+template <class T, class Value, class Convert>
+std::vector<Value> Tensor::converted(const Convert& convert) const {
+  std::vector<Value> result(static_cast<size_t>(elements_));
+  Value* next = result.data();
+  for_each_offset([&](int64_t offset) { *next++ = convert(load<T>(buffer_.data() + offset)); });
   return result;
+}
+
+std::vector<double> Tensor::numbers() const {
+  const auto widen = [](auto value) { return to_double(value); };
+  switch (dtype_) {
+    case DType::float32:
+      return converted<float, double>([](float value) { return static_cast<double>(value); });
+    case DType::float64:
+      return converted<double, double>([](double value) { return value; });
+    case DType::bfloat16:
+      return converted<BFloat16, double>(widen);
+    case DType::float16:
+      return converted<Float16, double>(widen);
+    default:
+      return {};
+  }
 }
 
 std::vector<uint64_t> Tensor::integers() const {
-  std::vector<uint64_t> result;
-  result.reserve(static_cast<size_t>(elements_));
-  for_each_offset([&](int64_t offset) {
-    const unsigned char* element = buffer_.data() + offset;
-    int64_t value = 0;
-    switch (dtype_) {
-      case DType::uint8:
-        value = load<uint8_t>(element);
-        break;
-      case DType::int8:
-        value = load<int8_t>(element);
-        break;
-      case DType::int16:
-        value = load<int16_t>(element);
-        break;
-      case DType::int32:
-        value = load<int32_t>(element);
-        break;
-      default:
-        value = load<int64_t>(element);
-        break;
-    }
-    result.push_back(static_cast<uint64_t>(value));
-  });
-  return result;
+  const auto extend = [](auto value) { return static_cast<uint64_t>(static_cast<int64_t>(value)); };
+  switch (dtype_) {
+    case DType::uint8:
+      return converted<uint8_t, uint64_t>(extend);
+    case DType::int8:
+      return converted<int8_t, uint64_t>(extend);
+    case DType::int16:
+      return converted<int16_t, uint64_t>(extend);
+    case DType::int32:
+      return converted<int32_t, uint64_t>(extend);
+    default:
+      return converted<int64_t, uint64_t>(extend);
+  }
 }
 
 std::vector<unsigned char> Tensor::bytes() const {
-  std::vector<unsigned char> result;
-  const int64_t size = element_size(dtype_);
-  result.reserve(static_cast<size_t>(elements_ * size));
-  for_each_offset([&](int64_t offset) {
-    result.insert(result.end(), buffer_.data() + offset, buffer_.data() + offset + size);
-  });
+  std::vector<unsigned char> result(static_cast<size_t>(elements_ * element_size(dtype_)));
+  unsigned char* next = result.data();
+  const auto append = [&](auto element) {
+    for_each_offset([&](int64_t offset) {
+      std::memcpy(next, buffer_.data() + offset, sizeof(element));
+      next += sizeof(element);
+    });
+  };
+  switch (element_size(dtype_)) {
+    case 1:
+      append(uint8_t{});
+      break;
+    case 2:
+      append(uint16_t{});
+      break;
+    case 4:
+      append(uint32_t{});
+      break;
+    default:
+      append(uint64_t{});
+  }
   return result;
+}
+
+std::vector<unsigned char> Tensor::memory() const {
+  return {buffer_.data(), buffer_.data() + buffer_.size()};
 }
 
 std::vector<unsigned char> Tensor::comparable_bytes() const {
@@ -238,14 +254,21 @@ std::vector<unsigned char> Tensor::comparable_bytes() const {
   return result;
 }
 
+bool Tensor::has_gaps() const {
+  int64_t distinct = element_size(dtype_);
+  for (size_t axis = 0; axis < 4; ++axis) {
+    if (strides_[axis] != 0 || sizes_[axis] == 0) distinct *= sizes_[axis];
+  }
+  return buffer_.size() != distinct;
+}
+
 bool Tensor::surroundings_intact() {
-  std::vector<bool> is_element(static_cast<size_t>(buffer_.size()), false);
-  const int64_t size = element_size(dtype_);
-  for_each_offset([&](int64_t offset) {
-    for (int64_t byte = 0; byte < size; ++byte) is_element[static_cast<size_t>(offset + byte)] = true;
-  });
-  for (size_t byte = 0; byte < is_element.size(); ++byte) {
-    if (!is_element[byte] && buffer_.data()[byte] != poison) return false;
+  if (!has_gaps()) return buffer_.guards_intact();
+  std::vector<unsigned char> rest = memory();
+  const auto size = static_cast<size_t>(element_size(dtype_));
+  for_each_offset([&](int64_t offset) { std::memset(rest.data() + offset, poison, size); });
+  for (unsigned char byte : rest) {
+    if (byte != poison) return false;
   }
   return buffer_.guards_intact();
 }

@@ -15,8 +15,9 @@ class GuardedBuffer {
  public:
   // `offset` bytes past a 64-byte boundary.
   GuardedBuffer(int64_t size, int64_t offset);
+  // The same bytes at the same offset.
+  GuardedBuffer(const GuardedBuffer& other);
   ~GuardedBuffer();
-  GuardedBuffer(const GuardedBuffer&) = delete;
   GuardedBuffer& operator=(const GuardedBuffer&) = delete;
 
   unsigned char* data() const { return data_; }
@@ -29,6 +30,7 @@ class GuardedBuffer {
   std::vector<unsigned char> memory_;
   unsigned char* data_ = nullptr;
   int64_t size_;
+  int64_t offset_;
 };
 
 // A strided 4-D tensor over a guarded buffer. Everything that is not an element stays 0xff.
@@ -52,6 +54,8 @@ class Tensor {
   // The same with one representation of NaN: where two NaNs meet, the sum is the one that the compiler put
   // first, and it may put them differently in two inlined copies of the same loop.
   std::vector<unsigned char> comparable_bytes() const;
+  // Elements and gaps as they lie in memory.
+  std::vector<unsigned char> memory() const;
 
   // True if nothing but the elements was written.
   bool surroundings_intact();
@@ -59,6 +63,9 @@ class Tensor {
  private:
   template <class Visit>
   void for_each_offset(const Visit& visit) const;
+  template <class T, class Value, class Convert>
+  std::vector<Value> converted(const Convert& convert) const;
+  bool has_gaps() const;
 
   DType dtype_;
   std::array<int64_t, 4> sizes_;
