@@ -1,19 +1,18 @@
 // Every CUDA kernel of the list on a sample of the problems of tests/native, without a GPU.
 //
-//   cuda-on-cpu [--one-in N] [--kernel NAME]
+//   cuda-on-cpu [--one-in N] [--kernel NAME] [--jobs N]
 //
-// --one-in takes every N-th of the cases, and no large ones, for sanitizers.
+// --one-in takes every N-th of the cases, and no large ones, for sanitizers; --jobs shares the cases among N
+// processes.
 //
 // Each case runs with the threads of a block in three orders and for two sizes of device, which must give the
 // same bits.
+#include <algorithm>
+#include <bitset>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <map>
-#include <set>
 #include <string>
-#include <tuple>
-#include <utility>
 #include <vector>
 
 #include "bias_gradient_test.h"
@@ -22,9 +21,11 @@
 #include "cuda/kernel_list.h"
 #include "cuda_cases.h"
 #include "far_apart_test.h"
+#include "processes.h"
 #include "random.h"
 #include "result_check.h"
 #include "schedule.h"
+#include "shared_array.h"
 
 namespace convext::testing {
 namespace {
@@ -71,9 +72,58 @@ struct Counts {
   int64_t run = 0;
   int64_t refused = 0;
   int64_t failed = 0;
-  double worst_error = 0;  // in units of the bound
-  std::set<std::pair<DType, DType>> dtypes;
-  std::set<std::tuple<Layout, Layout, Layout>> layouts;
+  double worst_error = 0;    // in units of the bound
+  std::bitset<100> dtypes;   // of the operands and of the result
+  std::bitset<125> layouts;  // of the three tensors
+
+  void note(const Case& c) {
+    const auto code = [](auto value) { return static_cast<size_t>(value); };
+    dtypes.set(10 * code(c.problem.dtype) + code(c.problem.out_dtype));
+    layouts.set(25 * code(c.input_layout) + 5 * code(c.weight_layout) + code(c.output_layout));
+  }
+};
+
+// One for each kernel and pass, and for each process.
+class CountTable {
+ public:
+  explicit CountTable(int processes)
+      : processes_(processes), counts_(static_cast<size_t>(processes) * std::size(kernels) * passes) {}
+
+  Counts& at(int process, size_t kernel, Pass pass) const {
+    return counts_[(static_cast<size_t>(process) * std::size(kernels) + kernel) * passes +
+                   static_cast<size_t>(pass)];
+  }
+
+  void print() const {
+    std::printf("%-14s %-12s %7s %7s %7s %7s %8s  %s\n", "kernel", "pass", "cases", "refused", "failed",
+                "dtypes", "layouts", "largest error / bound");
+    for (size_t kernel = 0; kernel < std::size(kernels); ++kernel) {
+      for (Pass pass : {Pass::forward, Pass::grad_input, Pass::grad_weight}) print_row(kernel, pass);
+    }
+  }
+
+ private:
+  static constexpr size_t passes = 3;
+
+  void print_row(size_t kernel, Pass pass) const {
+    Counts sum;
+    for (int process = 0; process < processes_; ++process) {
+      const Counts& counts = at(process, kernel, pass);
+      sum.run += counts.run;
+      sum.refused += counts.refused;
+      sum.failed += counts.failed;
+      sum.worst_error = std::max(sum.worst_error, counts.worst_error);
+      sum.dtypes |= counts.dtypes;
+      sum.layouts |= counts.layouts;
+    }
+    if (sum.run + sum.refused == 0) return;
+    std::printf("%-14s %-12s %7lld %7lld %7lld %7zu %8zu  %.2f\n", kernels[kernel]->name, pass_name(pass),
+                static_cast<long long>(sum.run), static_cast<long long>(sum.refused),
+                static_cast<long long>(sum.failed), sum.dtypes.count(), sum.layouts.count(), sum.worst_error);
+  }
+
+  int processes_;
+  SharedArray<Counts> counts_;
 };
 
 void test_case(const CudaKernel& kernel, const Case& c, const Operands& untouched, const Expected& expected,
@@ -86,9 +136,10 @@ void test_case(const CudaKernel& kernel, const Case& c, const Operands& untouche
     if (first.empty()) {
       first = result;
       check(matches(c, expected, operands.result(c.problem.pass), error_factor(c), &counts.worst_error),
-            label(runnable, c, "wrong result"));
+            [&] { return label(runnable, c, "wrong result"); });
     } else {
-      check(result == first, label(runnable, c, "the order of threads or the device changes the result"));
+      check(result == first,
+            [&] { return label(runnable, c, "the order of threads or the device changes the result"); });
     }
   }
   Case single = c;
@@ -111,42 +162,41 @@ std::vector<Case> sample(int thinning) {
   return cases;
 }
 
-void test_kernels(int thinning, const std::string& name) {
-  std::map<std::pair<size_t, Pass>, Counts> table;
-  for (const Case& c : sample(thinning)) {
-    const Operands operands(c);
-    const Expected expected(c, operands);
-    for (size_t k = 0; k < std::size(kernels); ++k) {
-      const CudaKernel& kernel = *kernels[k];
-      if (!name.empty() && name != kernel.name) continue;
-      Counts& counts = table[{k, c.problem.pass}];
-      const Reason reason = kernel.why_not(c.problem, device_of(132));
-      if (reason != nullptr) {
-        ++counts.refused;
-        check(std::strlen(reason) > 0,
-              std::string(kernel.name) + " refused without a reason: " + describe(c));
-        continue;
-      }
-      ++counts.run;
-      counts.dtypes.insert({c.problem.dtype, c.problem.out_dtype});
-      counts.layouts.insert({c.input_layout, c.weight_layout, c.output_layout});
-      const int64_t failed_before = checks_failed();
-      test_case(kernel, c, operands, expected, counts);
-      if (checks_failed() != failed_before) ++counts.failed;
+// Tries the kernels of that name on one case.
+void test_all_on(const Case& c, const std::string& name, int process, const CountTable& table) {
+  const Operands operands(c);
+  const Expected expected(c, operands);
+  for (size_t k = 0; k < std::size(kernels); ++k) {
+    const CudaKernel& kernel = *kernels[k];
+    if (!name.empty() && name != kernel.name) continue;
+    Counts& counts = table.at(process, k, c.problem.pass);
+    const Reason reason = kernel.why_not(c.problem, device_of(132));
+    if (reason != nullptr) {
+      ++counts.refused;
+      check(std::strlen(reason) > 0,
+            [&] { return std::string(kernel.name) + " refused without a reason: " + describe(c); });
+      continue;
     }
+    ++counts.run;
+    counts.note(c);
+    const int64_t failed_before = checks_failed();
+    test_case(kernel, c, operands, expected, counts);
+    if (checks_failed() != failed_before) ++counts.failed;
   }
+}
+
+void test_kernels(int thinning, const std::string& name, int jobs) {
+  const std::vector<Case> cases = sample(thinning);
+  const CountTable table(jobs);
+  const auto at = [&](int64_t piece) -> const Case& { return cases[static_cast<size_t>(piece)]; };
+  run_in_processes(jobs, {static_cast<int64_t>(cases.size()),
+                          [&](int process, int64_t piece) { test_all_on(at(piece), name, process, table); },
+                          [&](int64_t piece) { return describe(at(piece)); }});
   // Sanitizers keep books of all the address space.
   for (const CudaKernel* kernel : kernels) {
     if (thinning == 1 && (name.empty() || name == kernel->name)) test_far_apart(*kernel, device_of(132));
   }
-  std::printf("%-14s %-12s %7s %7s %7s %7s %8s  %s\n", "kernel", "pass", "cases", "refused", "failed",
-              "dtypes", "layouts", "largest error / bound");
-  for (const auto& [key, counts] : table) {
-    std::printf("%-14s %-12s %7lld %7lld %7lld %7zu %8zu  %.2f\n", kernels[key.first]->name,
-                pass_name(key.second), static_cast<long long>(counts.run),
-                static_cast<long long>(counts.refused), static_cast<long long>(counts.failed),
-                counts.dtypes.size(), counts.layouts.size(), counts.worst_error);
-  }
+  table.print();
 }
 
 bool is_known(const char* name) {
@@ -163,19 +213,20 @@ int main(int argc, char** argv) {
   using namespace convext::testing;
   int thinning = 1;
   std::string kernel;
+  int jobs = 1;
   for (int k = 1; k < argc; ++k) {
     if (std::strcmp(argv[k], "--one-in") == 0 && k + 1 < argc && std::atoi(argv[k + 1]) > 0) {
       thinning = std::atoi(argv[++k]);
     } else if (std::strcmp(argv[k], "--kernel") == 0 && k + 1 < argc && is_known(argv[k + 1])) {
       kernel = argv[++k];
+    } else if (std::strcmp(argv[k], "--jobs") == 0 && k + 1 < argc && parse_jobs(argv[k + 1], &jobs)) {
+      ++k;
     } else {
-      std::fprintf(stderr, "usage: %s [--one-in N] [--kernel NAME]\n", argv[0]);
+      std::fprintf(stderr, "usage: %s [--one-in N] [--kernel NAME] [--jobs N]\n", argv[0]);
       return 2;
     }
   }
   if (kernel.empty()) test_bias_gradient();
-  test_kernels(thinning, kernel);
-  std::printf("%lld passed, %lld failed\n", static_cast<long long>(checks_passed()),
-              static_cast<long long>(checks_failed()));
-  return checks_failed() == 0 ? 0 : 1;
+  test_kernels(thinning, kernel, jobs);
+  return conclude();
 }

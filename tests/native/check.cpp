@@ -1,5 +1,6 @@
 #include "check.h"
 
+#include <chrono>
 #include <cstdio>
 
 namespace convext::testing {
@@ -9,6 +10,7 @@ namespace {
 constexpr int64_t printed_failures = 40;
 int64_t passed = 0;
 int64_t failed = 0;
+const auto start = std::chrono::steady_clock::now();
 
 }  // namespace
 
@@ -24,12 +26,24 @@ bool check(bool ok, const std::string& what) {
   return false;
 }
 
+void add_checks(int64_t more_passed, int64_t more_failed) {
+  passed += more_passed;
+  failed += more_failed;
+}
+
 int64_t checks_passed() {
   return passed;
 }
 
 int64_t checks_failed() {
   return failed;
+}
+
+int conclude() {
+  const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+  std::printf("%lld passed, %lld failed in %.1f s\n", static_cast<long long>(passed),
+              static_cast<long long>(failed), took.count());
+  return failed == 0 ? 0 : 1;
 }
 
 }  // namespace convext::testing

@@ -16,7 +16,13 @@ bool check(bool ok, const What& what) {
   return check(ok, ok ? std::string() : what());
 }
 
+// Checks of another process, which has printed what there was to print.
+void add_checks(int64_t more_passed, int64_t more_failed);
+
 int64_t checks_passed();
 int64_t checks_failed();
+
+// Prints the totals and how long the program ran. Returns its exit status.
+int conclude();
 
 }  // namespace convext::testing

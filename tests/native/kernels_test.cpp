@@ -4,15 +4,15 @@
 #include <cmath>
 #include <cstdio>
 #include <cstring>
-#include <map>
-#include <utility>
 #include <vector>
 
 #include "cases.h"
 #include "check.h"
 #include "cpu/kernel_list.h"
 #include "cpu/planner.h"
+#include "processes.h"
 #include "result_check.h"
+#include "shared_array.h"
 #include "workers.h"
 
 namespace convext::testing {
@@ -57,7 +57,46 @@ struct Counts {
   double worst_error = 0;  // in units of the bound
 };
 
-using CountTable = std::map<std::pair<size_t, Pass>, Counts>;
+// One for each kernel and pass, and for each process.
+class CountTable {
+ public:
+  explicit CountTable(int processes)
+      : processes_(processes), counts_(static_cast<size_t>(processes) * all_kernels().size() * passes) {}
+
+  Counts& at(int process, size_t kernel, Pass pass) const {
+    return counts_[(static_cast<size_t>(process) * all_kernels().size() + kernel) * passes +
+                   static_cast<size_t>(pass)];
+  }
+
+  void print() const {
+    std::printf("%-28s %-12s %8s %8s %8s  %s\n", "kernel", "pass", "cases", "refused", "failed",
+                "largest error / bound");
+    for (size_t kernel = 0; kernel < all_kernels().size(); ++kernel) {
+      for (Pass pass : {Pass::forward, Pass::grad_input, Pass::grad_weight}) print_row(kernel, pass);
+    }
+  }
+
+ private:
+  static constexpr size_t passes = 3;
+
+  void print_row(size_t kernel, Pass pass) const {
+    Counts sum;
+    for (int process = 0; process < processes_; ++process) {
+      const Counts& counts = at(process, kernel, pass);
+      sum.run += counts.run;
+      sum.refused += counts.refused;
+      sum.failed += counts.failed;
+      sum.worst_error = std::max(sum.worst_error, counts.worst_error);
+    }
+    if (sum.run + sum.refused == 0) return;
+    std::printf("%-28s %-12s %8lld %8lld %8lld  %.2f\n", qualified_name(*all_kernels()[kernel]).c_str(),
+                pass_name(pass), static_cast<long long>(sum.run), static_cast<long long>(sum.refused),
+                static_cast<long long>(sum.failed), sum.worst_error);
+  }
+
+  int processes_;
+  SharedArray<Counts> counts_;
+};
 
 // Runs one kernel in all the ways that must agree. `thorough`: also with several workers and sample by
 // sample.
@@ -89,45 +128,42 @@ bool is_selected(const Kernel& kernel, const std::string& name) {
   return name.empty() || name == kernel.name || name == qualified_name(kernel);
 }
 
-void print_counts(const CountTable& table) {
-  std::printf("%-28s %-12s %8s %8s %8s  %s\n", "kernel", "pass", "cases", "refused", "failed",
-              "largest error / bound");
-  for (const auto& [key, counts] : table) {
-    std::printf("%-28s %-12s %8lld %8lld %8lld  %.2f\n", qualified_name(*all_kernels()[key.first]).c_str(),
-                pass_name(key.second), static_cast<long long>(counts.run),
-                static_cast<long long>(counts.refused), static_cast<long long>(counts.failed),
-                counts.worst_error);
+// Tries the kernels of that name on one case, the `index`-th of all.
+void test_all_on(const Case& c, int64_t index, const std::string& name, int process,
+                 const CountTable& table) {
+  const Operands operands(c);
+  const Expected expected(c, operands);
+  for (size_t k = 0; k < all_kernels().size(); ++k) {
+    const Kernel& kernel = *all_kernels()[k];
+    if (!is_selected(kernel, name) || !isa_available(kernel.isa)) continue;
+    Counts& counts = table.at(process, k, c.problem.pass);
+    const Reason reason = kernel.why_not(c.problem);
+    if (reason != nullptr) {
+      ++counts.refused;
+      check(std::strlen(reason) > 0,
+            [&] { return label(with_workers(kernel, 1), c, "refused without a reason"); });
+      continue;
+    }
+    ++counts.run;
+    const int64_t failed_before = checks_failed();
+    // The reference is slow, and simple enough to be tried with several workers now and then.
+    const bool thorough = &kernel != &reference_kernel || ((index + 1) % 8 == 0);
+    test_case(kernel, c, operands, expected, thorough, counts);
+    if (checks_failed() != failed_before) ++counts.failed;
   }
 }
 
 }  // namespace
 
-void test_kernels(bool quick, const std::string& name) {
-  CountTable table;
-  size_t index = 0;
-  for (const Case& c : kernel_cases(quick)) {
-    ++index;
-    const Operands operands(c);
-    const Expected expected(c, operands);
-    for (size_t k = 0; k < all_kernels().size(); ++k) {
-      const Kernel& kernel = *all_kernels()[k];
-      if (!is_selected(kernel, name) || !isa_available(kernel.isa)) continue;
-      Counts& counts = table[{k, c.problem.pass}];
-      const Reason reason = kernel.why_not(c.problem);
-      if (reason != nullptr) {
-        ++counts.refused;
-        check(std::strlen(reason) > 0, label(with_workers(kernel, 1), c, "refused without a reason"));
-        continue;
-      }
-      ++counts.run;
-      const int64_t failed_before = checks_failed();
-      // The reference is slow, and simple enough to be tried with several workers now and then.
-      const bool thorough = &kernel != &reference_kernel || (index % 8 == 0);
-      test_case(kernel, c, operands, expected, thorough, counts);
-      if (checks_failed() != failed_before) ++counts.failed;
-    }
-  }
-  print_counts(table);
+void test_kernels(bool quick, const std::string& name, int jobs) {
+  const std::vector<Case> cases = kernel_cases(quick);
+  const CountTable table(jobs);
+  const auto at = [&](int64_t piece) -> const Case& { return cases[static_cast<size_t>(piece)]; };
+  run_in_processes(jobs,
+                   {static_cast<int64_t>(cases.size()),
+                    [&](int process, int64_t piece) { test_all_on(at(piece), piece, name, process, table); },
+                    [&](int64_t piece) { return describe(at(piece)); }});
+  table.print();
 }
 
 }  // namespace convext::testing

@@ -6,6 +6,7 @@
 namespace convext::testing {
 
 // `kernel`: only kernels of this name ("implicit_gemm" or "implicit_gemm/avx2"); empty: all.
-void test_kernels(bool quick, const std::string& kernel);
+// `jobs`: in so many processes.
+void test_kernels(bool quick, const std::string& kernel, int jobs);
 
 }  // namespace convext::testing
