@@ -18,7 +18,7 @@ namespace {
 
 struct Progress {
   std::atomic<int64_t> piece{-1};  // the last one drawn
-  int64_t passed = 0;
+  int64_t passed = 0;              // in the pieces that are done
   int64_t failed = 0;
   bool finished = false;
 };
@@ -28,17 +28,17 @@ void draw_pieces(int process, const Work& work, std::atomic<int64_t>& next, Prog
     const int64_t piece = next.fetch_add(1);
     if (piece >= work.pieces) return;
     progress.piece = piece;
+    const int64_t passed_before = checks_passed();
+    const int64_t failed_before = checks_failed();
     work.run(process, piece);
+    progress.passed += checks_passed() - passed_before;
+    progress.failed += checks_failed() - failed_before;
   }
 }
 
 // Ends by exit(): sanitizers have something to say then, and a status of their own.
 [[noreturn]] void run_child(int process, const Work& work, std::atomic<int64_t>& next, Progress& progress) {
-  const int64_t passed_before = checks_passed();
-  const int64_t failed_before = checks_failed();
   draw_pieces(process, work, next, progress);
-  progress.passed = checks_passed() - passed_before;
-  progress.failed = checks_failed() - failed_before;
   progress.finished = true;
   std::exit(0);
 }
