@@ -688,15 +688,16 @@ void add_tiles_of_gradients(Collector& cases) {
   add({5, 33, 22, 21, 35, 3, 3}, {1, 1, 1, 1});
 }
 
-// Tiles of every second or third pixel, a phase of the map at a time.
+// Tiles of every pixel, or of every second or third one, a phase of the map at a time.
 void add_tiles_of_phases(Collector& cases) {
   int64_t number = 0;
-  for (Size2 dilation : {Size2{2, 2}, Size2{1, 2}, Size2{3, 1}, Size2{3, 4}, Size2{6, 6}}) {
+  for (Size2 dilation : {Size2{1, 1}, Size2{2, 2}, Size2{1, 2}, Size2{3, 1}, Size2{3, 4}, Size2{6, 6}}) {
     for (Size2 size : {Size2{12, 13}, Size2{13, 20}, Size2{17, 9}}) {
       for (Pass pass : passes) {
         for (Layout layout : {Layout::contiguous, Layout::channels_last}) {
           ++number;
-          Case c = cases.start({2, 32 + number % 3, size.height, size.width, 34 - number % 2, 3, 3}, pass,
+          const int64_t out_channels = pass == Pass::grad_input ? 81 : 34 - number % 2;
+          Case c = cases.start({2, 32 + number % 3, size.height, size.width, out_channels, 3, 3}, pass,
                                floating_dtypes[number % 3 % 2 + number % 5 / 4]);
           ConvProblem& p = c.problem;
           c.input_layout = c.output_layout = c.weight_layout = layout;
