@@ -25,9 +25,9 @@ IN_WORDS = {
         "instruction multiplies one kernel tap with a whole vector of pixels."
     ),
     "winograd": (
-        "Cuts the image into small tiles and transforms tiles and 3 x 3 kernels, so that a result takes fewer "
-        "multiplications than the definition has; the middle step is a product of matrices, then the result is "
-        "transformed back."
+        "Cuts images into small tiles, and kernels into blocks of 3 x 3 taps, and transforms both, so that a result "
+        "takes fewer multiplications than the definition has; the middle step is a product of matrices, then the "
+        "result is transformed back."
     ),
     "panel_gemm": (
         "Multiplies the weights, as one matrix, with a strip of pixels at a time, as the other. The strip is copied "

@@ -15,7 +15,7 @@ import convext
 ops = torch.ops.convext
 PADDED = ([1, 1], [1, 1, 1, 1], [1, 1], 1, "zeros")
 INF, NAN = float("inf"), float("nan")
-C, OUT = 64, 64
+C, OUT = 96, 96  # enough for gradients of small images, too
 
 
 @pytest.fixture(
@@ -135,7 +135,7 @@ def test_sparse_images(winograd: KernelUnderTest) -> None:
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 def test_non_finite_at_each_place_of_a_tile(precision: str, layout: str, winograd: KernelUnderTest) -> None:
     """Infinities keep their sign where they meet no other."""
-    x, w = torch.randn(2, 32, 7, 6), torch.randn(33, 32, 3, 3)
+    x, w = torch.randn(2, 32, 7, 6), torch.randn(OUT, 32, 3, 3)
     for index in range(42):
         for value in ([NAN], [INF], [-INF], [INF, -INF])[index % 4]:
             dirty = cases.laid_out(x, layout)
@@ -144,7 +144,7 @@ def test_non_finite_at_each_place_of_a_tile(precision: str, layout: str, winogra
             with convext.float32_precision(precision):
                 actual = forward(winograd, dirty, w)
             torch.testing.assert_close(actual.double(), expected, rtol=1e-3, atol=1e-3, equal_nan=True)
-            dirty_grad = cases.laid_out(x.new_zeros(2, 33, 7, 6).normal_(), layout)
+            dirty_grad = cases.laid_out(x.new_zeros(2, OUT, 7, 6).normal_(), layout)
             dirty_grad[1, 9, index // 6, index % 6] = value
             expected = F.conv_transpose2d(dirty_grad.double(), w.double(), padding=1)
             with convext.float32_precision(precision):
@@ -215,6 +215,72 @@ def test_the_choice_of_kernel_does_not_depend_on_the_batch(channels: int, size: 
         plans = convext.explain(torch.empty(batch, channels, size, size, device="meta"), weight, padding=1)
         chosen.add((plans["forward"].kernel, plans["grad_input"].kernel))
     assert len(chosen) == 1
+
+
+class TestLargeKernels:
+    """Cut into blocks of 3 x 3 taps, the last of which shares some with the one before."""
+
+    def assert_within_bound(self, kernel: KernelUnderTest, x: Tensor, w: Tensor) -> None:
+        size, channels = w.shape[-1], w.shape[0]
+        padding = size // 2
+        rest = ([1, 1], [padding] * 4, [1, 1], 1, "zeros")
+        actual = kernel(ops.corr2d, x, w, None, *rest)
+        gradient = kernel(ops.corr2d_grad_input, x, w.transpose(0, 1), x.shape[-2:], *rest)
+        assert actual is not None and gradient is not None
+        for result, weight in ((actual, w), (gradient, w.flip(2, 3))):
+            exact = F.conv2d(x.double(), weight.double(), padding=padding)
+            terms = F.conv2d(x.double().abs(), weight.double().abs(), padding=padding)
+            bound = (4 + (size * size * channels) ** 0.5 / 2) * torch.finfo(torch.float32).eps * terms
+            error = (result.double() - exact).abs()
+            assert (error <= bound).all(), f"{(error / bound).nan_to_num(0).max().item():.2f} times the bound"
+
+    @pytest.fixture(params=[5, 9, 11])
+    def size(self, request: pytest.FixtureRequest) -> int:
+        return int(request.param)
+
+    @pytest.mark.parametrize("decades", [4, 8, 16])
+    @pytest.mark.parametrize("what", ["pixels", "weights", "both", "planes", "taps"])
+    def test_large_next_to_small(self, what: str, decades: float, size: int, winograd: KernelUnderTest) -> None:
+        x, w = torch.randn(1, 32, 20, 22), torch.randn(32, 32, size, size)
+        if what in ("pixels", "both"):
+            x = unlike(tuple(x.shape), decades)
+        if what in ("weights", "both"):
+            w = unlike(tuple(w.shape), decades)
+        if what == "planes":
+            x = x * unlike((1, 1, 20, 22), decades)
+        if what == "taps":
+            w = w * unlike((1, 1, size, size), decades)
+        self.assert_within_bound(winograd, x, w)
+
+    @pytest.mark.parametrize("kind", ["huge row", "huge column", "huge pixel", "sparse", "masked", "causal", "step"])
+    def test_uneven_images_and_kernels(self, kind: str, size: int, winograd: KernelUnderTest) -> None:
+        x, w = torch.randn(1, 32, 20, 22), torch.randn(32, 32, size, size)
+        if kind == "huge row":
+            x[:, :, 7] *= 1e8
+        elif kind == "huge column":
+            x[..., 9] *= 1e8
+        elif kind == "huge pixel":
+            x[0, 3, 8, 9] = 1e9
+        elif kind == "sparse":
+            x[torch.rand_like(x) < 0.99] = 0
+        elif kind == "masked":
+            w[:, :, size // 2 :, 1:] = 0
+        elif kind == "causal":
+            w[:, :, size // 2 + 1 :] = 0
+        else:
+            x[..., 11:] *= 1e-9
+        self.assert_within_bound(winograd, x, w)
+
+    @pytest.mark.parametrize("value", [NAN, INF])
+    def test_non_finite_numbers(self, value: float, size: int, winograd: KernelUnderTest) -> None:
+        x, w, padding = torch.randn(2, 32, 20, 22), torch.randn(33, 32, size, size), size // 2
+        for row, column in ((0, 0), (8, 9), (19, 3)):
+            dirty = x.clone()
+            dirty[1, 9, row, column] = value
+            expected = F.conv2d(dirty.double(), w.double(), padding=padding)
+            actual = winograd(ops.corr2d, dirty, w, None, [1, 1], [padding] * 4, [1, 1], 1, "zeros")
+            assert actual is not None
+            torch.testing.assert_close(actual.double(), expected, rtol=1e-3, atol=1e-3, equal_nan=True)
 
 
 class TestGradientOfTheWeight:

@@ -714,6 +714,30 @@ void add_tiles_of_phases(Collector& cases) {
   }
 }
 
+// Kernels that are cut into blocks of 3 x 3 taps.
+void add_kernel_blocks(Collector& cases) {
+  int64_t number = 0;
+  for (Size2 kernel : {Size2{5, 5}, Size2{3, 5}, Size2{6, 3}, Size2{9, 8}, Size2{3, 11}}) {
+    for (Pass pass : passes) {
+      for (Layout layout : {Layout::contiguous, Layout::channels_last}) {
+        for (bool is_padded : {true, false}) {
+          ++number;
+          const int64_t out_channels = pass == Pass::grad_input ? 81 : 34 - number % 2;
+          Case c = cases.start({2, 32 + number % 3, 16, 18, out_channels, kernel.height, kernel.width}, pass,
+                               floating_dtypes[number % 3 / 2]);
+          c.input_layout = c.output_layout = c.weight_layout = layout;
+          if (number % 5 == 0) c.weight_layout = Layout::transposed;
+          if (is_padded) pad(c, kernel.height / 2, kernel.height / 2, kernel.width / 2, kernel.width / 2);
+          if (number % 4 == 0) c.problem.padding_mode = modes[number / 4 % 4];
+          if (pass == Pass::grad_weight) c.problem.precision = Float32Precision::high;
+          c.fill = number % 7 == 0 ? Fill::non_finite : number % 3 == 0 ? Fill::normal : Fill::small_integers;
+          if (finish(c)) cases.add(c);
+        }
+      }
+    }
+  }
+}
+
 // Padding filled from the input, of the kinds of problems that have a kernel of their own: each has to find
 // the gradients that such padding brings, or to refuse.
 void add_filled_padding(Collector& cases) {
@@ -802,6 +826,7 @@ std::vector<Case> kernel_cases(bool quick) {
   add_filled_padding(always);
   add_tiles_of_gradients(always);
   add_tiles_of_phases(always);
+  add_kernel_blocks(always);
   std::vector<Case> sample = always.take();
   if (!quick) {
     all.insert(all.end(), sample.begin(), sample.end());

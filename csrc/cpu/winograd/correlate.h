@@ -42,16 +42,18 @@ class WinogradRun {
         source(static_cast<const T*>(c.is_forward ? data.input : data.output)),
         result(static_cast<T*>(c.is_forward ? data.output : data.input)),
         weight(static_cast<const T*>(data.weight)),
-        bias(problem.epilogue.bias ? static_cast<const T*>(data.bias) : nullptr),
+        is_first(c.block.rows.first + c.block.columns.first == 0),
+        bias(problem.epilogue.bias && is_first ? static_cast<const T*>(data.bias) : nullptr),
         scratch(static_cast<char*>(workspace)),
-        streams(vector_is_line && is_worth_streaming<T>(c.result_numbers()) &&
+        streams(KernelBlock::count(problem.kernel) == 1 && vector_is_line &&
+                is_worth_streaming<T>(c.result_numbers()) &&
                 are_whole_lines<T>(c.result_strides.channel == 1 ? c.result_strides.column
                                                                  : c.result_strides.channel)),
         flags(reinterpret_cast<int32_t*>(scratch + plan.flags_offset)) {}
 
   // False, with nothing usable written, where the weights are not for this algorithm.
   bool run(const Executor& executor) {
-    for (int64_t n = 0; n < c.batch; ++n) flags[n] = 0;
+    for (int64_t n = 0; is_first && n < c.batch; ++n) flags[n] = 0;
     if (plan.tiles_first) {
       run_tiles_first(executor);
       return weights_are_usable.load(std::memory_order_relaxed);
@@ -68,7 +70,10 @@ class WinogradRun {
     return true;
   }
 
-  bool is_flagged(int64_t sample) const { return flags[sample] != 0; }
+  // After the last block of the kernel.
+  static bool is_flagged(const void* workspace, int64_t sample) {
+    return static_cast<const int32_t*>(workspace)[sample] != 0;
+  }
 
  private:
   static constexpr int64_t lanes = Vector<Real>::lanes;
@@ -88,6 +93,7 @@ class WinogradRun {
   const T* source;
   T* result;
   const T* weight;
+  bool is_first;  // of the kernel's blocks; the others add to the result
   const T* bias;
   char* scratch;
   bool streams;    // results
@@ -361,7 +367,8 @@ class WinogradRun {
           const int64_t at = segment.tile_row * outputs + row;
           if (at >= of_rows.results) break;
           write_line(lines + row * line_size, columns, channels, c.result_strides, c.columns.step,
-                     image + (segment.row_phase + at * c.rows.step) * c.result_strides.row, streams);
+                     image + (segment.row_phase + at * c.rows.step) * c.result_strides.row, streams,
+                     !is_first);
         }
       });
     }

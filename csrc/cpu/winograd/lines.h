@@ -69,22 +69,19 @@ CONVEXT_INLINE void read_line(const T* row, const ImageStrides& strides, const S
 
 // Writes `count` pixels of a row of the result, every `step`-th. The line may be read a vector of columns
 // past the last one. `streams`: past the caches where the row begins a line of the cache; channels
-// (contiguous) or pixels (channels_last) must be whole lines apart.
+// (contiguous) or pixels (channels_last) must be whole lines apart. `adds`: to what is there.
 template <class T, class Real = Compute<T>>
 CONVEXT_INLINE void write_line(const Real* line, int64_t count, int64_t channels, const ImageStrides& strides,
-                               int64_t step, T* target, bool streams) {
+                               int64_t step, T* target, bool streams, bool adds) {
   constexpr int64_t lanes = Vector<Real>::lanes;
   const int64_t stride = step * strides.column;
   streams = streams && begins_line(target) && channels == lanes;
+  const auto write = [&](T* to, Vector<Real> value, int64_t numbers) {
+    if (adds) value = add(numbers == lanes ? load_widened(to) : load_widened(to, numbers), value);
+    numbers == lanes ? store_result(to, value, streams) : store_narrowed(to, value, numbers);
+  };
   if (strides.channel == 1) {
-    for (int64_t x = 0; x < count; ++x, target += stride) {
-      const Vector<Real> value = load(line + x * lanes);
-      if (channels == lanes) {
-        store_result(target, value, streams);
-      } else {
-        store_narrowed(target, value, channels);
-      }
-    }
+    for (int64_t x = 0; x < count; ++x, target += stride) write(target, load(line + x * lanes), channels);
   } else if (stride == 1) {
     for (int64_t x = 0; x < count; x += lanes, target += lanes) {
       const int64_t length = smaller(lanes, count - x);
@@ -92,22 +89,16 @@ CONVEXT_INLINE void write_line(const Real* line, int64_t count, int64_t channels
       CONVEXT_UNROLL
       for (int64_t i = 0; i < lanes; ++i) square[i] = load(line + (x + i) * lanes);
       transpose(square);
-      if (channels == lanes && length == lanes) {
-        CONVEXT_UNROLL
-        for (int64_t lane = 0; lane < lanes; ++lane) {
-          store_result(target + lane * strides.channel, square[lane], streams);
-        }
-      } else {
-        CONVEXT_UNROLL
-        for (int64_t lane = 0; lane < lanes; ++lane) {
-          if (lane < channels) store_narrowed(target + lane * strides.channel, square[lane], length);
-        }
+      CONVEXT_UNROLL
+      for (int64_t lane = 0; lane < lanes; ++lane) {
+        if (lane < channels) write(target + lane * strides.channel, square[lane], length);
       }
     }
   } else {
     for (int64_t x = 0; x < count; ++x, target += stride) {
       for (int64_t lane = 0; lane < channels; ++lane) {
-        target[lane * strides.channel] = narrow<T>(line[x * lanes + lane]);
+        T& to = target[lane * strides.channel];
+        to = narrow<T>(adds ? widen(to) + line[x * lanes + lane] : line[x * lanes + lane]);
       }
     }
   }

@@ -32,6 +32,34 @@ struct Side {
   }
 };
 
+// Three neighbouring taps of an axis. A kernel with more is cut into such blocks, whose results are added up;
+// the last one ends with the kernel, and the taps that it shares with the one before are zeros in it.
+struct TapBlock {
+  int64_t first;
+  int64_t shared;
+
+  static int64_t count(int64_t taps) { return ceil_div(taps, 3); }
+  static TapBlock at(int64_t index, int64_t taps) {
+    const int64_t first = smaller(3 * index, taps - 3);
+    return {first, 3 * index - first};
+  }
+};
+
+struct KernelBlock {
+  TapBlock rows;
+  TapBlock columns;
+
+  static int64_t count(const Size2& kernel) {
+    return TapBlock::count(kernel.height) * TapBlock::count(kernel.width);
+  }
+  static KernelBlock at(int64_t index, const Size2& kernel) {
+    const int64_t across = TapBlock::count(kernel.width);
+    return {TapBlock::at(index / across, kernel.height), TapBlock::at(index % across, kernel.width)};
+  }
+  bool shares(int64_t row, int64_t column) const { return row < rows.shared || column < columns.shared; }
+};
+
+// One block of the kernel, whose taps are counted from here on.
 struct Correlation {
   bool is_forward;
   int64_t batch;
@@ -40,6 +68,7 @@ struct Correlation {
   int64_t result_channels;
   ImageStrides source_strides;
   ImageStrides result_strides;
+  KernelBlock block;
   Side rows;
   Side columns;
 
@@ -53,7 +82,7 @@ struct Correlation {
 
   int64_t result_numbers() const { return batch * groups * result_channels * rows.results * columns.results; }
 
-  explicit Correlation(const ConvProblem& p)
+  Correlation(const ConvProblem& p, const KernelBlock& taps)
       : is_forward(p.pass == Pass::forward),
         batch(p.batch),
         groups(p.groups),
@@ -61,21 +90,26 @@ struct Correlation {
         result_channels(is_forward ? out_channels_per_group(p) : in_channels_per_group(p)),
         source_strides(is_forward ? p.input_strides : p.output_strides),
         result_strides(is_forward ? p.output_strides : p.input_strides),
+        block(taps),
         weight_group_stride(out_channels_per_group(p) * p.weight_strides.out_channel),
         weight_source_stride(is_forward ? p.weight_strides.in_channel : p.weight_strides.out_channel),
         weight_result_stride(is_forward ? p.weight_strides.out_channel : p.weight_strides.in_channel),
-        first_tap(is_forward ? 0 : 2 * (p.weight_strides.row + p.weight_strides.column)),
         tap_row_stride(is_forward ? p.weight_strides.row : -p.weight_strides.row),
         tap_column_stride(is_forward ? p.weight_strides.column : -p.weight_strides.column) {
+    const Size2 last{p.kernel.height - 1, p.kernel.width - 1};
+    first_tap = block.rows.first * tap_row_stride + block.columns.first * tap_column_stride;
     if (is_forward) {
       rows = {p.output.height, p.input.height, -p.padding.top, p.padding_mode, p.dilation.height};
       columns = {p.output.width, p.input.width, -p.padding.left, p.padding_mode, p.dilation.width};
     } else {
-      rows = {p.input.height, p.output.height, p.padding.top - 2 * p.dilation.height, PaddingMode::zeros,
-              p.dilation.height};
-      columns = {p.input.width, p.output.width, p.padding.left - 2 * p.dilation.width, PaddingMode::zeros,
-                 p.dilation.width};
+      first_tap -= last.height * tap_row_stride + last.width * tap_column_stride;
+      rows = {p.input.height, p.output.height, p.padding.top - last.height * p.dilation.height,
+              PaddingMode::zeros, p.dilation.height};
+      columns = {p.input.width, p.output.width, p.padding.left - last.width * p.dilation.width,
+                 PaddingMode::zeros, p.dilation.width};
     }
+    rows.offset += block.rows.first * rows.step;
+    columns.offset += block.columns.first * columns.step;
   }
 };
 

@@ -97,7 +97,7 @@ void pack_weights(const Correlation& c, const T* weight, int64_t group, int64_t 
       const int64_t channels = smaller(lanes, larger(0, c.result_channels - first));
       const T* source = weight + group * c.weight_group_stride + first * c.weight_result_stride +
                         (begin + k) * c.weight_source_stride + c.first_tap;
-      const T* first_in_memory = flipped ? source - c.first_tap : source;
+      const T* first_in_memory = flipped ? source + 2 * (c.tap_row_stride + c.tap_column_stride) : source;
       if (runs_over_taps) {
         transpose_rows(first_in_memory, c.weight_result_stride, channels, 9 * length, taps, lanes);
       } else if (runs_over_channels) {
@@ -139,6 +139,7 @@ void pack_weights(const Correlation& c, const T* weight, int64_t group, int64_t 
           g[t / 3][t % 3] = load(taps + i * channel_step + (flipped ? 8 - t : t) * tap_step);
           size[t] = add(size[t], absolute(g[t / 3][t % 3]));
           largest = maximum(largest, absolute(g[t / 3][t % 3]));
+          if (c.block.shares(t / 3, t % 3)) g[t / 3][t % 3] = zero<Real>();
         }
         Vector<Real> u[Tile::inputs][Tile::inputs];
         transform_weights<Tile>(g, u);

@@ -1,5 +1,6 @@
-// Winograd's convolution for 3 x 3 kernels: forward and the gradient of the input (winograd/correlate.h), and
-// the gradient of the weight (winograd/weight_gradient.h).
+// Winograd's convolution for kernels of 3 x 3 and more: forward and the gradient of the input
+// (winograd/correlate.h), and the gradient of the weight (winograd/weight_gradient.h). A larger kernel is cut
+// into blocks of 3 x 3 taps.
 #include "cpu/dispatch.h"
 #include "cpu/winograd/correlate.h"
 #include "cpu/winograd/weight_gradient.h"
@@ -15,6 +16,7 @@ struct AxisSizes {
   int64_t before;
   int64_t after;
   int64_t dilation;
+  int64_t taps;
   bool is_filled;  // the padding, from the input
 
   // Tiles along all phases.
@@ -24,9 +26,9 @@ struct AxisSizes {
 
   // Pairs of a result and a tap that meets the source.
   int64_t real_taps() const {
-    if (is_filled) return 3 * results;
+    if (is_filled) return taps * results;
     int64_t pairs = 0;
-    for (int64_t tap = 0; tap < 3; ++tap) {
+    for (int64_t tap = 0; tap < taps; ++tap) {
       const int64_t shift = tap * dilation - before;  // from a result to its source
       pairs += larger(0, smaller(results, sources - shift) - larger(0, -shift));
     }
@@ -35,32 +37,35 @@ struct AxisSizes {
 
   // Taps that meet the source at the result where these are fewest.
   int64_t fewest_taps() const {
-    if (is_filled) return 3;
+    if (is_filled) return taps;
     const int64_t padding = ceil_div(larger(before, after), dilation);
-    return larger(1, smaller(smaller(3, sources / dilation), 3 - padding));
+    return larger(1, smaller(smaller(taps, sources / dilation), taps - padding));
   }
 };
 
 AxisSizes axis_sizes(const ConvProblem& p, int64_t output, int64_t input, int64_t before, int64_t after,
-                     int64_t dilation) {
+                     int64_t dilation, int64_t taps) {
+  const int64_t reach = (taps - 1) * dilation;
   if (p.pass == Pass::grad_input)
-    return {input, output, 2 * dilation - before, 2 * dilation - after, dilation, false};
-  return {output, input, before, after, dilation, p.padding_mode != PaddingMode::zeros};
+    return {input, output, reach - before, reach - after, dilation, taps, false};
+  return {output, input, before, after, dilation, taps, p.padding_mode != PaddingMode::zeros};
 }
 
 AxisSizes row_sizes(const ConvProblem& p) {
-  return axis_sizes(p, p.output.height, p.input.height, p.padding.top, p.padding.bottom, p.dilation.height);
+  return axis_sizes(p, p.output.height, p.input.height, p.padding.top, p.padding.bottom, p.dilation.height,
+                    p.kernel.height);
 }
 
 AxisSizes column_sizes(const ConvProblem& p) {
-  return axis_sizes(p, p.output.width, p.input.width, p.padding.left, p.padding.right, p.dilation.width);
+  return axis_sizes(p, p.output.width, p.input.width, p.padding.left, p.padding.right, p.dilation.width,
+                    p.kernel.width);
 }
 
 // Multiplications for one pair of channels of one image.
 template <class Tile>
 int64_t multiplications(const ConvProblem& problem) {
-  return row_sizes(problem).tiles(Tile::outputs) * column_sizes(problem).tiles(Tile::outputs) * Tile::inputs *
-         Tile::inputs;
+  return KernelBlock::count(problem.kernel) * row_sizes(problem).tiles(Tile::outputs) *
+         column_sizes(problem).tiles(Tile::outputs) * Tile::inputs * Tile::inputs;
 }
 
 bool takes_large_tiles(const ConvProblem& problem) {
@@ -85,7 +90,10 @@ Reason why_not_weight_gradient(const ConvProblem& problem) {
 
 Reason why_not(const ConvProblem& problem) {
   if (!is_floating(problem.dtype)) return "it is for floating-point numbers";
-  if (problem.kernel.height != 3 || problem.kernel.width != 3) return "the kernel is not 3 x 3";
+  if (problem.kernel.height < 3 || problem.kernel.width < 3) return "the kernel is smaller than 3 x 3";
+  const bool has_blocks = KernelBlock::count(problem.kernel) > 1;
+  if (has_blocks && element_size(problem.dtype) == 2)
+    return "the results of a larger kernel's blocks are not added up in 16 bits";
   if (problem.stride.height != 1 || problem.stride.width != 1) return "the stride is not 1";
   // With 32 channels the transforms already pay (1.2 to 2 times implicit_gemm for all maps from 2 x 2 on,
   // whatever the batch, AVX2 and AVX-512). Fewer are left to rounding, not to speed, as are corners with few
@@ -93,26 +101,28 @@ Reason why_not(const ConvProblem& problem) {
   if (in_channels_per_group(problem) < 32 || out_channels_per_group(problem) < 32) {
     return "there are fewer than 32 channels to transform";
   }
-  // 16 against 36 for a pair of channels on a 2 x 2 map, but 8 against 9 on one row of pixels. With a
-  // dilation, implicit_gemm leaves out the taps that meet padding.
+  // 16 against 36 for a pair of channels on a 2 x 2 map, but 8 against 9 on one row of pixels.
   const AxisSizes rows = row_sizes(problem);
   const AxisSizes columns = column_sizes(problem);
-  const bool is_dilated = rows.dilation * columns.dilation > 1;
-  const int64_t of_direct =
-      is_dilated ? rows.real_taps() * columns.real_taps() : 9 * rows.results * columns.results;
-  if (8 * multiplications<TileOfTwo>(problem) > 7 * of_direct)
-    return "the map is too small to save multiplications";
+  if (rows.taps * columns.taps == 9 && rows.dilation * columns.dilation == 1) {
+    if (8 * multiplications<TileOfTwo>(problem) > 7 * 9 * rows.results * columns.results)
+      return "the map is too small to save multiplications";
+  } else if (5 * multiplications<TileOfTwo>(problem) > 4 * rows.real_taps() * columns.real_taps()) {
+    // Of a dilated or large kernel, implicit_gemm leaves out the taps that meet padding.
+    return "tiles do not save a fifth of the multiplications";
+  }
   if (problem.pass == Pass::grad_weight) return why_not_weight_gradient(problem);
   const int64_t source_channels =
       problem.pass == Pass::forward ? in_channels_per_group(problem) : out_channels_per_group(problem);
   if (source_channels * rows.fewest_taps() * columns.fewest_taps() < 64)
     return "results at the corners add up fewer than 64 terms";
   if (collects_padding(problem)) return "the padding is filled from the input";
-  // F.conv2d adds up each tap for itself where the input is a single small image, and so few terms more exactly
-  // than the sums of tiles, whose rms error was 1.7 times as large with 32 channels and 1.2 with 80.
+  // F.conv2d adds up each tap for itself where the input is a single small image, and so few terms more
+  // exactly than the sums of tiles, whose rms error was 1.7 times as large with 32 channels and 1.2 with 80.
+  // Of 5 x 5 taps and more it has larger errors.
   constexpr int64_t small_image = 20480;
-  constexpr int64_t few_channels = 80;
-  if (problem.pass == Pass::grad_input && source_channels < few_channels &&
+  constexpr int64_t few_terms = 80 * 9;
+  if (problem.pass == Pass::grad_input && source_channels * rows.taps * columns.taps < few_terms &&
       problem.precision == Float32Precision::highest &&
       problem.in_channels * problem.input.height * problem.input.width <= small_image)
     return "few channels of a small image are added up more exactly without transforms";
@@ -133,7 +143,7 @@ int64_t flags_bytes(const ConvProblem& problem) {
 
 template <class Tile, class T>
 int64_t workspace_bytes_as(const ConvProblem& problem, int workers) {
-  const Correlation correlation(problem);
+  const Correlation correlation(problem, KernelBlock::at(0, problem.kernel));
   const int64_t whole = implicit_gemm.workspace_bytes(problem, workers);
   const int64_t single = implicit_gemm.workspace_bytes(one_sample(problem), workers);
   return larger(Plan<Tile, Compute<T>>(correlation).workspace_bytes(workers),
@@ -142,13 +152,15 @@ int64_t workspace_bytes_as(const ConvProblem& problem, int workers) {
 
 template <class Tile, class T>
 void run_as(const ConvProblem& problem, const ConvData& data, void* workspace, const Executor& executor) {
-  const Correlation correlation(problem);
-  const Plan<Tile, Compute<T>> plan(correlation);
   void* other_workspace = static_cast<char*>(workspace) + flags_bytes(problem);
-  WinogradRun<Tile, T> winograd(correlation, plan, problem, data, workspace);
-  if (!winograd.run(executor)) return implicit_gemm.run(problem, data, other_workspace, executor);
+  for (int64_t index = 0; index < KernelBlock::count(problem.kernel); ++index) {
+    const Correlation correlation(problem, KernelBlock::at(index, problem.kernel));
+    const Plan<Tile, Compute<T>> plan(correlation);
+    WinogradRun<Tile, T> winograd(correlation, plan, problem, data, workspace);
+    if (!winograd.run(executor)) return implicit_gemm.run(problem, data, other_workspace, executor);
+  }
   for (int64_t sample = 0; sample < problem.batch; ++sample) {
-    if (!winograd.is_flagged(sample)) continue;
+    if (!WinogradRun<Tile, T>::is_flagged(workspace, sample)) continue;
     ConvData of_sample = data;
     of_sample.input = static_cast<T*>(data.input) + sample * problem.input_strides.batch;
     of_sample.output = static_cast<T*>(data.output) + sample * problem.output_strides.batch;
@@ -165,9 +177,12 @@ int64_t gradient_workspace_bytes_as(const ConvProblem& problem, int workers) {
 template <class T>
 void run_gradient_as(const ConvProblem& problem, const ConvData& data, void* workspace,
                      const Executor& executor) {
-  const WeightGradientPlan<Compute<T>> plan(problem, executor.workers);
-  WinogradWeightGradient<T> winograd(plan, problem, data, workspace);
-  if (!winograd.run(executor)) implicit_gemm.run(problem, data, workspace, executor);
+  for (int64_t index = 0; index < KernelBlock::count(problem.kernel); ++index) {
+    const WeightGradientPlan<Compute<T>> plan(problem, KernelBlock::at(index, problem.kernel),
+                                              executor.workers);
+    WinogradWeightGradient<T> winograd(plan, problem, data, workspace);
+    if (!winograd.run(executor)) return implicit_gemm.run(problem, data, workspace, executor);
+  }
 }
 
 int64_t workspace_bytes(const ConvProblem& problem, int workers) {
@@ -208,8 +223,8 @@ void run(const ConvProblem& problem, const ConvData& data, void* workspace, cons
 extern const Kernel winograd{
     "winograd",
     CONVEXT_ISA_ENUMERATOR,
-    "fewer multiplications for 3 x 3 kernels, stride 1 and many channels: F(2 x 2, 3 x 3), or F(4 x 4, 3 x "
-    "3) for precision \"high\"",
+    "fewer multiplications for kernels of 3 x 3 and more, stride 1 and many channels: F(2 x 2, 3 x 3), or "
+    "F(4 x 4, 3 x 3) for precision \"high\"",
     why_not,
     workspace_bytes,
     run,
