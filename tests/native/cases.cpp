@@ -599,6 +599,31 @@ void add_channel_sums(Collector& cases) {
   }
 }
 
+// 1x1 kernels with few channels on one side and many on the other: numbers of pixels around those of vectors
+// and tiles, of channels around those of chains.
+void add_pointwise_sums(Collector& cases) {
+  int64_t number = 0;
+  for (int64_t width = 1; width <= 36; ++width) {
+    for (Pass pass : {Pass::forward, Pass::grad_input, Pass::grad_weight}) {
+      for (Layout layout : {Layout::contiguous, Layout::channels_last}) {
+        ++number;
+        const int64_t many = number % 13 == 0 ? 140 : number % 5 == 0 ? 60 + number % 9 : 5 + number % 27;
+        const int64_t few = 1 + number % 4;
+        const bool has_many_inputs = pass == Pass::forward || (pass == Pass::grad_weight && number % 3 != 0);
+        const int64_t height = number % 11 == 0 ? 150 : 1 + number % 19;
+        Case c = cases.start(
+            {1 + number % 3, has_many_inputs ? many : few, height, width, has_many_inputs ? few : many, 1, 1},
+            pass, floating_dtypes[number % 17 == 0 ? 2 : number / 2 % 2]);
+        c.input_layout = c.weight_layout = c.output_layout = layout;
+        if (number % 7 == 0) c.output_layout = Layout::contiguous;
+        if (number % 7 == 2) c.input_layout = Layout::row_gaps;
+        c.fill = number % 11 == 3 ? Fill::non_finite : number % 3 == 1 ? Fill::normal : Fill::small_integers;
+        if (finish(c)) cases.add(c);
+      }
+    }
+  }
+}
+
 // Products of matrices in panels: numbers of pixels, rows and terms around those of vectors, tiles, chains
 // and blocks.
 void add_panels(Collector& cases) {
@@ -822,6 +847,7 @@ std::vector<Case> kernel_cases(bool quick) {
   add_ends_of_lines(always);
   add_depthwise_windows(always);
   add_channel_sums(always);
+  add_pointwise_sums(always);
   add_panels(always);
   add_filled_padding(always);
   add_tiles_of_gradients(always);

@@ -7,6 +7,7 @@
 #pragma once
 
 #include "cpu/direct_rows/pointwise_kernel.h"
+#include "cpu/direct_rows/pointwise_runs.h"
 #include "cpu/dispatch.h"
 
 namespace convext {
@@ -18,16 +19,14 @@ struct PointwisePlan {
   using Real = Compute<T>;
   static constexpr int64_t lanes = Vector<Real>::lanes;
   static constexpr int64_t most_results = 16;
+  static constexpr int64_t tile_pixels = 4096;
 
   bool is_weight;
   bool is_forward;
   bool is_interleaved;
   int64_t sources;
   int64_t results;
-  int64_t runs;    // of pixels that are adjacent in memory: rows, or an image at once
-  int64_t length;  // of a run
-  int64_t piece;   // pixels of a tile at most, or of a chain
-  int64_t pieces;
+  PointwiseRuns runs;  // a piece is a tile or a chain
   int64_t chunks;
 
   int64_t sums_offset;
@@ -39,13 +38,9 @@ struct PointwisePlan {
   }
 
   static bool fits(const ConvProblem& p) {
-    const Padding& padding = p.padding;
     const int64_t source = p.pass == Pass::grad_input ? p.out_channels : p.in_channels;
     const int64_t result = p.pass == Pass::grad_input ? p.in_channels : p.out_channels;
-    if (p.groups != 1 || p.kernel.height != 1 || p.kernel.width != 1 || p.stride.height != 1 ||
-        p.stride.width != 1 || padding.top != 0 || padding.bottom != 0 || padding.left != 0 ||
-        padding.right != 0 || source > most_pointwise_sources)
-      return false;
+    if (!PointwiseRuns::fits(p) || source > most_pointwise_sources) return false;
     if (smaller(source, result) > 0 && larger(source, result) <= lanes &&
         lies_interleaved(p.input_strides, p.in_channels) &&
         lies_interleaved(p.output_strides, p.out_channels))
@@ -60,20 +55,12 @@ struct PointwisePlan {
                        lies_interleaved(p.input_strides, p.in_channels) &&
                        lies_interleaved(p.output_strides, p.out_channels)),
         sources(is_forward ? p.in_channels : p.out_channels),
-        results(is_forward ? p.out_channels : p.in_channels) {
-    const auto has_joined_rows = [&](const ImageStrides& strides) {
-      return strides.row == p.input.width * strides.column;
-    };
-    const bool is_joined = has_joined_rows(p.input_strides) && has_joined_rows(p.output_strides);
-    runs = is_joined ? 1 : p.input.height;
-    length = p.input.width * (is_joined ? p.input.height : 1);
-    constexpr int64_t tile_pixels = 4096;
-    const int64_t of_vector = is_interleaved ? lanes / larger(sources, results) : lanes;
-    const int64_t longest = is_weight ? chain_vectors(p) * of_vector : tile_pixels;
-    pieces = ceil_div(length, longest);
-    piece = smaller(length, longest);
+        results(is_forward ? p.out_channels : p.in_channels),
+        runs(p, is_weight ? PointwiseRuns::chain_vectors(p) *
+                                (is_interleaved ? lanes / larger(sources, results) : lanes)
+                          : tile_pixels) {
     constexpr int64_t worth_sharing = 32;
-    chunks = smaller(p.batch * runs * pieces, worth_sharing);
+    chunks = smaller(runs.count(), worth_sharing);
 
     Carver shared;
     shared.take(1, sizeof(PointwiseLanes<Real>));
@@ -83,11 +70,6 @@ struct PointwisePlan {
     bytes = shared.bytes;
   }
 
-  // F.conv2d splits sums of few terms into several.
-  static int64_t chain_vectors(const ConvProblem& p) {
-    const int64_t pixels = p.batch * p.input.height * p.input.width;
-    return pixels <= 1024 ? 16 : pixels <= 4096 ? 64 : 256;
-  }
   int64_t sums() const { return sources * (is_interleaved ? 1 : results) * lanes; }
   int64_t workspace_bytes(int) const { return bytes; }
 };
@@ -128,8 +110,8 @@ class Pointwise {
         weights[plan.results * plan.sources + r] = bias_of(r);
       }
     }
-    for_each_tile(executor, p.batch * plan.runs * plan.pieces, [&](int64_t index, int) {
-      const Run run = run_of(index);
+    for_each_tile(executor, plan.runs.count(), [&](int64_t index, int) {
+      const PointwiseRuns::Run run = plan.runs.run_of(index);
       const T* from = source + run.offset(source_strides);
       T* to = result + run.offset(result_strides);
       with_sources([&](auto sources) {
@@ -147,13 +129,13 @@ class Pointwise {
   void add_gradients(const T* grad_output, T* grad_weight, const Executor& executor) const {
     if (plan.is_interleaved) set_orders();
     double* sums = reinterpret_cast<double*>(shared);
-    const int64_t chains = p.batch * plan.runs * plan.pieces;
+    const int64_t chains = plan.runs.count();
     for_each_tile(executor, plan.chunks, [&](int64_t chunk, int) {
       double* totals = sums + chunk * plan.sums();
       for (int64_t k = 0; k < plan.sums(); ++k) totals[k] = 0;
       for (int64_t index = chains * chunk / plan.chunks; index < chains * (chunk + 1) / plan.chunks;
            ++index) {
-        const Run run = run_of(index);
+        const PointwiseRuns::Run run = plan.runs.run_of(index);
         const T* from = source + run.offset(source_strides);
         const T* gradient = grad_output + run.offset(result_strides);
         with_sources([&](auto sources) {
@@ -185,23 +167,6 @@ class Pointwise {
   }
 
  private:
-  struct Run {
-    int64_t n;
-    int64_t row;
-    int64_t first;
-    int64_t pixels;
-
-    int64_t offset(const ImageStrides& strides) const {
-      return n * strides.batch + row * strides.row + first * strides.column;
-    }
-  };
-
-  Run run_of(int64_t index) const {
-    const int64_t first = index % plan.pieces * plan.piece;
-    const int64_t run = index / plan.pieces;
-    return {run / plan.runs, run % plan.runs, first, smaller(plan.piece, plan.length - first)};
-  }
-
   void set_orders() const {
     tables.sources = plan.sources;
     tables.results = plan.results;

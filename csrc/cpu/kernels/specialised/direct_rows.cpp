@@ -15,6 +15,7 @@
 #include "cpu/direct_rows/plane_weight_gradient.h"
 #include "cpu/direct_rows/plane_window.h"
 #include "cpu/direct_rows/pointwise.h"
+#include "cpu/direct_rows/pointwise_sum.h"
 #include "cpu/direct_rows/weight_gradient.h"
 #include "cpu/dispatch.h"
 #include "cpu/kernel_list.h"
@@ -66,6 +67,9 @@ template <class T, class Visit>
 auto with_plan(const ConvProblem& p, const Visit& visit) {
   const bool is_weight = p.pass == Pass::grad_weight;
   if (PointwisePlan<T>::fits(p)) return visit(PointwisePlan<T>(p));
+  if constexpr (std::is_same_v<T, Compute<T>>) {
+    if (PointwiseSumPlan<T>::fits(p)) return visit(PointwiseSumPlan<T>(p));
+  }
   if constexpr (std::is_same_v<T, float>) {
     if (BroadcastWeightGradientPlan<T>::fits(p)) return visit(BroadcastWeightGradientPlan<T>(p));
   }
@@ -103,6 +107,12 @@ void run_as(const ConvProblem& p, const ConvData& data, void* workspace, const E
                                      executor);
     return pointwise.correlate(static_cast<T*>(plan.is_forward ? data.output : data.input),
                                static_cast<const T*>(data.weight), bias, executor);
+  }
+  if constexpr (std::is_same_v<T, Compute<T>>) {
+    if (PointwiseSumPlan<T>::fits(p)) {
+      const PointwiseSumPlan<T> plan(p);
+      return PointwiseSum<T>(plan, p, data, workspace).run(executor);
+    }
   }
   if (p.pass == Pass::grad_weight) {
     if constexpr (std::is_same_v<T, float>) {
@@ -169,7 +179,11 @@ void run_as(const ConvProblem& p, const ConvData& data, void* workspace, const E
 // Where a matrix product is faster: it reuses a source channel for all the result channels, which pays for
 // copying patches if there are enough of them. The limits were measured against implicit_gemm.
 Reason too_many_channels(const ConvProblem& p) {
-  if (with_type(p.dtype, [&](auto zero) { return PointwisePlan<decltype(zero)>::fits(p); })) return nullptr;
+  if (with_type(p.dtype, [&](auto zero) {
+        using T = decltype(zero);
+        return PointwisePlan<T>::fits(p) || PointwiseSumPlan<T>::fits(p);
+      }))
+    return nullptr;
   if (with_type(p.dtype, [&](auto zero) {
         using T = decltype(zero);
         return PlaneWindowPlan<T>::fits(p) || PlaneSumPlan<T>::fits(p) || PixelSumPlan<T>::fits(p);
