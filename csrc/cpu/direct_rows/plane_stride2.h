@@ -1,14 +1,15 @@
-// The gradient of the input of depthwise 3 x 3 correlations with stride 2 of planes whose rows lie side by
-// side in memory. A vector of the source along a row, and the one next to it, give two vectors of results for
-// each of two rows: those of even and those of odd columns, as in phase_kernel.h, interleaved on the way into
-// memory. Planes are read in place, in strips from top to bottom; what lies beside is masked out of the
-// loads.
+// The gradient of the input of depthwise 3 x 3 and 5 x 5 correlations with stride 2 of planes whose rows lie
+// side by side in memory. A vector of the source along a row, and the one or two next to it, give two vectors
+// of results for each of two rows: those of even and those of odd columns, as in phase_kernel.h, interleaved
+// on the way into memory. Planes are read in place, in strips from top to bottom; what lies beside is masked
+// out of the loads.
 #pragma once
 
 #include <atomic>
 
 #include "cpu/direct_rows/axis.h"
 #include "cpu/dispatch.h"
+#include "cpu/scratch.h"
 #include "cpu/streaming.h"
 
 namespace convext {
@@ -21,6 +22,7 @@ struct PlaneStride2Plan {
 
   RowsAxis rows;
   RowsAxis columns;
+  int64_t taps;  // down and across
   int64_t planes;
   int64_t steps;  // pairs of rows of the result
   int64_t band;   // of them in a tile
@@ -31,18 +33,20 @@ struct PlaneStride2Plan {
 
   static bool fits(const ConvProblem& p) {
     const auto fits_axis = [](const RowsAxis& axis) {
-      return axis.kernel == 3 && axis.dilation == 1 && axis.stride == 2 && axis.before <= 2 &&
-             axis.after <= 2;
+      return (axis.kernel == 3 || axis.kernel == 5) && axis.dilation == 1 && axis.stride == 2 &&
+             axis.before < axis.kernel && axis.after < axis.kernel;
     };
     return can_mask_loads && std::is_same_v<T, Compute<T>> && p.pass == Pass::grad_input &&
            in_channels_per_group(p) == 1 && out_channels_per_group(p) == 1 && fits_axis(vertical_axis(p)) &&
-           fits_axis(horizontal_axis(p)) && p.padding_mode == PaddingMode::zeros &&
-           p.input_strides.column == 1 && p.output_strides.column == 1 && p.input.width * 8 >= lanes * 5;
+           fits_axis(horizontal_axis(p)) && p.kernel.height == p.kernel.width &&
+           p.padding_mode == PaddingMode::zeros && p.input_strides.column == 1 &&
+           p.output_strides.column == 1 && p.input.width * 8 >= lanes * 5;
   }
 
   explicit PlaneStride2Plan(const ConvProblem& p)
       : rows(vertical_axis(p)),
         columns(horizontal_axis(p)),
+        taps(p.kernel.height),
         planes(p.batch * p.in_channels),
         steps((rows.before + rows.input + 1) / 2 - rows.before / 2) {
     constexpr int64_t worth_dealing = 4096;  // results
@@ -63,7 +67,7 @@ struct PlaneStride2Plan {
 
 template <class Real>
 struct PhaseStrip {
-  const Real* source;  // row 0, what the first pair of columns has on its left, be it inside or not
+  const Real* source;  // row 0, the leftmost that the first pair of columns needs, be it inside or not
   int64_t source_row;
   int64_t source_height;
   int64_t ahead;
@@ -72,31 +76,33 @@ struct PhaseStrip {
   Real* target;  // row 0, the first column
   int64_t target_row;
   int64_t target_height;
-  int64_t first_line;  // the lower line of the first pair of rows
+  int64_t first_line;  // the lowest line that the first pair of rows needs
   int64_t first_row;   // the first of those rows; it may be row -1
   int64_t steps;
   int64_t count;  // columns, at most two vectors
   bool streams;
-  LaneMask<Real> left;
-  LaneMask<Real> right;
+  LaneMask<Real> masks[3];  // of the vectors of a line
 };
 
 // `is_odd`: the first column of a pair is an odd position of the padded row, else an even one.
-template <class Real, bool is_odd, bool is_masked>
+template <class Real, int taps, bool is_odd, bool is_masked>
 struct PhaseStripKernel {
   static constexpr int64_t lanes = Vector<Real>::lanes;
+  static constexpr int half = taps / 2;
 
   const PhaseStrip<Real>& strip;
 
-  CONVEXT_INLINE void read(Vector<Real>& left, Vector<Real>& right, int64_t line) const {
+  CONVEXT_INLINE void read(Vector<Real> (&values)[half + 1], int64_t line) const {
     if (line < 0 || line >= strip.source_height) {
-      left = right = zero<Real>();
+      CONVEXT_UNROLL
+      for (int k = 0; k <= half; ++k) values[k] = zero<Real>();
       return;
     }
     const Real* from = strip.source + line * strip.source_row;
     __builtin_prefetch(from + strip.ahead, 0, 2);
-    left = in_register(is_masked ? load(from, strip.left) : load(from));
-    right = in_register(is_masked ? load(from + 1, strip.right) : load(from + 1));
+    CONVEXT_UNROLL
+    for (int k = 0; k <= half; ++k)
+      values[k] = in_register(is_masked ? load(from + k, strip.masks[k]) : load(from + k));
   }
 
   CONVEXT_INLINE void write(int64_t row, Vector<Real> even, Vector<Real> odd) const {
@@ -121,29 +127,41 @@ struct PhaseStripKernel {
     }
   }
 
-  void run() const {
-    Vector<Real> weight[9];
+  // Of the row that the taps `row`, row + 2, ... down reach, the columns that those `column`, column + 2, ...
+  // across reach. The last tap meets the first line and its leftmost vector.
+  template <int row, int column>
+  CONVEXT_INLINE Vector<Real> phase(const Vector<Real> (&weights)[9],
+                                    const Vector<Real> (&lines)[half + 1][half + 1]) const {
+    constexpr int shift = column == 1 && is_odd ? 1 : 0;  // the pair begins with the odd column before
+    Vector<Real> sum = zero<Real>();
     CONVEXT_UNROLL
-    for (int k = 0; k < 9; ++k) weight[k] = broadcast(strip.weights[k]);
-    const Vector<Real> none = zero<Real>();
-    Vector<Real> left;
-    Vector<Real> right;
-    read(left, right, strip.first_line - 1);
+    for (int i = half - row; i >= 0; --i) {
+      CONVEXT_UNROLL
+      for (int j = half - column; j >= 0; --j) {
+        const int tap = (2 * i + row) * taps + 2 * j + column;
+        const Vector<Real> weight = taps == 3 ? weights[tap] : broadcast(strip.weights[tap]);
+        sum = fmadd(weight, lines[half - i][half - j - shift], sum);
+      }
+    }
+    return sum;
+  }
+
+  void run() const {
+    Vector<Real> weights[9];  // more of them would not stay in registers
+    CONVEXT_UNROLL
+    for (int k = 0; k < 9; ++k) weights[k] = broadcast(strip.weights[k]);
+    Vector<Real> lines[half + 1][half + 1];
+    CONVEXT_UNROLL
+    for (int k = 0; k < half; ++k) read(lines[k], strip.first_line - half + k);
     for (int64_t step = 0; step < strip.steps; ++step) {
-      Vector<Real> next_left;
-      Vector<Real> next_right;
-      read(next_left, next_right, strip.first_line + step);
-      const Vector<Real> even =
-          fmadd(weight[0], next_right,
-                fmadd(weight[2], next_left, fmadd(weight[6], right, fmadd(weight[8], left, none))));
-      const Vector<Real> odd =
-          fmadd(weight[1], is_odd ? next_left : next_right, fmadd(weight[7], is_odd ? left : right, none));
-      write(strip.first_row + 2 * step, even, odd);
-      const Vector<Real> next_even = fmadd(weight[3], next_right, fmadd(weight[5], next_left, none));
-      const Vector<Real> next_odd = fmadd(weight[4], is_odd ? next_left : next_right, none);
-      write(strip.first_row + 2 * step + 1, next_even, next_odd);
-      left = next_left;
-      right = next_right;
+      read(lines[half], strip.first_line + step);
+      write(strip.first_row + 2 * step, phase<0, 0>(weights, lines), phase<0, 1>(weights, lines));
+      write(strip.first_row + 2 * step + 1, phase<1, 0>(weights, lines), phase<1, 1>(weights, lines));
+      CONVEXT_UNROLL
+      for (int k = 0; k < half; ++k) {
+        CONVEXT_UNROLL
+        for (int v = 0; v <= half; ++v) lines[k][v] = lines[k + 1][v];
+      }
     }
   }
 };
@@ -160,18 +178,22 @@ class PlaneStride2 {
         source(static_cast<const T*>(data.output)),
         result(static_cast<T*>(data.input)),
         weight(static_cast<const T*>(data.weight)),
+        weights_follow(p.weight_strides.column == 1 && p.weight_strides.row == plan.taps &&
+                       p.weight_strides.out_channel == plan.taps * plan.taps),
         streams(is_result_streamed<T>(p) && begins_line(result) && are_whole_lines<T>(p.input_strides.row) &&
                 are_whole_lines<T>(p.input_strides.channel) && are_whole_lines<T>(p.input_strides.batch)) {}
 
   // False if a weight is not finite, and all is to be computed in another way: the zeros that stand for
   // outputs that do not exist would turn into NaN.
   bool run(const Executor& executor) const {
+    if (weights_follow && !all_finite(weight, p.out_channels * plan.taps * plan.taps)) return false;
     std::atomic<bool> are_finite{true};
     const int64_t plane_tiles = ceil_div(plan.planes, plan.tile_planes);
     for_each_tile(executor, plane_tiles * plan.bands, [&](int64_t index, int) {
       const int64_t first = index / plan.bands * plan.tile_planes;
       const int64_t last = smaller(plan.planes, first + plan.tile_planes);
-      if (!tile(first, last, index % plan.bands * plan.band))
+      const int64_t step = index % plan.bands * plan.band;
+      if (!(plan.taps == 3 ? tile<3>(first, last, step) : tile<5>(first, last, step)))
         are_finite.store(false, std::memory_order_relaxed);
       if (streams) finish_streams();
     });
@@ -180,20 +202,22 @@ class PlaneStride2 {
 
  private:
   // False if one is not finite.
-  bool pack(Real (&to)[9], int64_t channel) const {
+  template <int taps>
+  bool pack(Real* to, int64_t channel) const {
     const T* from = weight + channel * p.weight_strides.out_channel;
     Real not_finite = 0;  // 0 * w is NaN if w is infinite or NaN
-    for (int64_t i = 0; i < 3; ++i) {
+    for (int64_t i = 0; i < taps; ++i) {
       Real row = 0;
-      for (int64_t j = 0; j < 3; ++j) {
-        to[i * 3 + j] = from[i * p.weight_strides.row + j * p.weight_strides.column];
-        row += to[i * 3 + j] * 0;
+      for (int64_t j = 0; j < taps; ++j) {
+        to[i * taps + j] = from[i * p.weight_strides.row + j * p.weight_strides.column];
+        row += to[i * taps + j] * 0;
       }
       not_finite += row;
     }
     return not_finite == 0;
   }
 
+  template <int taps>
   bool tile(int64_t first_plane, int64_t last_plane, int64_t first_step) const {
     PhaseStrip<Real> strip;
     strip.source_row = p.output_strides.row;
@@ -206,15 +230,14 @@ class PlaneStride2 {
     strip.first_row = strip.first_line * 2 - plan.rows.before;
     strip.steps = smaller(plan.band, plan.steps - first_step);
     strip.streams = streams;
-    Real weights[9];
+    Real weights[taps * taps];
     strip.weights = weights;
-    const int64_t to_left = (plan.columns.before + 1) / 2 - 1;
+    const int64_t to_left = (plan.columns.before + 1) / 2 - taps / 2;
     const auto inside = [&](int64_t first) {
       return lanes_between<Real>(smaller(lanes, larger(0, -first)),
                                  smaller(lanes, larger(0, p.output.width - first)));
     };
-    strip.left = inside(to_left);
-    strip.right = inside(to_left + 1);
+    for (int64_t k = 0; k <= taps / 2; ++k) strip.masks[k] = inside(to_left + k);
     const bool has_edges = p.input.width > 2 * lanes;  // other ones than those of the first strip
     int64_t n = first_plane / p.in_channels;
     int64_t channel = first_plane - n * p.in_channels;
@@ -223,7 +246,11 @@ class PlaneStride2 {
         channel = 0;
         ++n;
       }
-      if (!pack(weights, channel)) return false;
+      if (weights_follow) {
+        strip.weights = weight + channel * taps * taps;
+      } else if (!pack<taps>(weights, channel)) {
+        return false;
+      }
       const T* from = source + n * p.output_strides.batch + channel * p.output_strides.channel;
       T* to = result + n * p.input_strides.batch + channel * p.input_strides.channel;
       for (int64_t x = 0; x < p.input.width; x += 2 * lanes) {
@@ -231,26 +258,25 @@ class PlaneStride2 {
         strip.source = from + column;
         strip.target = to + x;
         strip.count = smaller(2 * lanes, p.input.width - x);
-        if (column >= 0 && column + lanes < p.output.width && strip.count == 2 * lanes) {
-          run_strip<false>(strip);
+        if (column >= 0 && column + lanes + taps / 2 <= p.output.width && strip.count == 2 * lanes) {
+          run_strip<taps, false>(strip);
         } else {
           if (has_edges) {
-            strip.left = inside(column);
-            strip.right = inside(column + 1);
+            for (int64_t k = 0; k <= taps / 2; ++k) strip.masks[k] = inside(column + k);
           }
-          run_strip<true>(strip);
+          run_strip<taps, true>(strip);
         }
       }
     }
     return true;
   }
 
-  template <bool is_masked>
+  template <int taps, bool is_masked>
   void run_strip(const PhaseStrip<Real>& strip) const {
     if (plan.columns.before % 2 != 0) {
-      PhaseStripKernel<Real, true, is_masked>{strip}.run();
+      PhaseStripKernel<Real, taps, true, is_masked>{strip}.run();
     } else {
-      PhaseStripKernel<Real, false, is_masked>{strip}.run();
+      PhaseStripKernel<Real, taps, false, is_masked>{strip}.run();
     }
   }
 
@@ -259,6 +285,7 @@ class PlaneStride2 {
   const T* source;
   T* result;
   const T* weight;
+  bool weights_follow;  // each other in memory without gaps
   bool streams;
 };
 
