@@ -570,6 +570,27 @@ void add_depthwise_windows(Collector& cases) {
   }
 }
 
+// The gradient of the weight of depthwise kernels in channels_last: channels around those of vectors and
+// tiles, chains of several images, wide padding and dilation.
+void add_pixel_window_gradients(Collector& cases) {
+  int64_t number = 0;
+  for (int64_t width = 1; width <= 62; ++width) {
+    for (int64_t stride : {1, 2}) {
+      ++number;
+      const int64_t channels = number % 29 == 0 ? 270 : 2 + number % 37;
+      const int64_t batch = width < 10 ? 1 + number % 9 : 1 + number % 2;
+      Case c = cases.start({batch, channels, 1 + number % 11, width, channels, 3, 3, channels},
+                           Pass::grad_weight, floating_dtypes[number % 3 == 0]);
+      c.input_layout = c.weight_layout = c.output_layout = Layout::channels_last;
+      c.problem.stride = {1 + number % 3, stride};
+      if (number % 5 == 0) c.problem.dilation = {1 + number % 3, 1 + number % 4};
+      pad(c, number % 4, 1 + number % 3, number % 5, 1 + number % 2);
+      c.fill = number % 7 == 3 ? Fill::non_finite : number % 3 == 1 ? Fill::normal : Fill::small_integers;
+      if (finish(c)) cases.add(c);
+    }
+  }
+}
+
 // Many channels to few: sizes around vectors, bands and parts, edges that are wider than the image, chains.
 void add_channel_sums(Collector& cases) {
   int64_t number = 0;
@@ -846,6 +867,7 @@ std::vector<Case> kernel_cases(bool quick) {
   Collector always;
   add_ends_of_lines(always);
   add_depthwise_windows(always);
+  add_pixel_window_gradients(always);
   add_channel_sums(always);
   add_pointwise_sums(always);
   add_panels(always);

@@ -8,6 +8,7 @@
 #include "cpu/direct_rows/pixel_sum.h"
 #include "cpu/direct_rows/pixel_weight_gradient.h"
 #include "cpu/direct_rows/pixel_window.h"
+#include "cpu/direct_rows/pixel_window_gradient.h"
 #include "cpu/direct_rows/plane_3x3.h"
 #include "cpu/direct_rows/plane_correlation.h"
 #include "cpu/direct_rows/plane_stride2.h"
@@ -76,6 +77,7 @@ auto with_plan(const ConvProblem& p, const Visit& visit) {
   if (InterleavedPlan<T>::fits(p)) return visit(InterleavedPlan<T>(p));
   if constexpr (std::is_same_v<T, Compute<T>>) {
     if (PlaneWeightGradientPlan<T>::fits(p)) return visit(PlaneWeightGradientPlan<T>(p));
+    if (PixelWindowGradientPlan<T>::fits(p)) return visit(PixelWindowGradientPlan<T>(p));
     if (PlaneWindowPlan<T>::fits(p)) return visit(PlaneWindowPlan<T>(p));
     if (PlaneStride2Plan<T>::fits(p)) return visit(PlaneStride2Plan<T>(p));
     if (PlaneSumPlan<T>::fits(p)) return visit(PlaneSumPlan<T>(p));
@@ -125,6 +127,10 @@ void run_as(const ConvProblem& p, const ConvData& data, void* workspace, const E
       if (PlaneWeightGradientPlan<T>::fits(p)) {
         const PlaneWeightGradientPlan<T> plan(p);
         return PlaneWeightGradient<T>(plan, p, data, workspace).run(executor);
+      }
+      if (PixelWindowGradientPlan<T>::fits(p)) {
+        const PixelWindowGradientPlan<T> plan(p);
+        return PixelWindowGradient<T>(plan, p, data, workspace).run(executor);
       }
     }
     if (runs_along_channels<T>(p)) {
