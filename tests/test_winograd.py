@@ -234,27 +234,27 @@ class TestLargeKernels:
             error = (result.double() - exact).abs()
             assert (error <= bound).all(), f"{(error / bound).nan_to_num(0).max().item():.2f} times the bound"
 
-    @pytest.fixture(params=[5, 9, 11])
+    @pytest.fixture(params=[5, 9])
     def size(self, request: pytest.FixtureRequest) -> int:
         return int(request.param)
 
-    @pytest.mark.parametrize("decades", [4, 8, 16])
+    @pytest.mark.parametrize("decades", [4, 16])
     @pytest.mark.parametrize("what", ["pixels", "weights", "both", "planes", "taps"])
     def test_large_next_to_small(self, what: str, decades: float, size: int, winograd: KernelUnderTest) -> None:
-        x, w = torch.randn(1, 32, 20, 22), torch.randn(32, 32, size, size)
+        x, w = torch.randn(1, 96, 52, 52), torch.randn(96, 96, size, size)
         if what in ("pixels", "both"):
             x = unlike(tuple(x.shape), decades)
         if what in ("weights", "both"):
             w = unlike(tuple(w.shape), decades)
         if what == "planes":
-            x = x * unlike((1, 1, 20, 22), decades)
+            x = x * unlike((1, 1, 52, 52), decades)
         if what == "taps":
             w = w * unlike((1, 1, size, size), decades)
         self.assert_within_bound(winograd, x, w)
 
     @pytest.mark.parametrize("kind", ["huge row", "huge column", "huge pixel", "sparse", "masked", "causal", "step"])
     def test_uneven_images_and_kernels(self, kind: str, size: int, winograd: KernelUnderTest) -> None:
-        x, w = torch.randn(1, 32, 20, 22), torch.randn(32, 32, size, size)
+        x, w = torch.randn(1, 96, 52, 52), torch.randn(96, 96, size, size)
         if kind == "huge row":
             x[:, :, 7] *= 1e8
         elif kind == "huge column":
@@ -273,8 +273,8 @@ class TestLargeKernels:
 
     @pytest.mark.parametrize("value", [NAN, INF])
     def test_non_finite_numbers(self, value: float, size: int, winograd: KernelUnderTest) -> None:
-        x, w, padding = torch.randn(2, 32, 20, 22), torch.randn(33, 32, size, size), size // 2
-        for row, column in ((0, 0), (8, 9), (19, 3)):
+        x, w, padding = torch.randn(2, 64, 62, 62), torch.randn(100, 64, size, size), size // 2
+        for row, column in ((0, 0), (58, 9), (61, 3)):
             dirty = x.clone()
             dirty[1, 9, row, column] = value
             expected = F.conv2d(dirty.double(), w.double(), padding=padding)

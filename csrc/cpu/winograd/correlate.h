@@ -114,8 +114,12 @@ class WinogradRun {
     int64_t splits = 1;
     // Few items: split the result channels, then the tiles.
     while (blocks * c.groups * splits < 3 * executor.workers && splits < passes) ++splits;
-    if (blocks * c.groups * splits < 2 * executor.workers) {
-      const int64_t wanted = ceil_div(2 * executor.workers, c.groups * splits);
+    // A few items should be as many for each worker.
+    constexpr int64_t few_rounds = 8;
+    const int64_t items = blocks * c.groups * splits;
+    if (items < few_rounds * executor.workers) {
+      const int64_t even = round_up(larger(items, 2 * executor.workers), executor.workers);
+      const int64_t wanted = ceil_div(even, c.groups * splits);
       blocks = larger(blocks, smaller(wanted, plan.tiles / (2 * block_rows)));
     }
     const int64_t tiles = ceil_div(plan.tiles, blocks);

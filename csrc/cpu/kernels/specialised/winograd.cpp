@@ -88,12 +88,27 @@ Reason why_not_weight_gradient(const ConvProblem& problem) {
   return nullptr;
 }
 
+// Whether a larger kernel is cut into blocks. Threads meet after each of them, which costs as much as some
+// millions of multiply-adds.
+Reason why_not_blocks(const ConvProblem& problem) {
+  constexpr int64_t least_work = 24'000'000;  // of a tap, for one image
+  if (problem.pass == Pass::grad_weight) return "the gradient of the weight is for 3 x 3 kernels";
+  if (element_size(problem.dtype) == 2)
+    return "the results of a larger kernel's blocks are not added up in 16 bits";
+  const int64_t work = in_channels_per_group(problem) * problem.out_channels * row_sizes(problem).results *
+                       column_sizes(problem).results;
+  if (work < least_work && problem.precision == Float32Precision::highest)
+    return "so few pixels and channels do not repay cutting the kernel into blocks";
+  return nullptr;
+}
+
 Reason why_not(const ConvProblem& problem) {
   if (!is_floating(problem.dtype)) return "it is for floating-point numbers";
   if (problem.kernel.height < 3 || problem.kernel.width < 3) return "the kernel is smaller than 3 x 3";
-  const bool has_blocks = KernelBlock::count(problem.kernel) > 1;
-  if (has_blocks && element_size(problem.dtype) == 2)
-    return "the results of a larger kernel's blocks are not added up in 16 bits";
+  if (KernelBlock::count(problem.kernel) > 1) {
+    const Reason reason = why_not_blocks(problem);
+    if (reason != nullptr) return reason;
+  }
   if (problem.stride.height != 1 || problem.stride.width != 1) return "the stride is not 1";
   // With 32 channels the transforms already pay (1.2 to 2 times implicit_gemm for all maps from 2 x 2 on,
   // whatever the batch, AVX2 and AVX-512). Fewer are left to rounding, not to speed, as are corners with few
