@@ -38,15 +38,12 @@ struct GradientOperand {
             {p.output.height, p.output.height, 0, PaddingMode::zeros, p.dilation.height},
             {p.output.width, p.output.width, 0, PaddingMode::zeros, p.dilation.width}};
   }
-  // Read by a block of the kernel.
-  static GradientOperand input_of(const ConvProblem& p, const KernelBlock& block) {
+  static GradientOperand input_of(const ConvProblem& p) {
     return {in_channels_per_group(p),
             p.input,
             p.input_strides,
-            {p.output.height, p.input.height, block.rows.first * p.dilation.height - p.padding.top,
-             p.padding_mode, p.dilation.height},
-            {p.output.width, p.input.width, block.columns.first * p.dilation.width - p.padding.left,
-             p.padding_mode, p.dilation.width}};
+            {p.output.height, p.input.height, -p.padding.top, p.padding_mode, p.dilation.height},
+            {p.output.width, p.input.width, -p.padding.left, p.padding_mode, p.dilation.width}};
   }
 };
 
@@ -55,11 +52,10 @@ class Evenness {
  public:
   using Real = Compute<T>;
 
-  Evenness(const ConvProblem& given, const KernelBlock& block, const ConvData& data, void* workspace,
-           int workers)
+  Evenness(const ConvProblem& given, const ConvData& data, void* workspace, int workers)
       : problem(given),
         operands{{GradientOperand<Real>::output_of(given), static_cast<const T*>(data.output)},
-                 {GradientOperand<Real>::input_of(given, block), static_cast<const T*>(data.input)}},
+                 {GradientOperand<Real>::input_of(given), static_cast<const T*>(data.input)}},
         grid(1, operands[0].shape.rows, operands[0].shape.columns, 2),
         layout(given, workers),
         scratch(static_cast<char*>(workspace)) {}

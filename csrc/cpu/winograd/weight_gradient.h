@@ -34,20 +34,18 @@ class WinogradWeightGradient {
         data(tensors),
         input(static_cast<const T*>(tensors.input)),
         output(static_cast<const T*>(tensors.output)),
-        gradient(static_cast<T*>(tensors.weight) + cut.taps.rows.first * given.weight_strides.row +
-                 cut.taps.columns.first * given.weight_strides.column),
+        gradient(static_cast<T*>(tensors.weight)),
         scratch(static_cast<char*>(workspace)) {}
 
   static int64_t workspace_bytes(const ConvProblem& problem, int workers) {
-    return larger(WeightGradientPlan<Real>(problem, KernelBlock::at(0, problem.kernel), workers)
-                      .workspace_bytes(workers),
+    return larger(WeightGradientPlan<Real>(problem, workers).workspace_bytes(workers),
                   Evenness<T>::workspace_bytes(problem, workers));
   }
 
   // False, with nothing usable written, where the numbers are not for this algorithm.
   bool run(const Executor& executor) {
     // Its workspace lies over the one of the products.
-    if (!Evenness<T>(problem, plan.taps, data, scratch, executor.workers).are_even(executor)) return false;
+    if (!Evenness<T>(problem, data, scratch, executor.workers).are_even(executor)) return false;
     for_each_tile(executor, plan.items(), [&](int64_t index, int worker) {
       Item item;
       item.vector_part = index % plan.vector_parts;
@@ -269,21 +267,18 @@ class WinogradWeightGradient {
     CONVEXT_UNROLL
     for (int tap = 0; tap < 9; ++tap) product_with_zero = fmadd(taps[tap], zero<Real>(), product_with_zero);
     if (!(sum(product_with_zero) == 0)) is_finite.store(false, std::memory_order_relaxed);
-    const bool shares_taps = plan.taps.shares(0, 0);
     if (strides.in_channel == 1) {
       CONVEXT_UNROLL
       for (int tap = 0; tap < 9; ++tap) {
-        if (shares_taps && plan.taps.shares(tap / 3, tap % 3)) continue;
         store_narrowed(to + tap / 3 * strides.row + tap % 3 * strides.column, taps[tap], channels);
       }
       return;
     }
-    if (strides.column == 1 && strides.row == 3 && !shares_taps) return store_transposed(taps, channels, to);
+    if (strides.column == 1 && strides.row == 3) return store_transposed(taps, channels, to);
     Real numbers[9][lanes];
     for (int tap = 0; tap < 9; ++tap) store(numbers[tap], taps[tap]);
     for (int64_t c = 0; c < channels; ++c) {
       for (int tap = 0; tap < 9; ++tap) {
-        if (shares_taps && plan.taps.shares(tap / 3, tap % 3)) continue;
         to[c * strides.in_channel + tap / 3 * strides.row + tap % 3 * strides.column] =
             narrow<T>(numbers[tap][c]);
       }

@@ -25,7 +25,6 @@ struct WeightGradientPlan {
   // Rounding errors grow with the length of the chains.
   static constexpr int64_t most_chain = 16;
 
-  KernelBlock taps;
   int64_t groups;
   GradientOperand<Real> output;  // rows of the products
   GradientOperand<Real> input;   // columns, in the lanes
@@ -50,11 +49,10 @@ struct WeightGradientPlan {
   int64_t lines_offset;
   int64_t worker_bytes;
 
-  WeightGradientPlan(const ConvProblem& p, const KernelBlock& kernel_block, int workers)
-      : taps(kernel_block),
-        groups(p.groups),
+  WeightGradientPlan(const ConvProblem& p, int workers)
+      : groups(p.groups),
         output(GradientOperand<Real>::output_of(p)),
-        input(GradientOperand<Real>::input_of(p, taps)),
+        input(GradientOperand<Real>::input_of(p)),
         grid(p.batch, output.rows, output.columns, outputs) {
     choose_chunks();
     const int64_t blocks = ceil_div(tiles_of_chunk, most_tiles_of_block);

@@ -194,12 +194,9 @@ int64_t gradient_workspace_bytes_as(const ConvProblem& problem, int workers) {
 template <class T>
 void run_gradient_as(const ConvProblem& problem, const ConvData& data, void* workspace,
                      const Executor& executor) {
-  for (int64_t index = 0; index < KernelBlock::count(problem.kernel); ++index) {
-    const WeightGradientPlan<Compute<T>> plan(problem, KernelBlock::at(index, problem.kernel),
-                                              executor.workers);
-    WinogradWeightGradient<T> winograd(plan, problem, data, workspace);
-    if (!winograd.run(executor)) return implicit_gemm.run(problem, data, workspace, executor);
-  }
+  const WeightGradientPlan<Compute<T>> plan(problem, executor.workers);
+  WinogradWeightGradient<T> winograd(plan, problem, data, workspace);
+  if (!winograd.run(executor)) implicit_gemm.run(problem, data, workspace, executor);
 }
 
 int64_t workspace_bytes(const ConvProblem& problem, int workers) {
