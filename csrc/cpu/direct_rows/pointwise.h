@@ -114,7 +114,7 @@ class Pointwise {
       const PointwiseRuns::Run run = plan.runs.run_of(index);
       const T* from = source + run.offset(source_strides);
       T* to = result + run.offset(result_strides);
-      with_sources([&](auto sources) {
+      with_few_channels(plan.sources, [&](auto sources) {
         if (plan.is_interleaved) {
           pointwise_lanes<T, sources()>(tables, from, to, run.pixels);
         } else {
@@ -138,7 +138,7 @@ class Pointwise {
         const PointwiseRuns::Run run = plan.runs.run_of(index);
         const T* from = source + run.offset(source_strides);
         const T* gradient = grad_output + run.offset(result_strides);
-        with_sources([&](auto sources) {
+        with_few_channels(plan.sources, [&](auto sources) {
           if (plan.is_interleaved) {
             pointwise_lanes_gradient<T, sources()>(tables, from, gradient, run.pixels, totals);
           } else {
@@ -175,20 +175,6 @@ class Pointwise {
       const int64_t pixel = smaller(l / plan.results, tables.pixels - 1);
       for (int64_t c = 0; c < plan.sources; ++c)
         tables.orders[c * lanes + l] = static_cast<int32_t>(pixel * plan.sources + c);
-    }
-  }
-
-  template <class Visit>
-  void with_sources(const Visit& visit) const {
-    switch (plan.sources) {
-      case 1:
-        return visit(std::integral_constant<int, 1>{});
-      case 2:
-        return visit(std::integral_constant<int, 2>{});
-      case 3:
-        return visit(std::integral_constant<int, 3>{});
-      default:
-        return visit(std::integral_constant<int, most_pointwise_sources>{});
     }
   }
 

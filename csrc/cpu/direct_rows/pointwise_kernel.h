@@ -10,7 +10,7 @@ namespace convext {
 namespace CONVEXT_ISA_NAMESPACE {
 namespace {
 
-constexpr int most_pointwise_sources = 4;
+constexpr int most_pointwise_sources = 4;  // see with_few_channels
 
 template <class Real, int count>
 CONVEXT_INLINE void add_to_totals(const Vector<Real> (&sums)[count], double* totals) {

@@ -2,12 +2,29 @@
 // of whole images where rows follow each other.
 #pragma once
 
+#include <type_traits>
+
 #include "core/problem.h"
 #include "cpu/blocking.h"
 
 namespace convext {
 namespace CONVEXT_ISA_NAMESPACE {
 namespace {
+
+// Calls visit with a number of channels, four at most, that the compiler knows.
+template <class Visit>
+void with_few_channels(int64_t channels, const Visit& visit) {
+  switch (channels) {
+    case 1:
+      return visit(std::integral_constant<int, 1>{});
+    case 2:
+      return visit(std::integral_constant<int, 2>{});
+    case 3:
+      return visit(std::integral_constant<int, 3>{});
+    default:
+      return visit(std::integral_constant<int, 4>{});
+  }
+}
 
 struct PointwiseRuns {
   int64_t batch;

@@ -15,7 +15,7 @@ namespace convext {
 namespace CONVEXT_ISA_NAMESPACE {
 namespace {
 
-constexpr int most_pointwise_sums = 4;  // few channels are up to as many
+constexpr int most_pointwise_sums = 4;  // few channels are up to as many: see with_few_channels
 constexpr int pointwise_planes_together = 4;
 
 // Runs of as many pixels each that are added up in one chain.
@@ -179,7 +179,7 @@ class PointwiseSum {
       : plan(cut), p(problem), data(tensors), chunk_sums(static_cast<double*>(workspace)) {}
 
   void run(const Executor& executor) const {
-    with_few([&](auto few) {
+    with_few_channels(plan.few, [&](auto few) {
       if (plan.is_weight) {
         add_gradients<few()>(executor);
       } else {
@@ -294,20 +294,6 @@ class PointwiseSum {
         static_cast<Real*>(data.weight)[o * strides.out_channel + i * strides.in_channel] =
             static_cast<Real>(total);
       }
-    }
-  }
-
-  template <class Visit>
-  void with_few(const Visit& visit) const {
-    switch (plan.few) {
-      case 1:
-        return visit(std::integral_constant<int, 1>{});
-      case 2:
-        return visit(std::integral_constant<int, 2>{});
-      case 3:
-        return visit(std::integral_constant<int, 3>{});
-      default:
-        return visit(std::integral_constant<int, most_pointwise_sums>{});
     }
   }
 
