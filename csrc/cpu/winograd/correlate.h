@@ -18,6 +18,7 @@
 #pragma once
 
 #include <atomic>
+#include <new>
 
 #include "cpu/kernel_list.h"
 #include "cpu/winograd/lines.h"
@@ -42,44 +43,33 @@ class WinogradRun {
         source(static_cast<const T*>(c.is_forward ? data.input : data.output)),
         result(static_cast<T*>(c.is_forward ? data.output : data.input)),
         weight(static_cast<const T*>(data.weight)),
-        is_first(c.block.rows.first + c.block.columns.first == 0),
-        bias(problem.epilogue.bias && is_first ? static_cast<const T*>(data.bias) : nullptr),
+        bias(problem.epilogue.bias ? static_cast<const T*>(data.bias) : nullptr),
         scratch(static_cast<char*>(workspace)),
-        streams(KernelBlock::count(problem.kernel) == 1 && vector_is_line &&
-                is_worth_streaming<T>(c.result_numbers()) &&
+        streams(vector_is_line && is_worth_streaming<T>(c.result_numbers()) &&
                 are_whole_lines<T>(c.result_strides.channel == 1 ? c.result_strides.column
                                                                  : c.result_strides.channel)),
         flags(reinterpret_cast<int32_t*>(scratch + plan.flags_offset)) {}
 
   // False, with nothing usable written, where the weights are not for this algorithm.
   bool run(const Executor& executor) {
-    for (int64_t n = 0; is_first && n < c.batch; ++n) flags[n] = 0;
+    for (int64_t n = 0; n < c.batch; ++n) flags[n] = 0;
     if (plan.tiles_first) {
       run_tiles_first(executor);
       return weights_are_usable.load(std::memory_order_relaxed);
     }
-    for_each_tile(executor, c.groups * plan.panels, [&](int64_t index, int) {
-      Real* packed = reinterpret_cast<Real*>(scratch + plan.weights_offset) + index * plan.weights_of_panel;
-      TapSizes<Real> sizes;
-      pack_weights<Tile, T>(c, weight, index / plan.panels, index % plan.panels, 0, c.source_channels, packed,
-                            c.source_channels * panel<Real>, sizes);
-      check(sizes, index % plan.panels);
-    });
+    transform_weights_first(executor);
     if (!weights_are_usable.load(std::memory_order_relaxed)) return false;
     run_weights_first(executor);
     return true;
   }
 
-  // After the last block of the kernel.
-  static bool is_flagged(const void* workspace, int64_t sample) {
-    return static_cast<const int32_t*>(workspace)[sample] != 0;
-  }
+  bool is_flagged(int64_t sample) const { return flags[sample] != 0; }
 
  private:
   static constexpr int64_t lanes = Vector<Real>::lanes;
-  static constexpr int inputs = Tile::inputs;
-  static constexpr int outputs = Tile::outputs;
-  static constexpr int64_t products = Plan<Tile, Real>::products;
+  using Rows = typename Tile::Rows;
+  using Columns = typename Tile::Columns;
+  static constexpr int64_t products = Tile::products;
   static constexpr int64_t line_size = line_numbers<Real>;
 
   struct Block {
@@ -88,12 +78,20 @@ class WinogradRun {
     int64_t tiles;
   };
 
+  // Of sums: for some panels of result channels.
+  struct Terms {
+    int64_t first_panel;
+    int64_t panels;
+    int64_t first_source;
+    int64_t sources;
+    int64_t sources_at_a_time;
+  };
+
   const Correlation& c;
   const Plan<Tile, Real>& plan;
   const T* source;
   T* result;
   const T* weight;
-  bool is_first;  // of the kernel's blocks; the others add to the result
   const T* bias;
   char* scratch;
   bool streams;    // results
@@ -102,10 +100,33 @@ class WinogradRun {
 
   void flag(int64_t sample) { __atomic_store_n(flags + sample, 1, __ATOMIC_RELAXED); }
 
-  void check(const TapSizes<Real>& sizes, int64_t index) {
-    if (!sizes.are_even(c.result_channels - index * panel<Real>, Tile::windows_are_separate)) {
+  void check(const TapSizes<Tile, Real>& sizes, int64_t index) {
+    if (!sizes.are_even(c.result_channels - index * panel<Real>))
       weights_are_usable.store(false, std::memory_order_relaxed);
-    }
+  }
+
+  void transform_weights_first(const Executor& executor) {
+    const int64_t block_rows_of_kernel = plan.blocks.rows.size();
+    for_each_tile(executor, c.groups * plan.panels * block_rows_of_kernel, [&](int64_t index, int worker) {
+      char* const own = scratch + plan.workers_offset + worker * plan.worker_bytes;
+      WeightPart part;
+      part.block_row = index % block_rows_of_kernel;
+      index /= block_rows_of_kernel;
+      part.panel = index % plan.panels;
+      part.group = index / plan.panels;
+      part.first_source = 0;
+      part.sources = c.source_channels;
+      part.first_block = 0;
+      part.blocks = plan.blocks.columns.size();
+      TapSizes<Tile, Real>* const sizes = reinterpret_cast<TapSizes<Tile, Real>*>(own + plan.sizes_offset);
+      for (int64_t block = 0; block < part.blocks; ++block) new (sizes + block) TapSizes<Tile, Real>();
+      pack_weights<Tile, T>(c, plan.blocks, weight, part, reinterpret_cast<Real*>(own + plan.taps_offset),
+                            reinterpret_cast<Real*>(scratch + plan.weights_offset) +
+                                index * plan.weights_of_panel +
+                                part.block_row * part.blocks * plan.weights_of_block,
+                            plan.weights_of_block, c.source_channels * panel<Real>, sizes);
+      for (int64_t block = 0; block < part.blocks; ++block) check(sizes[block], part.panel);
+    });
   }
 
   void run_weights_first(const Executor& executor) {
@@ -136,12 +157,19 @@ class WinogradRun {
       char* own = scratch + plan.workers_offset + worker * plan.worker_bytes;
       Real* transformed = reinterpret_cast<Real*>(own + plan.inputs_offset);
       Real* sums = reinterpret_cast<Real*>(own + plan.sums_offset);
-      transform_source(block, transformed, own);
       for (int64_t first = first_panel; first < last_panel; first += plan.panels_of_pass) {
         const int64_t count = smaller(plan.panels_of_pass, last_panel - first);
-        // A panel's weights of one product, or 256 channels of them, stay in the L1 cache.
-        multiply(block, first, count, 0, c.source_channels, 4 * packed_terms, transformed,
-                 weights + (group * plan.panels + first) * plan.weights_of_panel, sums);
+        for (int64_t kernel_index = 0; kernel_index < plan.blocks.size(); ++kernel_index) {
+          const KernelBlock kernel = plan.blocks.at(kernel_index);
+          if (first == first_panel || plan.blocks.size() > 1)
+            transform_source(block, kernel, transformed, own);
+          // A panel's weights of one product, or 256 channels of them, stay in the L1 cache.
+          const Terms terms{first, count, 0, c.source_channels, 4 * packed_terms};
+          multiply(block, kernel, terms, transformed,
+                   weights + (group * plan.panels + first) * plan.weights_of_panel +
+                       kernel_index * plan.weights_of_block,
+                   plan.weights_of_panel, sums);
+        }
         transform_result(block, first, count, sums, own);
       }
     });
@@ -150,12 +178,17 @@ class WinogradRun {
   void run_tiles_first(const Executor& executor) {
     constexpr int64_t tiles_of_item = Plan<Tile, Real>::tiles_of_transform;
     Real* transformed = reinterpret_cast<Real*>(scratch + plan.inputs_offset);
-    for_each_tile(executor, c.groups * ceil_div(plan.tiles, tiles_of_item), [&](int64_t index, int worker) {
-      const int64_t group = index % c.groups;
-      const int64_t first = index / c.groups * tiles_of_item;
+    const auto transformed_of = [&](int64_t group, int64_t kernel_index) {
+      return transformed + (group * plan.blocks.size() + kernel_index) * products * plan.inputs_plane;
+    };
+    const int64_t kernels = c.groups * plan.blocks.size();
+    for_each_tile(executor, kernels * ceil_div(plan.tiles, tiles_of_item), [&](int64_t index, int worker) {
+      const int64_t kernel_index = index % kernels % plan.blocks.size();
+      const int64_t group = index % kernels / plan.blocks.size();
+      const int64_t first = index / kernels * tiles_of_item;
       const Block block{group, first, smaller(tiles_of_item, plan.tiles - first)};
-      transform_source(block,
-                       transformed + group * products * plan.inputs_plane + first * line_channels<Real>,
+      transform_source(block, plan.blocks.at(kernel_index),
+                       transformed_of(group, kernel_index) + first * line_channels<Real>,
                        scratch + plan.workers_offset + worker * plan.worker_bytes);
     });
     // At least as many items as workers, if there are as many panels.
@@ -167,31 +200,46 @@ class WinogradRun {
       const int64_t first = index % passes * panels;
       const int64_t count = smaller(panels, plan.panels - first);
       char* own = scratch + plan.workers_offset + worker * plan.worker_bytes;
-      Real* packed = reinterpret_cast<Real*>(own + plan.weights_offset);
       Real* sums = reinterpret_cast<Real*>(own + plan.sums_offset);
-      TapSizes<Real> sizes[Plan<Tile, Real>::most_panels_of_pass];
-      for (int64_t k = 0; k < c.source_channels; k += packed_terms) {
-        const int64_t terms = smaller(packed_terms, c.source_channels - k);
-        for (int64_t p = 0; p < count; ++p) {
-          pack_weights<Tile, T>(c, weight, block.group, first + p, k, terms,
-                                packed + p * products * terms * panel<Real>, terms * panel<Real>, sizes[p]);
-        }
-        multiply(block, first, count, k, terms, packed_terms,
-                 transformed + block.group * products * plan.inputs_plane, packed, sums);
+      for (int64_t kernel_index = 0; kernel_index < plan.blocks.size(); ++kernel_index) {
+        multiply_with_new_weights(block, kernel_index, first, count,
+                                  transformed_of(block.group, kernel_index), own, sums);
       }
-      for (int64_t p = 0; p < count; ++p) check(sizes[p], first + p);
       transform_result(block, first, count, sums, own);
     });
   }
 
-  void transform_source(const Block& block, Real* transformed, char* own) {
+  // Transforms the weights of a few source channels at a time.
+  void multiply_with_new_weights(const Block& block, int64_t kernel_index, int64_t first_panel,
+                                 int64_t panels, const Real* transformed, char* own, Real* sums) {
+    const KernelBlock kernel = plan.blocks.at(kernel_index);
+    Real* packed = reinterpret_cast<Real*>(own + plan.weights_offset);
+    TapSizes<Tile, Real> sizes[Plan<Tile, Real>::most_panels_of_pass];
+    for (int64_t k = 0; k < c.source_channels; k += packed_terms) {
+      const int64_t terms = smaller(packed_terms, c.source_channels - k);
+      const int64_t step = products * terms * panel<Real>;
+      for (int64_t p = 0; p < panels; ++p) {
+        const int64_t columns = plan.blocks.columns.size();
+        const WeightPart part{
+            block.group, first_panel + p, k, terms, kernel_index / columns, kernel_index % columns, 1};
+        pack_weights<Tile, T>(c, plan.blocks, weight, part, reinterpret_cast<Real*>(own + plan.taps_offset),
+                              packed + p * step, 0, terms * panel<Real>, sizes + p);
+      }
+      multiply(block, kernel, {first_panel, panels, k, terms, packed_terms}, transformed, packed, step, sums);
+    }
+    for (int64_t p = 0; p < panels; ++p) check(sizes[p], first_panel + p);
+  }
+
+  void transform_source(const Block& block, const KernelBlock& kernel, Real* transformed, char* own) {
+    const Side rows = c.rows.from_tap(kernel.rows.first);
+    const Side columns = c.columns.from_tap(kernel.columns.first);
     Real* lines = reinterpret_cast<Real*>(own + plan.lines_offset);
     Real* spread = reinterpret_cast<Real*>(own + plan.spread_offset);
     const T* first_channel = source + block.group * c.source_channels * c.source_strides.channel;
     for (int64_t channel = 0; channel < c.source_channels; channel += lanes) {
       const int64_t channels = smaller(lanes, c.source_channels - channel);
-      TileLines<inputs, outputs, T> tiles(first_channel + channel * c.source_strides.channel,
-                                          c.source_strides, c.rows, c.columns, lines);
+      TileLines<Rows, Columns, T> tiles(first_channel + channel * c.source_strides.channel, c.source_strides,
+                                        rows, columns, lines);
       plan.for_each_segment(block.first_tile, block.tiles, [&](const Segment& segment) {
         tiles.read(segment, channels);
         transform_segment(segment, tiles.rows,
@@ -204,7 +252,7 @@ class WinogradRun {
     plan.for_each_segment(block.first_tile, block.tiles, [&](const Segment& segment) {
       for (int64_t tile = 0; tile < segment.tiles; ++tile) {
         if (is_even(spread + 2 * (segment.begin + tile) * lanes)) continue;
-        if (!has_even_windows(first_channel, segment, tile)) {
+        if (!has_even_windows(first_channel, rows, columns, segment, tile)) {
           flag(segment.image);
           return;
         }
@@ -212,27 +260,27 @@ class WinogradRun {
     });
   }
 
-  void transform_segment(const Segment& segment, const Real* const (&rows)[inputs], Real* transformed,
+  void transform_segment(const Segment& segment, const Real* const (&rows)[Rows::inputs], Real* transformed,
                          Real* spread, bool is_first) {
     for (int64_t tile = 0; tile < segment.tiles; ++tile) {
-      Vector<Real> d[inputs][inputs];
+      Vector<Real> d[Rows::inputs][Columns::inputs];
       CONVEXT_UNROLL
-      for (int row = 0; row < inputs; ++row) {
+      for (int row = 0; row < Rows::inputs; ++row) {
         CONVEXT_UNROLL
-        for (int column = 0; column < inputs; ++column) {
-          d[row][column] = load(rows[row] + (tile * outputs + column) * lanes);
+        for (int column = 0; column < Columns::inputs; ++column) {
+          d[row][column] = load(rows[row] + (tile * Columns::outputs + column) * lanes);
         }
       }
       if constexpr (Tile::windows_are_separate) {
         measure_spread(d, spread + 2 * tile * lanes, is_first);
       }
-      Vector<Real> v[inputs][inputs];
+      Vector<Real> v[Rows::inputs][Columns::inputs];
       transform_inputs<Tile>(d, v);
       CONVEXT_UNROLL
-      for (int row = 0; row < inputs; ++row) {
+      for (int row = 0; row < Rows::inputs; ++row) {
         CONVEXT_UNROLL
-        for (int column = 0; column < inputs; ++column) {
-          store(transformed + (row * inputs + column) * plan.inputs_plane, v[row][column]);
+        for (int column = 0; column < Columns::inputs; ++column) {
+          store(transformed + (row * Columns::inputs + column) * plan.inputs_plane, v[row][column]);
         }
       }
       transformed += line_channels<Real>;
@@ -241,17 +289,18 @@ class WinogradRun {
 
   // `spread` takes in the largest absolute value of a tile, and the sum of the absolute values of the pixels
   // that all of its outputs read.
-  CONVEXT_INLINE static void measure_spread(const Vector<Real> (&d)[inputs][inputs], Real* spread,
-                                            bool is_first) {
+  CONVEXT_INLINE static void measure_spread(const Vector<Real> (&d)[Rows::inputs][Columns::inputs],
+                                            Real* spread, bool is_first) {
     Vector<Real> largest = is_first ? zero<Real>() : load(spread);
     Vector<Real> total = is_first ? zero<Real>() : load(spread + lanes);
     CONVEXT_UNROLL
-    for (int row = 0; row < inputs; ++row) {
+    for (int row = 0; row < Rows::inputs; ++row) {
       CONVEXT_UNROLL
-      for (int column = 0; column < inputs; ++column) {
+      for (int column = 0; column < Columns::inputs; ++column) {
         const Vector<Real> size = absolute(d[row][column]);
         largest = maximum(largest, size);
-        const bool in_all = row >= outputs - 1 && row <= 2 && column >= outputs - 1 && column <= 2;
+        const bool in_all = row >= Rows::outputs - 1 && row < Rows::taps && column >= Columns::outputs - 1 &&
+                            column < Columns::taps;
         if (in_all) total = add(total, size);
       }
     }
@@ -271,17 +320,18 @@ class WinogradRun {
   }
 
   // The same for each output's own window.
-  bool has_even_windows(const T* first_channel, const Segment& segment, int64_t tile) const {
-    Real largest[inputs][inputs] = {};
-    Real total[inputs][inputs] = {};
+  bool has_even_windows(const T* first_channel, const Side& all_rows, const Side& all_columns,
+                        const Segment& segment, int64_t tile) const {
+    Real largest[Rows::inputs][Columns::inputs] = {};
+    Real total[Rows::inputs][Columns::inputs] = {};
     const T* image = first_channel + segment.image * c.source_strides.batch;
-    const Side rows = c.rows.of_phase(segment.row_phase);
-    const Side columns = c.columns.of_phase(segment.column_phase);
-    const int64_t first_row = segment.tile_row * outputs;
-    const int64_t first_column = (segment.tile_column + tile) * outputs;
-    for (int row = 0; row < inputs; ++row) {
+    const Side rows = all_rows.of_phase(segment.row_phase);
+    const Side columns = all_columns.of_phase(segment.column_phase);
+    const int64_t first_row = segment.tile_row * Rows::outputs;
+    const int64_t first_column = (segment.tile_column + tile) * Columns::outputs;
+    for (int row = 0; row < Rows::inputs; ++row) {
       const int64_t y = rows.source(first_row + row);
-      for (int column = 0; y >= 0 && column < inputs; ++column) {
+      for (int column = 0; y >= 0 && column < Columns::inputs; ++column) {
         const int64_t x = columns.source(first_column + column);
         const T* pixel = image + y * c.source_strides.row + x * c.source_strides.column;
         for (int64_t channel = 0; x >= 0 && channel < c.source_channels; ++channel) {
@@ -292,14 +342,15 @@ class WinogradRun {
         }
       }
     }
-    for (int row = 0; row < outputs && first_row + row < rows.results; ++row) {
-      for (int column = 0; column < outputs && first_column + column < columns.results; ++column) {
+    for (int row = 0; row < Rows::outputs && first_row + row < rows.results; ++row) {
+      for (int column = 0; column < Columns::outputs && first_column + column < columns.results; ++column) {
         Real most = 0;
         Real all = 0;
-        for (int i = 0; i < 9; ++i) {
-          const Real size = largest[row + i / 3][column + i % 3];
-          most = size > most ? size : most;
-          all += total[row + i / 3][column + i % 3];
+        for (int tap = 0; tap < Tile::taps; ++tap) {
+          const int y = row + tap / Columns::taps;
+          const int x = column + tap % Columns::taps;
+          most = largest[y][x] > most ? largest[y][x] : most;
+          all += total[y][x];
         }
         if (!(spread_limit * most <= all)) return false;
       }
@@ -307,9 +358,9 @@ class WinogradRun {
     return true;
   }
 
-  // Adds source channels [begin, begin + count), whose weights are packed[panel][product][count][lane].
-  void multiply(const Block& block, int64_t first_panel, int64_t panels, int64_t begin, int64_t count,
-                int64_t terms_at_a_time, const Real* transformed, const Real* packed, Real* sums) {
+  // Adds the terms of one block of the kernel, whose weights are packed[panel][product][source][lane].
+  void multiply(const Block& block, const KernelBlock& kernel, const Terms& terms, const Real* transformed,
+                const Real* packed, int64_t packed_panel, Real* sums) {
     // Blocks of equal height, give or take one.
     const int64_t blocks = ceil_div(block.tiles, block_rows);
     const int64_t rows = block.tiles / blocks;
@@ -317,20 +368,22 @@ class WinogradRun {
     // Weights to be fetched with each chain, for all to be there after the last block.
     const int64_t ahead_step = ceil_div(chain_terms * panel<Real>, blocks);
     const auto weights_of = [&](int64_t product, int64_t p) {
-      return packed + (p * products + product) * count * panel<Real>;
+      return packed + p * packed_panel + product * terms.sources * panel<Real>;
     };
     for (int64_t product = 0; product < products; ++product) {
-      for (int64_t p = 0; p < panels; ++p) {
-        const int64_t channels = c.result_channels - (first_panel + p) * panel<Real>;
-        const Real* next = p + 1 < panels ? weights_of(product, p + 1) : weights_of(product + 1, 0);
+      if (!plan.blocks.has_product(kernel, product)) continue;
+      const bool is_first_block = plan.blocks.is_first_with(kernel, product);
+      for (int64_t p = 0; p < terms.panels; ++p) {
+        const int64_t channels = c.result_channels - (terms.first_panel + p) * panel<Real>;
+        const Real* next = p + 1 < terms.panels ? weights_of(product, p + 1) : weights_of(product + 1, 0);
         Real* to = sums + (p * products + product) * plan.sums_plane;
-        for (int64_t k = 0; k < count; k += terms_at_a_time) {
-          const int64_t length = smaller(terms_at_a_time, count - k);
+        for (int64_t k = 0; k < terms.sources; k += terms.sources_at_a_time) {
+          const int64_t length = smaller(terms.sources_at_a_time, terms.sources - k);
           const Real* inputs = transformed + product * plan.inputs_plane +
-                               (begin + k) / line_channels<Real> * plan.inputs_step;
+                               (terms.first_source + k) / line_channels<Real> * plan.inputs_step;
           const Real* weights = weights_of(product, p) + k * panel<Real>;
-          const Real* ahead = k + length < count ? weights + length * panel<Real> : next;
-          const bool adds = begin + k > 0;
+          const Real* ahead = k + length < terms.sources ? weights + length * panel<Real> : next;
+          const bool adds = !is_first_block || terms.first_source + k > 0;
           if (higher > 0) {
             product_of<Real>(rows + 1, channels)(inputs, plan.inputs_step, weights, length, to, adds, higher,
                                                  ahead, ahead_step);
@@ -362,17 +415,16 @@ class WinogradRun {
         }
         const Side of_rows = c.rows.of_phase(segment.row_phase);
         const Side of_columns = c.columns.of_phase(segment.column_phase);
-        const int64_t first_column = segment.tile_column * outputs;
-        const int64_t columns = smaller(segment.tiles * outputs, of_columns.results - first_column);
+        const int64_t first_column = segment.tile_column * Columns::outputs;
+        const int64_t columns = smaller(segment.tiles * Columns::outputs, of_columns.results - first_column);
         T* image = result + segment.image * c.result_strides.batch +
                    channel_of_all * c.result_strides.channel +
                    (segment.column_phase + first_column * c.columns.step) * c.result_strides.column;
-        for (int row = 0; row < outputs; ++row) {
-          const int64_t at = segment.tile_row * outputs + row;
+        for (int row = 0; row < Rows::outputs; ++row) {
+          const int64_t at = segment.tile_row * Rows::outputs + row;
           if (at >= of_rows.results) break;
           write_line(lines + row * line_size, columns, channels, c.result_strides, c.columns.step,
-                     image + (segment.row_phase + at * c.rows.step) * c.result_strides.row, streams,
-                     !is_first);
+                     image + (segment.row_phase + at * c.rows.step) * c.result_strides.row, streams);
         }
       });
     }
@@ -384,24 +436,24 @@ class WinogradRun {
     const Vector<Real> scale = broadcast(static_cast<Real>(Tile::scale));
     Vector<Real> product_with_zero = zero<Real>();  // 0 times a finite number is 0, anything else is NaN
     for (int64_t tile = 0; tile < segment.tiles; ++tile) {
-      Vector<Real> m[inputs][inputs];
+      Vector<Real> m[Rows::inputs][Columns::inputs];
       CONVEXT_UNROLL
-      for (int row = 0; row < inputs; ++row) {
+      for (int row = 0; row < Rows::inputs; ++row) {
         CONVEXT_UNROLL
-        for (int column = 0; column < inputs; ++column) {
-          m[row][column] = load(sums + (row * inputs + column) * plan.sums_plane);
+        for (int column = 0; column < Columns::inputs; ++column) {
+          m[row][column] = load(sums + (row * Columns::inputs + column) * plan.sums_plane);
         }
       }
       sums += panel<Real>;
-      Vector<Real> y[outputs][outputs];
+      Vector<Real> y[Rows::outputs][Columns::outputs];
       transform_outputs<Tile>(m, y);
       CONVEXT_UNROLL
-      for (int row = 0; row < outputs; ++row) {
+      for (int row = 0; row < Rows::outputs; ++row) {
         CONVEXT_UNROLL
-        for (int column = 0; column < outputs; ++column) {
+        for (int column = 0; column < Columns::outputs; ++column) {
           const Vector<Real> value = fmadd(y[row][column], scale, shift);
           product_with_zero = fmadd(value, zero<Real>(), product_with_zero);
-          store(lines + row * line_size + (tile * outputs + column) * lanes, value);
+          store(lines + row * line_size + (tile * Columns::outputs + column) * lanes, value);
         }
       }
     }

@@ -56,7 +56,7 @@ class Evenness {
       : problem(given),
         operands{{GradientOperand<Real>::output_of(given), static_cast<const T*>(data.output)},
                  {GradientOperand<Real>::input_of(given), static_cast<const T*>(data.input)}},
-        grid(1, operands[0].shape.rows, operands[0].shape.columns, 2),
+        grid(1, operands[0].shape.rows, operands[0].shape.columns, 2, 2),
         layout(given, workers),
         scratch(static_cast<char*>(workspace)) {}
 
@@ -227,10 +227,10 @@ class Evenness {
     };
     const GradientOperand<Real>& output = operands[0].shape;
     const GradientOperand<Real>& input = operands[1].shape;
-    TileLines<2, 2, T> outputs(first_channel(operands[0]), output.strides, output.rows, output.columns,
-                               lines);
-    TileLines<4, 2, T> inputs(first_channel(operands[1]), input.strides, input.rows, input.columns,
-                              lines + 2 * line_numbers<Real>);
+    TileLines<OutputsOf<TwoOutputs>, OutputsOf<TwoOutputs>, T> outputs(
+        first_channel(operands[0]), output.strides, output.rows, output.columns, lines);
+    TileLines<TwoOutputs, TwoOutputs, T> inputs(first_channel(operands[1]), input.strides, input.rows,
+                                                input.columns, lines + 2 * line_numbers<Real>);
     Vector<Real> of_tap[9];
     for (Vector<Real>& share : of_tap) share = zero<Real>();
     Vector<Real> all = zero<Real>();

@@ -69,15 +69,14 @@ CONVEXT_INLINE void read_line(const T* row, const ImageStrides& strides, const S
 
 // Writes `count` pixels of a row of the result, every `step`-th. The line may be read a vector of columns
 // past the last one. `streams`: past the caches where the row begins a line of the cache; channels
-// (contiguous) or pixels (channels_last) must be whole lines apart. `adds`: to what is there.
+// (contiguous) or pixels (channels_last) must be whole lines apart.
 template <class T, class Real = Compute<T>>
 CONVEXT_INLINE void write_line(const Real* line, int64_t count, int64_t channels, const ImageStrides& strides,
-                               int64_t step, T* target, bool streams, bool adds) {
+                               int64_t step, T* target, bool streams) {
   constexpr int64_t lanes = Vector<Real>::lanes;
   const int64_t stride = step * strides.column;
   streams = streams && begins_line(target) && channels == lanes;
   const auto write = [&](T* to, Vector<Real> value, int64_t numbers) {
-    if (adds) value = add(numbers == lanes ? load_widened(to) : load_widened(to, numbers), value);
     numbers == lanes ? store_result(to, value, streams) : store_narrowed(to, value, numbers);
   };
   if (strides.channel == 1) {
@@ -97,19 +96,20 @@ CONVEXT_INLINE void write_line(const Real* line, int64_t count, int64_t channels
   } else {
     for (int64_t x = 0; x < count; ++x, target += stride) {
       for (int64_t lane = 0; lane < channels; ++lane) {
-        T& to = target[lane * strides.channel];
-        to = narrow<T>(adds ? widen(to) + line[x * lanes + lane] : line[x * lanes + lane]);
+        target[lane * strides.channel] = narrow<T>(line[x * lanes + lane]);
       }
     }
   }
 }
 
-// The lines that tiles of inputs x inputs pixels read, `outputs` pixels apart. The first lines of tiles are
-// the last ones of those above them, and are not read again.
-template <int inputs, int outputs, class T>
+// The lines that tiles of OfRows::inputs x OfColumns::inputs pixels read, as many pixels apart as they have
+// outputs. The first lines of tiles are the last ones of those above them, and are not read again.
+template <class OfRows, class OfColumns, class T>
 class TileLines {
  public:
   using Real = Compute<T>;
+  static constexpr int inputs = OfRows::inputs;
+  static constexpr int outputs = OfRows::outputs;
 
   const Real* rows[inputs];
 
@@ -136,15 +136,16 @@ class TileLines {
       if (is_below && row < inputs - outputs) continue;
       const int64_t at = of_rows.source(position);
       read_line(at < 0 ? nullptr : image + at * strides.row, strides, of_columns,
-                segment.tile_column * outputs, segment.tiles * outputs + inputs - outputs, channels, line);
+                segment.tile_column * OfColumns::outputs,
+                segment.tiles * OfColumns::outputs + OfColumns::inputs - OfColumns::outputs, channels, line);
     }
   }
 
  private:
   const T* source;
   const ImageStrides& strides;
-  const Side& row_positions;
-  const Side& column_positions;
+  Side row_positions;
+  Side column_positions;
   Real* lines;
   Segment above{-1, 0, 0, 0, 0, 0, 0};
 };

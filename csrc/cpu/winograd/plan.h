@@ -1,11 +1,12 @@
 // The problem by the roles that its tensors play here, and how it is cut. Forward and the gradient of the
-// input are the same correlation of a source with 3 x 3 weights; for the gradient the taps are flipped and
+// input are the same correlation of a source with the weights; for the gradient the taps are flipped and
 // channels change roles.
 #pragma once
 
 #include "core/padding.h"
-#include "cpu/blocking.h"
 #include "cpu/simd.h"
+#include "cpu/winograd/kernel_blocks.h"
+#include "cpu/winograd/tap_sizes.h"
 
 namespace convext {
 namespace CONVEXT_ISA_NAMESPACE {
@@ -25,6 +26,9 @@ struct Side {
     return {ceil_div(larger(0, results - phase), step), sources, offset + phase, mode, step};
   }
 
+  // With the taps counted from this one on.
+  Side from_tap(int64_t tap) const { return {results, sources, offset + tap * step, mode, step}; }
+
   // Of a phase: where position q + t is read from; -1: a zero. Positions that only outputs past the last one
   // would read are zeros, too.
   int64_t source(int64_t position) const {
@@ -32,34 +36,6 @@ struct Side {
   }
 };
 
-// Three neighbouring taps of an axis. A kernel with more is cut into such blocks, whose results are added up;
-// the last one ends with the kernel, and the taps that it shares with the one before are zeros in it.
-struct TapBlock {
-  int64_t first;
-  int64_t shared;
-
-  static int64_t count(int64_t taps) { return ceil_div(taps, 3); }
-  static TapBlock at(int64_t index, int64_t taps) {
-    const int64_t first = smaller(3 * index, taps - 3);
-    return {first, 3 * index - first};
-  }
-};
-
-struct KernelBlock {
-  TapBlock rows;
-  TapBlock columns;
-
-  static int64_t count(const Size2& kernel) {
-    return TapBlock::count(kernel.height) * TapBlock::count(kernel.width);
-  }
-  static KernelBlock at(int64_t index, const Size2& kernel) {
-    const int64_t across = TapBlock::count(kernel.width);
-    return {TapBlock::at(index / across, kernel.height), TapBlock::at(index % across, kernel.width)};
-  }
-  bool shares(int64_t row, int64_t column) const { return row < rows.shared || column < columns.shared; }
-};
-
-// One block of the kernel, whose taps are counted from here on.
 struct Correlation {
   bool is_forward;
   int64_t batch;
@@ -68,21 +44,20 @@ struct Correlation {
   int64_t result_channels;
   ImageStrides source_strides;
   ImageStrides result_strides;
-  KernelBlock block;
+  Size2 kernel;
   Side rows;
   Side columns;
 
-  // Of the weights, in elements. Tap (0, 0) is `first_tap` away from the first element.
+  // Of the weights, in elements.
   int64_t weight_group_stride;
   int64_t weight_source_stride;
   int64_t weight_result_stride;
-  int64_t first_tap;
-  int64_t tap_row_stride;
-  int64_t tap_column_stride;
+  int64_t weight_row_stride;
+  int64_t weight_column_stride;
 
   int64_t result_numbers() const { return batch * groups * result_channels * rows.results * columns.results; }
 
-  Correlation(const ConvProblem& p, const KernelBlock& taps)
+  explicit Correlation(const ConvProblem& p)
       : is_forward(p.pass == Pass::forward),
         batch(p.batch),
         groups(p.groups),
@@ -90,26 +65,21 @@ struct Correlation {
         result_channels(is_forward ? out_channels_per_group(p) : in_channels_per_group(p)),
         source_strides(is_forward ? p.input_strides : p.output_strides),
         result_strides(is_forward ? p.output_strides : p.input_strides),
-        block(taps),
+        kernel(p.kernel),
         weight_group_stride(out_channels_per_group(p) * p.weight_strides.out_channel),
         weight_source_stride(is_forward ? p.weight_strides.in_channel : p.weight_strides.out_channel),
         weight_result_stride(is_forward ? p.weight_strides.out_channel : p.weight_strides.in_channel),
-        tap_row_stride(is_forward ? p.weight_strides.row : -p.weight_strides.row),
-        tap_column_stride(is_forward ? p.weight_strides.column : -p.weight_strides.column) {
-    const Size2 last{p.kernel.height - 1, p.kernel.width - 1};
-    first_tap = block.rows.first * tap_row_stride + block.columns.first * tap_column_stride;
+        weight_row_stride(p.weight_strides.row),
+        weight_column_stride(p.weight_strides.column) {
     if (is_forward) {
       rows = {p.output.height, p.input.height, -p.padding.top, p.padding_mode, p.dilation.height};
       columns = {p.output.width, p.input.width, -p.padding.left, p.padding_mode, p.dilation.width};
     } else {
-      first_tap -= last.height * tap_row_stride + last.width * tap_column_stride;
-      rows = {p.input.height, p.output.height, p.padding.top - last.height * p.dilation.height,
+      rows = {p.input.height, p.output.height, p.padding.top - (kernel.height - 1) * p.dilation.height,
               PaddingMode::zeros, p.dilation.height};
-      columns = {p.input.width, p.output.width, p.padding.left - last.width * p.dilation.width,
+      columns = {p.input.width, p.output.width, p.padding.left - (kernel.width - 1) * p.dilation.width,
                  PaddingMode::zeros, p.dilation.width};
     }
-    rows.offset += block.rows.first * rows.step;
-    columns.offset += block.columns.first * columns.step;
   }
 };
 
@@ -124,7 +94,7 @@ struct Segment {
   int64_t begin;  // counted from the first tile of the block
 };
 
-// Tiles of 2 x 2 or 4 x 4 result pixels, counted along the rows of a phase, one phase and one image after the
+// Tiles of a few result pixels, counted along the rows of a phase, one phase and one image after the
 // other. All phases have as many as the first.
 struct TileGrid {
   static constexpr int64_t columns_of_segment = 64;
@@ -136,12 +106,13 @@ struct TileGrid {
   int64_t tiles_of_segment;  // at most
   int64_t tiles;             // of all images
 
-  TileGrid(int64_t batch, const Side& rows, const Side& columns, int64_t side)
+  // Of `height` x `width` pixels.
+  TileGrid(int64_t batch, const Side& rows, const Side& columns, int64_t height, int64_t width)
       : row_phases(smaller(rows.step, larger(1, rows.results))),
         column_phases(smaller(columns.step, larger(1, columns.results))),
-        tile_rows(ceil_div(rows.of_phase(0).results, side)),
-        tile_columns(ceil_div(columns.of_phase(0).results, side)),
-        tiles_of_segment(columns_of_segment / side),
+        tile_rows(ceil_div(rows.of_phase(0).results, height)),
+        tile_columns(ceil_div(columns.of_phase(0).results, width)),
+        tiles_of_segment(columns_of_segment / width),
         tiles(batch * row_phases * column_phases * tile_rows * tile_columns) {}
 
   // Calls visit(segment) for the tiles [first, first + count).
@@ -173,46 +144,17 @@ struct TileGrid {
   }
 };
 
-// The block of a product that stays in registers: tiles x result channels.
-#if defined(__AVX512F__)
-constexpr int64_t block_rows = 12;
-constexpr int64_t cache_bytes = 400 << 10;  // of L2, for the transformed inputs of a block of tiles
-#elif defined(__aarch64__)
-constexpr int64_t block_rows = 8;
-constexpr int64_t cache_bytes = 200 << 10;
-#elif defined(__AVX2__)
-constexpr int64_t block_rows = 6;
-constexpr int64_t cache_bytes = 200 << 10;
-#else
-constexpr int64_t block_rows = 4;
-constexpr int64_t cache_bytes = 200 << 10;
-#endif
-constexpr int64_t block_vectors = 2;
-
-template <class Real>
-constexpr int64_t panel = block_vectors * Vector<Real>::lanes;  // result channels of a block
-
 // Numbers of a line of pixels: see lines.h.
 template <class Real>
 constexpr int64_t line_numbers =
     (TileGrid::columns_of_segment + 2 + Vector<Real>::lanes) * Vector<Real>::lanes;
 
-// Source channels that a cache line holds: transformed inputs[product][line][tile][channel of line].
-template <class Real>
-constexpr int64_t line_channels = 64 / static_cast<int64_t>(sizeof(Real));
-
-// Rounded up to an odd number of cache lines, so that the same place of all planes is not in the same few
-// sets of the cache.
-template <class Real>
-constexpr int64_t odd_lines(int64_t numbers) {
-  return (ceil_div(numbers, line_channels<Real>) | 1) * line_channels<Real>;
+// Source channels whose taps weights.h reads at a time, all that are in the rows of a block of the kernel.
+template <class Tile>
+int64_t sources_at_a_time(const Size2& kernel) {
+  constexpr int64_t most_taps = 768;
+  return larger(1, smaller(16, most_taps / (Tile::Rows::taps * kernel.width)));
 }
-
-// Terms of a sum that are added up in one register before the next chain starts from zero. Rounding errors
-// grow with the length of the chains: with 64, the rms error was 1.24 times that of F.conv2d at its best.
-constexpr int64_t chain_terms = 32;
-// Source channels whose weights are transformed at a time, where that is done on the fly. Whole chains.
-constexpr int64_t packed_terms = 64;
 
 // Sizes that decide which data is in which cache, and the workspace. None of them changes a result.
 //
@@ -220,23 +162,29 @@ constexpr int64_t packed_terms = 64;
 // block of tiles and multiplies it with all of them. With few tiles, all of those are transformed first, and
 // a work item transforms the weights of some result channels, a few source channels at a time:
 // the transformed weights, 16/9 times as many as the weights themselves, are never in memory as a whole.
+//
+// In both, blocks of the kernel are the outer loop of a sum, and source channels the inner one.
 template <class Tile, class Real>
 struct Plan : TileGrid {
   static constexpr int64_t lanes = Vector<Real>::lanes;
-  static constexpr int64_t products = Tile::inputs * Tile::inputs;
+  static constexpr int64_t products = Tile::products;
   static constexpr int64_t few_tiles = 192;
-  static constexpr int64_t channels_of_pass = products > 16 ? 32 : 64;
+  static constexpr int64_t most_shared_bytes = int64_t{8}
+                                               << 20;  // of the tiles of several blocks of the kernel
+  static constexpr int64_t channels_of_pass = products > 16 ? 32 : products > 4 ? 64 : 128;
   static constexpr int64_t most_panels_of_pass =
       channels_of_pass > panel<Real> ? channels_of_pass / panel<Real> : 1;
   static constexpr int64_t tiles_of_transform = 16;  // of a work item that only transforms tiles
 
-  int64_t panels;          // of result channels, of one group
-  bool tiles_first;        // the second of the two orders
-  int64_t tiles_of_block;  // at most
-  int64_t panels_of_pass;  // whose sums are in the cache at a time
-  int64_t inputs_step;     // numbers from one line of source channels to the next
-  int64_t inputs_plane;    // from one of the products to the next
-  int64_t sums_plane;      // the same of sums[panel][product][tile][channel of panel]
+  KernelBlocks<Tile> blocks;
+  int64_t panels;            // of result channels, of one group
+  bool tiles_first;          // the second of the two orders
+  int64_t tiles_of_block;    // at most
+  int64_t panels_of_pass;    // whose sums are in the cache at a time
+  int64_t inputs_step;       // numbers from one line of source channels to the next
+  int64_t inputs_plane;      // from one of the products to the next
+  int64_t sums_plane;        // the same of sums[panel][product][tile][channel of panel]
+  int64_t weights_of_block;  // of the kernel, of one panel
   int64_t weights_of_panel;
 
   int64_t flags_offset;
@@ -246,44 +194,49 @@ struct Plan : TileGrid {
   int64_t sums_offset;  // in a worker's part
   int64_t lines_offset;
   int64_t spread_offset;
+  int64_t taps_offset;
+  int64_t sizes_offset;
   int64_t worker_bytes;
 
   explicit Plan(const Correlation& c)
-      : TileGrid(c.batch, c.rows, c.columns, Tile::outputs),
+      : TileGrid(c.batch, c.rows, c.columns, Tile::Rows::outputs, Tile::Columns::outputs),
+        blocks(c.kernel),
         panels(ceil_div(c.result_channels, panel<Real>)),
-        tiles_first(tiles <= few_tiles && tiles < c.result_channels),
         panels_of_pass(smaller(panels, most_panels_of_pass)) {
     const int64_t input_lines = ceil_div(c.source_channels, line_channels<Real>);
-    const int64_t wanted = cache_bytes / (products * input_lines * 64) / block_rows * block_rows;
+    const int64_t bytes_of_tile = products * input_lines * 64;
+    tiles_first =
+        tiles <= few_tiles && tiles < c.result_channels &&
+        (blocks.size() == 1 || c.groups * blocks.size() * bytes_of_tile * tiles <= most_shared_bytes);
+    const int64_t wanted = cache_bytes / bytes_of_tile / block_rows * block_rows;
     tiles_of_block = tiles_first ? tiles : smaller(tiles, larger(48, smaller(wanted, few_tiles)));
     inputs_step = odd_lines<Real>(tiles_of_block * line_channels<Real>);
     inputs_plane = odd_lines<Real>(input_lines * inputs_step);
     sums_plane = odd_lines<Real>(tiles_of_block * panel<Real>);
-    weights_of_panel = products * panel<Real> * (tiles_first ? packed_terms : c.source_channels);
+    weights_of_block = products * panel<Real> * (tiles_first ? packed_terms : c.source_channels);
+    weights_of_panel = weights_of_block * (tiles_first ? 1 : blocks.size());
 
-    int64_t bytes = 0;
-    const auto take = [&bytes](int64_t numbers) {
-      const int64_t offset = bytes;
-      bytes += round_up(numbers * static_cast<int64_t>(sizeof(Real)), 64);
-      return offset;
-    };
-    flags_offset = take(c.batch);
+    Carver shared;
+    flags_offset = shared.take(c.batch, sizeof(Real));
     if (tiles_first) {
-      inputs_offset = take(c.groups * products * inputs_plane);
+      inputs_offset = shared.take(blocks.size() * c.groups * products * inputs_plane, sizeof(Real));
     } else {
-      weights_offset = take(c.groups * panels * weights_of_panel);
+      weights_offset = shared.take(c.groups * panels * weights_of_panel, sizeof(Real));
     }
-    workers_offset = bytes;
-    bytes = 0;
+    workers_offset = shared.bytes;
+    Carver own;
     if (tiles_first) {
-      weights_offset = take(panels_of_pass * weights_of_panel);
+      weights_offset = own.take(panels_of_pass * weights_of_panel, sizeof(Real));
     } else {
-      inputs_offset = take(products * inputs_plane);
+      inputs_offset = own.take(products * inputs_plane, sizeof(Real));
     }
-    sums_offset = take(panels_of_pass * products * sums_plane);
-    lines_offset = take(Tile::inputs * line_numbers<Real>);
-    spread_offset = take(2 * larger(tiles_of_block, tiles_of_transform) * lanes);
-    worker_bytes = bytes;
+    sums_offset = own.take(panels_of_pass * products * sums_plane, sizeof(Real));
+    lines_offset = own.take(Tile::Rows::inputs * line_numbers<Real>, sizeof(Real));
+    spread_offset = own.take(2 * larger(tiles_of_block, tiles_of_transform) * lanes, sizeof(Real));
+    taps_offset =
+        own.take(sources_at_a_time<Tile>(c.kernel) * Tile::Rows::taps * c.kernel.width * lanes, sizeof(Real));
+    sizes_offset = own.take(blocks.columns.size(), sizeof(TapSizes<Tile, Real>));
+    worker_bytes = own.bytes;
   }
 
   int64_t workspace_bytes(int64_t workers) const { return workers_offset + workers * worker_bytes; }

@@ -4,7 +4,8 @@
 //     y = A^T [(G g) * (B^T d)],     d: m + 2 inputs, g: 3 taps, y: m outputs,
 //
 // along the rows and along the columns. They are polynomial products evaluated at points (Toom, Cook), where
-// every factor of a row of B^T and the row of G that it meets may be exchanged.
+// every factor of a row of B^T and the row of G that it meets may be exchanged. The first product belongs to
+// point 0 and reads the first tap alone, the last one to infinity and reads the last tap alone.
 #pragma once
 
 #include "cpu/simd.h"
@@ -24,14 +25,15 @@ CONVEXT_INLINE Vector<T> fmadd_by(double factor, Vector<T> v, Vector<T> w) {
 }
 
 // Points 0, 1, -1 and infinity. G is twice the usual one, all integers, so that nothing is rounded but sums,
-// subnormal weights included; the outputs are four times too large, and exactly so.
+// subnormal weights included; the outputs are twice too large, and exactly so.
 //
 // No output depends on an input outside its own window: y0 is made of products 0 to 2, which read d0 to d2,
 // and y1 of products 1 to 3, which read d1 to d3.
-struct TileOfTwo {
+struct TwoOutputs {
   static constexpr int outputs = 2;
   static constexpr int inputs = 4;
-  static constexpr double scale = 0.25;
+  static constexpr int taps = 3;
+  static constexpr double scale = 0.5;
   static constexpr bool windows_are_separate = true;
 
   template <class V>
@@ -74,9 +76,10 @@ struct TileOfTwo {
 
 // Points 0, 1, -1, 1/2, -2 and infinity. Every output depends on every input of its tile, and rounding errors
 // are two to three times those of direct summation.
-struct TileOfFour {
+struct FourOutputs {
   static constexpr int outputs = 4;
   static constexpr int inputs = 6;
+  static constexpr int taps = 3;
   static constexpr double scale = 1;
   static constexpr bool windows_are_separate = false;
 
@@ -112,53 +115,117 @@ struct TileOfFour {
   }
 };
 
-// Along both axes: the first index is the row.
-template <int inputs, int outputs, class V, class Transform>
-CONVEXT_INLINE void transform_both_axes(const V (&in)[inputs][inputs], V (&out)[outputs][outputs],
-                                        const Transform& transform) {
-  V half[inputs][outputs];  // transposed
+// An axis along which the kernel has one tap: there is nothing to save.
+struct OneOutput {
+  static constexpr int outputs = 1;
+  static constexpr int inputs = 1;
+  static constexpr int taps = 1;
+  static constexpr double scale = 1;
+  static constexpr bool windows_are_separate = true;
+
+  template <class V>
+  CONVEXT_INLINE static void transform_input(const V (&d)[1], V (&v)[1]) {
+    v[0] = d[0];
+  }
+  template <class V>
+  CONVEXT_INLINE static void transform_weight(const V (&g)[1], V (&u)[1]) {
+    u[0] = g[0];
+  }
+  template <class V>
+  CONVEXT_INLINE static void transform_output(const V (&m)[1], V (&y)[1]) {
+    y[0] = m[0];
+  }
+  template <class V>
+  CONVEXT_INLINE static void transform_output_gradient(const V (&y)[1], V (&u)[1]) {
+    u[0] = y[0];
+  }
+  template <class V>
+  CONVEXT_INLINE static void transform_weight_gradient(const V (&m)[1], V (&g)[1]) {
+    g[0] = m[0];
+  }
+};
+
+// The outputs of an axis alone, of tiles that lie side by side.
+template <class Axis>
+struct OutputsOf {
+  static constexpr int outputs = Axis::outputs;
+  static constexpr int inputs = Axis::outputs;
+};
+
+template <class OfRows, class OfColumns>
+struct TileOf {
+  using Rows = OfRows;
+  using Columns = OfColumns;
+  static constexpr int products = Rows::inputs * Columns::inputs;
+  static constexpr int taps = Rows::taps * Columns::taps;
+  static constexpr double scale = Rows::scale * Columns::scale;
+  static constexpr bool windows_are_separate = Rows::windows_are_separate && Columns::windows_are_separate;
+};
+
+using TileOfTwo = TileOf<TwoOutputs, TwoOutputs>;
+using TileOfFour = TileOf<FourOutputs, FourOutputs>;
+using TileOfRow = TileOf<OneOutput, TwoOutputs>;
+using TileOfColumn = TileOf<TwoOutputs, OneOutput>;
+
+// Along the columns of each row, then along the rows: the first index is the row.
+template <int rows, int columns, int rows_out, int columns_out, class V, class OfRows, class OfColumns>
+CONVEXT_INLINE void transform_both_axes(const V (&in)[rows][columns], V (&out)[rows_out][columns_out],
+                                        const OfRows& transform_rows, const OfColumns& transform_columns) {
+  V half[columns][rows_out];  // transposed
   CONVEXT_UNROLL
-  for (int column = 0; column < inputs; ++column) {
-    V of_column[inputs];
+  for (int column = 0; column < columns; ++column) {
+    V of_column[rows];
     CONVEXT_UNROLL
-    for (int row = 0; row < inputs; ++row) of_column[row] = in[row][column];
-    transform(of_column, half[column]);
+    for (int row = 0; row < rows; ++row) of_column[row] = in[row][column];
+    transform_rows(of_column, half[column]);
   }
   CONVEXT_UNROLL
-  for (int row = 0; row < outputs; ++row) {
-    V of_row[inputs];
+  for (int row = 0; row < rows_out; ++row) {
+    V of_row[columns];
     CONVEXT_UNROLL
-    for (int column = 0; column < inputs; ++column) of_row[column] = half[column][row];
-    transform(of_row, out[row]);
+    for (int column = 0; column < columns; ++column) of_row[column] = half[column][row];
+    transform_columns(of_row, out[row]);
   }
 }
 
 template <class Tile, class V>
-CONVEXT_INLINE void transform_inputs(const V (&d)[Tile::inputs][Tile::inputs],
-                                     V (&v)[Tile::inputs][Tile::inputs]) {
-  transform_both_axes(d, v, [](const auto& in, auto& out) { Tile::transform_input(in, out); });
+CONVEXT_INLINE void transform_inputs(const V (&d)[Tile::Rows::inputs][Tile::Columns::inputs],
+                                     V (&v)[Tile::Rows::inputs][Tile::Columns::inputs]) {
+  transform_both_axes(
+      d, v, [](const auto& in, auto& out) { Tile::Rows::transform_input(in, out); },
+      [](const auto& in, auto& out) { Tile::Columns::transform_input(in, out); });
 }
 
 template <class Tile, class V>
-CONVEXT_INLINE void transform_weights(const V (&g)[3][3], V (&u)[Tile::inputs][Tile::inputs]) {
-  transform_both_axes(g, u, [](const auto& in, auto& out) { Tile::transform_weight(in, out); });
+CONVEXT_INLINE void transform_weights(const V (&g)[Tile::Rows::taps][Tile::Columns::taps],
+                                      V (&u)[Tile::Rows::inputs][Tile::Columns::inputs]) {
+  transform_both_axes(
+      g, u, [](const auto& in, auto& out) { Tile::Rows::transform_weight(in, out); },
+      [](const auto& in, auto& out) { Tile::Columns::transform_weight(in, out); });
 }
 
 template <class Tile, class V>
-CONVEXT_INLINE void transform_outputs(const V (&m)[Tile::inputs][Tile::inputs],
-                                      V (&y)[Tile::outputs][Tile::outputs]) {
-  transform_both_axes(m, y, [](const auto& in, auto& out) { Tile::transform_output(in, out); });
+CONVEXT_INLINE void transform_outputs(const V (&m)[Tile::Rows::inputs][Tile::Columns::inputs],
+                                      V (&y)[Tile::Rows::outputs][Tile::Columns::outputs]) {
+  transform_both_axes(
+      m, y, [](const auto& in, auto& out) { Tile::Rows::transform_output(in, out); },
+      [](const auto& in, auto& out) { Tile::Columns::transform_output(in, out); });
 }
 
 template <class Tile, class V>
-CONVEXT_INLINE void transform_output_gradients(const V (&y)[Tile::outputs][Tile::outputs],
-                                               V (&u)[Tile::inputs][Tile::inputs]) {
-  transform_both_axes(y, u, [](const auto& in, auto& out) { Tile::transform_output_gradient(in, out); });
+CONVEXT_INLINE void transform_output_gradients(const V (&y)[Tile::Rows::outputs][Tile::Columns::outputs],
+                                               V (&u)[Tile::Rows::inputs][Tile::Columns::inputs]) {
+  transform_both_axes(
+      y, u, [](const auto& in, auto& out) { Tile::Rows::transform_output_gradient(in, out); },
+      [](const auto& in, auto& out) { Tile::Columns::transform_output_gradient(in, out); });
 }
 
 template <class Tile, class V>
-CONVEXT_INLINE void transform_weight_gradients(const V (&m)[Tile::inputs][Tile::inputs], V (&g)[3][3]) {
-  transform_both_axes(m, g, [](const auto& in, auto& out) { Tile::transform_weight_gradient(in, out); });
+CONVEXT_INLINE void transform_weight_gradients(const V (&m)[Tile::Rows::inputs][Tile::Columns::inputs],
+                                               V (&g)[Tile::Rows::taps][Tile::Columns::taps]) {
+  transform_both_axes(
+      m, g, [](const auto& in, auto& out) { Tile::Rows::transform_weight_gradient(in, out); },
+      [](const auto& in, auto& out) { Tile::Columns::transform_weight_gradient(in, out); });
 }
 
 }  // namespace

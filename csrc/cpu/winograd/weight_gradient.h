@@ -132,7 +132,7 @@ class WinogradWeightGradient {
     for (int64_t row = 0; row < all; row += lanes) {
       const int64_t channel = first_row + row;
       const int64_t channels = larger(0, smaller(lanes, rows - row));
-      TileLines<outputs, outputs, T> lines(
+      TileLines<OutputsOf<TwoOutputs>, OutputsOf<TwoOutputs>, T> lines(
           output + (item.group * plan.output.channels + channel) * strides.channel, strides, plan.output.rows,
           plan.output.columns, reinterpret_cast<Real*>(own + plan.lines_offset));
       plan.grid.for_each_segment(first_tile, tiles, [&](const Segment& segment) {
@@ -160,7 +160,7 @@ class WinogradWeightGradient {
       const int64_t width = vectors_before(vectors, panel + 1) - begin;
       for (int64_t v = 0; v < width; ++v) {
         const int64_t channel = (first_vector + begin + v) * lanes;
-        TileLines<inputs, outputs, T> lines(
+        TileLines<TwoOutputs, TwoOutputs, T> lines(
             input + (item.group * plan.input.channels + channel) * strides.channel, strides, plan.input.rows,
             plan.input.columns, reinterpret_cast<Real*>(own + plan.lines_offset));
         plan.grid.for_each_segment(first_tile, tiles, [&](const Segment& segment) {

@@ -53,7 +53,7 @@ struct WeightGradientPlan {
       : groups(p.groups),
         output(GradientOperand<Real>::output_of(p)),
         input(GradientOperand<Real>::input_of(p)),
-        grid(p.batch, output.rows, output.columns, outputs) {
+        grid(p.batch, output.rows, output.columns, outputs, outputs) {
     choose_chunks();
     const int64_t blocks = ceil_div(tiles_of_chunk, most_tiles_of_block);
     block = ceil_div(tiles_of_chunk, blocks);

@@ -1,4 +1,5 @@
-// The transformed weights, packed for the products: packed[group][panel][product][source channel][lane].
+// The transformed weights, packed for the products: packed[block of the kernel][product][source
+// channel][lane] of each group and panel of result channels.
 #pragma once
 
 #include "cpu/winograd/plan.h"
@@ -7,12 +8,6 @@
 namespace convext {
 namespace CONVEXT_ISA_NAMESPACE {
 namespace {
-
-// Winograd's products add and subtract taps, so what a small tap contributes could drown in the rounding
-// errors of large ones. The size of a tap is the sum of its absolute values over the source channels; that of
-// each must be at least the largest one's divided by this, and at least any single weight of the result
-// channel. Masked and one-hot kernels are not of this kind.
-constexpr int64_t tap_ratio = 32;
 
 constexpr int64_t prefetch_distance = 16;
 constexpr int64_t rows_ahead = 8;  // source channels
@@ -46,115 +41,154 @@ CONVEXT_INLINE void transpose_rows(const T* source, int64_t row_stride, int64_t 
   }
 }
 
-// Of the result channels of a panel: the size of each tap, and the largest absolute value of all.
-template <class Real>
-struct TapSizes {
-  alignas(64) Real sums[9][panel<Real>] = {};
-  alignas(64) Real largest[panel<Real>] = {};
-
-  // False if one of the channels has a weight that is not finite, or, where that matters, taps that differ
-  // too much in size.
-  bool are_even(int64_t channels, bool size_matters) const {
-    bool even = true;
-    for (int64_t channel = 0; channel < smaller(channels, panel<Real>); ++channel) {
-      Real least = sums[0][channel];
-      Real most = sums[0][channel];
-      Real product_with_zero = 0;
-      for (int t = 0; t < 9; ++t) {
-        const Real size = sums[t][channel];
-        least = size < least ? size : least;
-        most = size > most ? size : most;
-        product_with_zero += size * 0;
-      }
-      even = even && product_with_zero == 0 &&
-             (!size_matters || (most <= tap_ratio * least && largest[channel] <= least));
-    }
-    return even;
-  }
+// What is packed at a time: source channels of a panel, and blocks of the kernel in one row of them.
+struct WeightPart {
+  int64_t group;
+  int64_t panel;
+  int64_t first_source;
+  int64_t sources;
+  int64_t block_row;
+  int64_t first_block;  // of the row
+  int64_t blocks;
 };
 
-// Packs source channels [begin, begin + count) of one panel, to packed[product][source channel][lane] with
-// `product_stride` numbers from one product to the next.
+// The taps in the rows of a block of the kernel, of some source channels and `lanes` result channels, in the
+// order that they have in memory: taps[source][tap][lane] or taps[tap][source][lane].
+template <class Tile, class T>
+class TapLines {
+ public:
+  using Real = Compute<T>;
+  static constexpr int64_t lanes = Vector<Real>::lanes;
+
+  TapLines(const Correlation& correlation, const TapBlock& rows, Real* buffer)
+      : c(correlation),
+        width(c.kernel.width),
+        count(Tile::Rows::taps * width),
+        first_row(c.is_forward ? rows.first : c.kernel.height - Tile::Rows::taps - rows.first),
+        taps(buffer),
+        taps_are_neighbours((width == 1 || c.weight_column_stride == 1) &&
+                            (Tile::Rows::taps == 1 || c.weight_row_stride == width)),
+        runs_over_taps(taps_are_neighbours && c.weight_source_stride == count),
+        runs_over_sources(c.weight_source_stride == 1 && !runs_over_taps),
+        source_step(lanes * (runs_over_sources ? 1 : count)),
+        tap_step(lanes * (runs_over_sources ? sources_at_a_time<Tile>(c.kernel) : 1)) {}
+
+  // `weight`: of the first source and result channel.
+  CONVEXT_INLINE void read(const T* weight, int64_t sources, int64_t channels) const {
+    const T* const first = weight + first_row * c.weight_row_stride;
+    const int64_t row_stride = c.weight_result_stride;
+    const auto tap_at = [&](int64_t tap) {
+      return first + tap / width * c.weight_row_stride + tap % width * c.weight_column_stride;
+    };
+    if (runs_over_taps) return transpose_rows(first, row_stride, channels, count * sources, taps, lanes);
+    if (runs_over_sources) {
+      for (int64_t t = 0; t < count; ++t)
+        transpose_rows(tap_at(t), row_stride, channels, sources, taps + t * tap_step, lanes);
+      return;
+    }
+    for (int64_t i = 0; i < sources; ++i) {
+      const int64_t source = i * c.weight_source_stride;
+      Real* const to = taps + i * source_step;
+      if (taps_are_neighbours) {
+        transpose_rows(first + source, row_stride, channels, count, to, lanes);
+        continue;
+      }
+      for (int64_t t = 0; t < count; ++t) {
+        const T* const element = tap_at(t) + source;
+        if (row_stride == 1) {
+          // One line of each of thousands of rows: nothing that the hardware would fetch ahead.
+          __builtin_prefetch(element + rows_ahead * c.weight_source_stride, 0, 2);
+          store(to + t * tap_step,
+                channels == lanes ? load_widened(element) : load_widened(element, channels));
+        } else {
+          for (int64_t l = 0; l < lanes; ++l)
+            to[t * tap_step + l] = l < channels ? widen(element[l * row_stride]) : Real{0};
+        }
+      }
+    }
+  }
+
+  // Taps of a block with these columns, counted from its first: `g` is at from + row * row_step + column *
+  // column_step for the first source, and source_step further for each next one.
+  const Real* first_of(const TapBlock& columns) const {
+    const int64_t tap = c.is_forward ? columns.first : count - 1 - columns.first;
+    return taps + tap * tap_step;
+  }
+  int64_t row_step() const { return c.is_forward ? width * tap_step : -width * tap_step; }
+  int64_t column_step() const { return c.is_forward ? tap_step : -tap_step; }
+  int64_t next_source() const { return source_step; }
+
+ private:
+  const Correlation& c;
+  int64_t width;
+  int64_t count;
+  int64_t first_row;  // in memory
+  Real* taps;
+  bool taps_are_neighbours;  // in memory, those of a pair of channels
+  bool runs_over_taps;       // and those of the next source channel behind them
+  bool runs_over_sources;
+  int64_t source_step;
+  int64_t tap_step;
+};
+
+// Transforms the taps of one block of the kernel. `tap_sums` and `largest_tap`: of TapSizes.
 template <class Tile, class T, class Real = Compute<T>>
-void pack_weights(const Correlation& c, const T* weight, int64_t group, int64_t index, int64_t begin,
-                  int64_t count, Real* packed, int64_t product_stride, TapSizes<Real>& sizes) {
+CONVEXT_INLINE void pack_block(const TapLines<Tile, T>& lines, const TapBlock& rows, const TapBlock& columns,
+                               int64_t sources, Real* packed, int64_t product_stride, Real* tap_sums,
+                               Real* largest_tap) {
+  constexpr int height = Tile::Rows::taps;
+  constexpr int width = Tile::Columns::taps;
+  const Real* from = lines.first_of(columns);
+  Vector<Real> size[height][width];
+  CONVEXT_UNROLL
+  for (int t = 0; t < Tile::taps; ++t) size[t / width][t % width] = load(tap_sums + t * panel<Real>);
+  Vector<Real> largest = load(largest_tap);
+  for (int64_t i = 0; i < sources; ++i, from += lines.next_source(), packed += panel<Real>) {
+    Vector<Real> g[height][width];
+    CONVEXT_UNROLL
+    for (int row = 0; row < height; ++row) {
+      CONVEXT_UNROLL
+      for (int column = 0; column < width; ++column) {
+        const Vector<Real> tap = load(from + row * lines.row_step() + column * lines.column_step());
+        size[row][column] = add(size[row][column], absolute(tap));
+        largest = maximum(largest, absolute(tap));
+        g[row][column] = rows.owns(row) && columns.owns(column) ? tap : zero<Real>();
+      }
+    }
+    Vector<Real> u[Tile::Rows::inputs][Tile::Columns::inputs];
+    transform_weights<Tile>(g, u);
+    CONVEXT_UNROLL
+    for (int product = 0; product < Tile::products; ++product)
+      store(packed + product * product_stride,
+            u[product / Tile::Columns::inputs][product % Tile::Columns::inputs]);
+  }
+  CONVEXT_UNROLL
+  for (int t = 0; t < Tile::taps; ++t) store(tap_sums + t * panel<Real>, size[t / width][t % width]);
+  store(largest_tap, largest);
+}
+
+// Packs to packed[block][product][source][lane] with these strides from one block or product to the next;
+// adds to `sizes` of each block. `taps`: see Plan::taps_offset.
+template <class Tile, class T, class Real = Compute<T>>
+void pack_weights(const Correlation& c, const KernelBlocks<Tile>& blocks, const T* weight,
+                  const WeightPart& part, Real* taps, Real* packed, int64_t block_stride,
+                  int64_t product_stride, TapSizes<Tile, Real>* sizes) {
   constexpr int64_t lanes = Vector<Real>::lanes;
-  constexpr int64_t chunk = 16;
-  alignas(64) Real taps[chunk * 9 * lanes];
-  // In memory, the taps of a pair of channels are neighbours, or source channels are.
-  const bool taps_are_neighbours = c.is_forward ? c.tap_column_stride == 1 && c.tap_row_stride == 3
-                                                : c.tap_column_stride == -1 && c.tap_row_stride == -3;
-  const bool runs_over_taps = taps_are_neighbours && c.weight_source_stride == 9;
-  const bool runs_over_channels = c.weight_source_stride == 1;
-  // Where the buffer has tap t of source channel k: at k * channel_step + t * tap_step.
-  const int64_t channel_step = lanes * (runs_over_channels ? 1 : 9);
-  const int64_t tap_step = lanes * (runs_over_channels ? chunk : 1);
-  const bool flipped = taps_are_neighbours && !c.is_forward && !runs_over_channels;
-  for (int64_t k = 0; k < count; k += chunk) {
-    const int64_t length = smaller(chunk, count - k);
+  const TapBlock rows = blocks.rows.at(part.block_row);
+  const TapLines<Tile, T> lines(c, rows, taps);
+  const int64_t chunk = sources_at_a_time<Tile>(c.kernel);
+  for (int64_t k = 0; k < part.sources; k += chunk) {
+    const int64_t length = smaller(chunk, part.sources - k);
     for (int64_t lane = 0; lane < panel<Real>; lane += lanes) {
-      const int64_t first = index * panel<Real> + lane;
-      const int64_t channels = smaller(lanes, larger(0, c.result_channels - first));
-      const T* source = weight + group * c.weight_group_stride + first * c.weight_result_stride +
-                        (begin + k) * c.weight_source_stride + c.first_tap;
-      const T* first_in_memory = flipped ? source + 2 * (c.tap_row_stride + c.tap_column_stride) : source;
-      if (runs_over_taps) {
-        transpose_rows(first_in_memory, c.weight_result_stride, channels, 9 * length, taps, lanes);
-      } else if (runs_over_channels) {
-        for (int64_t t = 0; t < 9; ++t) {
-          transpose_rows(source + t / 3 * c.tap_row_stride + t % 3 * c.tap_column_stride,
-                         c.weight_result_stride, channels, length, taps + t * tap_step, lanes);
-        }
-      } else if (taps_are_neighbours) {
-        for (int64_t i = 0; i < length; ++i) {
-          transpose_rows(first_in_memory + i * c.weight_source_stride, c.weight_result_stride, channels, 9,
-                         taps + i * channel_step, lanes);
-        }
-      } else {
-        for (int64_t i = 0; i < length; ++i) {
-          for (int64_t t = 0; t < 9; ++t) {
-            const T* element =
-                source + i * c.weight_source_stride + t / 3 * c.tap_row_stride + t % 3 * c.tap_column_stride;
-            Real* to = taps + i * channel_step + t * tap_step;
-            if (c.weight_result_stride == 1) {
-              // One line of each of thousands of rows: nothing that the hardware would fetch ahead.
-              __builtin_prefetch(element + rows_ahead * c.weight_source_stride, 0, 2);
-              store(to, channels == lanes ? load_widened(element) : load_widened(element, channels));
-            } else {
-              for (int64_t l = 0; l < lanes; ++l) {
-                to[l] = l < channels ? widen(element[l * c.weight_result_stride]) : Real{0};
-              }
-            }
-          }
-        }
+      const int64_t first = part.panel * panel<Real> + lane;
+      lines.read(weight + part.group * c.weight_group_stride + first * c.weight_result_stride +
+                     (part.first_source + k) * c.weight_source_stride,
+                 length, smaller(lanes, larger(0, c.result_channels - first)));
+      for (int64_t block = 0; block < part.blocks; ++block) {
+        pack_block<Tile>(lines, rows, blocks.columns.at(part.first_block + block), length,
+                         packed + block * block_stride + k * panel<Real> + lane, product_stride,
+                         sizes[block].sums[0] + lane, sizes[block].largest + lane);
       }
-      Vector<Real> size[9];
-      CONVEXT_UNROLL
-      for (int t = 0; t < 9; ++t) size[t] = load(sizes.sums[t] + lane);
-      Vector<Real> largest = load(sizes.largest + lane);
-      for (int64_t i = 0; i < length; ++i) {
-        Vector<Real> g[3][3];
-        CONVEXT_UNROLL
-        for (int t = 0; t < 9; ++t) {
-          g[t / 3][t % 3] = load(taps + i * channel_step + (flipped ? 8 - t : t) * tap_step);
-          size[t] = add(size[t], absolute(g[t / 3][t % 3]));
-          largest = maximum(largest, absolute(g[t / 3][t % 3]));
-          if (c.block.shares(t / 3, t % 3)) g[t / 3][t % 3] = zero<Real>();
-        }
-        Vector<Real> u[Tile::inputs][Tile::inputs];
-        transform_weights<Tile>(g, u);
-        Real* to = packed + (k + i) * panel<Real> + lane;
-        CONVEXT_UNROLL
-        for (int row = 0; row < Tile::inputs; ++row) {
-          CONVEXT_UNROLL
-          for (int column = 0; column < Tile::inputs; ++column) {
-            store(to + (row * Tile::inputs + column) * product_stride, u[row][column]);
-          }
-        }
-      }
-      CONVEXT_UNROLL
-      for (int t = 0; t < 9; ++t) store(sizes.sums[t] + lane, size[t]);
-      store(sizes.largest + lane, largest);
     }
   }
 }

@@ -19,9 +19,11 @@ struct AxisSizes {
   int64_t taps;
   bool is_filled;  // the padding, from the input
 
-  // Tiles along all phases.
-  int64_t tiles(int64_t outputs) const {
-    return smaller(dilation, results) * ceil_div(ceil_div(results, dilation), outputs);
+  // Along all phases.
+  template <class Axis>
+  int64_t multiplications() const {
+    const int64_t tiles = smaller(dilation, results) * ceil_div(ceil_div(results, dilation), Axis::outputs);
+    return tiles * TapBlocks<Axis>(taps).products();
   }
 
   // Pairs of a result and a tap that meets the source.
@@ -64,8 +66,8 @@ AxisSizes column_sizes(const ConvProblem& p) {
 // Multiplications for one pair of channels of one image.
 template <class Tile>
 int64_t multiplications(const ConvProblem& problem) {
-  return KernelBlock::count(problem.kernel) * row_sizes(problem).tiles(Tile::outputs) *
-         column_sizes(problem).tiles(Tile::outputs) * Tile::inputs * Tile::inputs;
+  return row_sizes(problem).multiplications<typename Tile::Rows>() *
+         column_sizes(problem).multiplications<typename Tile::Columns>();
 }
 
 bool takes_large_tiles(const ConvProblem& problem) {
@@ -88,27 +90,11 @@ Reason why_not_weight_gradient(const ConvProblem& problem) {
   return nullptr;
 }
 
-// Whether a larger kernel is cut into blocks. Threads meet after each of them, which costs as much as some
-// millions of multiply-adds.
-Reason why_not_blocks(const ConvProblem& problem) {
-  constexpr int64_t least_work = 24'000'000;  // of a tap, for one image
-  if (problem.pass == Pass::grad_weight) return "the gradient of the weight is for 3 x 3 kernels";
-  if (element_size(problem.dtype) == 2)
-    return "the results of a larger kernel's blocks are not added up in 16 bits";
-  const int64_t work = in_channels_per_group(problem) * problem.out_channels * row_sizes(problem).results *
-                       column_sizes(problem).results;
-  if (work < least_work && problem.precision == Float32Precision::highest)
-    return "so few pixels and channels do not repay cutting the kernel into blocks";
-  return nullptr;
-}
-
 Reason why_not(const ConvProblem& problem) {
   if (!is_floating(problem.dtype)) return "it is for floating-point numbers";
   if (problem.kernel.height < 3 || problem.kernel.width < 3) return "the kernel is smaller than 3 x 3";
-  if (KernelBlock::count(problem.kernel) > 1) {
-    const Reason reason = why_not_blocks(problem);
-    if (reason != nullptr) return reason;
-  }
+  if (problem.pass == Pass::grad_weight && problem.kernel.height * problem.kernel.width > 9)
+    return "the gradient of the weight is for 3 x 3 kernels";
   if (problem.stride.height != 1 || problem.stride.width != 1) return "the stride is not 1";
   // With 32 channels the transforms already pay (1.2 to 2 times implicit_gemm for all maps from 2 x 2 on,
   // whatever the batch, AVX2 and AVX-512). Fewer are left to rounding, not to speed, as are corners with few
@@ -160,7 +146,7 @@ int64_t flags_bytes(const ConvProblem& problem) {
 
 template <class Tile, class T>
 int64_t workspace_bytes_as(const ConvProblem& problem, int workers) {
-  const Correlation correlation(problem, KernelBlock::at(0, problem.kernel));
+  const Correlation correlation(problem);
   const int64_t whole = implicit_gemm.workspace_bytes(problem, workers);
   const int64_t single = implicit_gemm.workspace_bytes(one_sample(problem), workers);
   return larger(Plan<Tile, Compute<T>>(correlation).workspace_bytes(workers),
@@ -169,15 +155,13 @@ int64_t workspace_bytes_as(const ConvProblem& problem, int workers) {
 
 template <class Tile, class T>
 void run_as(const ConvProblem& problem, const ConvData& data, void* workspace, const Executor& executor) {
+  const Correlation correlation(problem);
+  const Plan<Tile, Compute<T>> plan(correlation);
+  WinogradRun<Tile, T> winograd(correlation, plan, problem, data, workspace);
   void* other_workspace = static_cast<char*>(workspace) + flags_bytes(problem);
-  for (int64_t index = 0; index < KernelBlock::count(problem.kernel); ++index) {
-    const Correlation correlation(problem, KernelBlock::at(index, problem.kernel));
-    const Plan<Tile, Compute<T>> plan(correlation);
-    WinogradRun<Tile, T> winograd(correlation, plan, problem, data, workspace);
-    if (!winograd.run(executor)) return implicit_gemm.run(problem, data, other_workspace, executor);
-  }
+  if (!winograd.run(executor)) return implicit_gemm.run(problem, data, other_workspace, executor);
   for (int64_t sample = 0; sample < problem.batch; ++sample) {
-    if (!WinogradRun<Tile, T>::is_flagged(workspace, sample)) continue;
+    if (!winograd.is_flagged(sample)) continue;
     ConvData of_sample = data;
     of_sample.input = static_cast<T*>(data.input) + sample * problem.input_strides.batch;
     of_sample.output = static_cast<T*>(data.output) + sample * problem.output_strides.batch;
