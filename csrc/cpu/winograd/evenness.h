@@ -1,11 +1,12 @@
 // Whether the numbers of a gradient of the weight are even enough in size for Winograd's convolution.
 //
-// Its rounding errors are relative to all pairs of an output's gradient and an input of a tile, 64 of them,
-// while the error bound counts the four that a tap multiplies. Over many tiles each tap has its share of the
-// pairs, unless a few pixels make up a channel, or large inputs and large gradients lie in different places.
-// The first is measured for every channel: the sum of its absolute values, in units of the largest one, is
-// the number of pixels that count, and so many of two channels meet by chance. The second has its cause in
-// the places, such as rows of zeros or a mask, and is measured on the first channels.
+// Its rounding errors are relative to all pairs of an output's gradient and an input of a tile, 64 of them
+// for 3 x 3 taps, while the error bound counts the four that a tap multiplies. Over many tiles each tap has
+// its share of the pairs, unless a few pixels make up a channel, or large inputs and large gradients lie in
+// different places. The first is measured for every channel: the sum of its absolute values, in units of the
+// largest one, is the number of pixels that count, and so many of two channels meet by chance. The second has
+// its cause in the places, such as rows of zeros or a mask, and is measured on the first channels, for each
+// block of the kernel.
 //
 // All numbers are read once more for it, before the first product: what falls back should not pay for
 // products in vain.
@@ -47,7 +48,7 @@ struct GradientOperand {
   }
 };
 
-template <class T>
+template <class Tile, class T>
 class Evenness {
  public:
   using Real = Compute<T>;
@@ -56,7 +57,8 @@ class Evenness {
       : problem(given),
         operands{{GradientOperand<Real>::output_of(given), static_cast<const T*>(data.output)},
                  {GradientOperand<Real>::input_of(given), static_cast<const T*>(data.input)}},
-        grid(1, operands[0].shape.rows, operands[0].shape.columns, 2, 2),
+        blocks(given.kernel),
+        grid(1, operands[0].shape.rows, operands[0].shape.columns, Rows::outputs, Columns::outputs),
         layout(given, workers),
         scratch(static_cast<char*>(workspace)) {}
 
@@ -65,29 +67,35 @@ class Evenness {
   }
 
   bool are_even(const Executor& executor) const {
-    const int64_t blocks = ceil_div(layout.channels, block_channels);
-    const int64_t kinds = problem.groups + blocks;
+    const int64_t shares = problem.groups * blocks.size();
+    const int64_t kinds = shares + ceil_div(layout.channels, block_channels);
     for_each_tile(executor, problem.batch * kinds, [&](int64_t index, int worker) {
       const int64_t image = index / kinds;
       const int64_t kind = index % kinds;
-      if (kind < problem.groups) return measure_shares(image, kind, worker);
-      const int64_t first = (kind - problem.groups) * block_channels;
+      if (kind < shares) return measure_shares(image, kind, worker);
+      const int64_t first = (kind - shares) * block_channels;
       measure_channels(image, first, smaller(layout.channels, first + block_channels));
     });
+    for (int64_t share = 0; share < shares; ++share) {
+      if (!taps_have_their_share(share)) return false;
+    }
     for (int64_t group = 0; group < problem.groups; ++group) {
-      if (!taps_have_their_share(group) || !pixels_meet(group)) return false;
+      if (!pixels_meet(group)) return false;
     }
     return true;
   }
 
  private:
+  using Rows = typename Tile::Rows;
+  using Columns = typename Tile::Columns;
   static constexpr int64_t lanes = Vector<Real>::lanes;
+  static constexpr int64_t numbers_of_share = (Tile::taps + 1) * lanes;
   static constexpr int64_t block_channels = 64;
   static constexpr int64_t vectors_at_a_time = 4;
   // Fewest pixels of two channels that should meet.
   static constexpr int64_t fewest_meetings = 2;
-  // A tap has four of a tile's 64 products: less than this part of it would drown in rounding errors.
-  static constexpr int64_t usual_part = 16;
+  // A tap has one of so many of a tile's pairs: less than this part of it would drown in rounding errors.
+  static constexpr int64_t usual_part = Tile::products;
   static constexpr int64_t least_of_usual = 16;
 
   // The workspace.
@@ -99,10 +107,12 @@ class Evenness {
     int64_t bytes;
 
     Layout(const ConvProblem& p, int workers)
-        : channels(p.in_channels + p.out_channels), lines_of_worker(round_up(6 * line_numbers<Real>, 16)) {
+        : channels(p.in_channels + p.out_channels),
+          lines_of_worker(round_up((Rows::outputs + Rows::inputs) * line_numbers<Real>, 16)) {
       Carver carver;
       carver.take(p.batch * channels * 2, sizeof(Real));
-      shares_offset = carver.take(p.batch * p.groups * 10 * lanes, sizeof(Real));
+      shares_offset = carver.take(p.batch * p.groups * KernelBlocks<Tile>(p.kernel).size() * numbers_of_share,
+                                  sizeof(Real));
       lines_offset = carver.take(workers * lines_of_worker, sizeof(Real));
       bytes = carver.bytes;
     }
@@ -115,6 +125,7 @@ class Evenness {
 
   const ConvProblem& problem;
   Operand operands[2];
+  KernelBlocks<Tile> blocks;
   TileGrid grid;  // of one image
   Layout layout;
   char* scratch;
@@ -125,9 +136,10 @@ class Evenness {
   }
 
   // For each tap and lane the sum of the absolute values of the products, and then that of all pairs.
-  Real* shares_at(int64_t image, int64_t group) const {
+  // `share`: the group and the block of the kernel.
+  Real* shares_at(int64_t image, int64_t share) const {
     return reinterpret_cast<Real*>(scratch + layout.shares_offset) +
-           (image * problem.groups + group) * 10 * lanes;
+           (image * problem.groups * blocks.size() + share) * numbers_of_share;
   }
 
   void measure_channels(int64_t image, int64_t first, int64_t last) const {
@@ -218,7 +230,9 @@ class Evenness {
   }
 
   // Of pairs of an output and an input channel, one in each lane.
-  void measure_shares(int64_t image, int64_t group, int worker) const {
+  void measure_shares(int64_t image, int64_t share, int worker) const {
+    const int64_t group = share / blocks.size();
+    const KernelBlock kernel = blocks.at(share % blocks.size());
     Real* const lines =
         reinterpret_cast<Real*>(scratch + layout.lines_offset) + worker * layout.lines_of_worker;
     const auto first_channel = [&](const Operand& operand) {
@@ -227,62 +241,70 @@ class Evenness {
     };
     const GradientOperand<Real>& output = operands[0].shape;
     const GradientOperand<Real>& input = operands[1].shape;
-    TileLines<OutputsOf<TwoOutputs>, OutputsOf<TwoOutputs>, T> outputs(
-        first_channel(operands[0]), output.strides, output.rows, output.columns, lines);
-    TileLines<TwoOutputs, TwoOutputs, T> inputs(first_channel(operands[1]), input.strides, input.rows,
-                                                input.columns, lines + 2 * line_numbers<Real>);
-    Vector<Real> of_tap[9];
+    TileLines<OutputsOf<Rows>, OutputsOf<Columns>, T> outputs(first_channel(operands[0]), output.strides,
+                                                              output.rows, output.columns, lines);
+    TileLines<Rows, Columns, T> inputs(
+        first_channel(operands[1]), input.strides, input.rows.from_tap(kernel.rows.first),
+        input.columns.from_tap(kernel.columns.first), lines + Rows::outputs * line_numbers<Real>);
+    Vector<Real> of_tap[Tile::taps];
     for (Vector<Real>& share : of_tap) share = zero<Real>();
     Vector<Real> all = zero<Real>();
     grid.for_each_segment(0, grid.tiles, [&](const Segment& segment) {
       outputs.read(segment, smaller(lanes, output.channels));
       inputs.read(segment, smaller(lanes, input.channels));
       for (int64_t tile = 0; tile < segment.tiles; ++tile) {
-        Vector<Real> y[2][2];
-        Vector<Real> d[4][4];
+        Vector<Real> y[Rows::outputs][Columns::outputs];
+        Vector<Real> d[Rows::inputs][Columns::inputs];
         const Vector<Real> all_outputs = read_sizes(outputs.rows, tile, y);
         const Vector<Real> all_inputs = read_sizes(inputs.rows, tile, d);
         all = fmadd(all_outputs, all_inputs, all);
         CONVEXT_UNROLL
-        for (int tap = 0; tap < 9; ++tap) {
+        for (int tap = 0; tap < Tile::taps; ++tap) {
           CONVEXT_UNROLL
-          for (int k = 0; k < 4; ++k)
-            of_tap[tap] = fmadd(y[k / 2][k % 2], d[tap / 3 + k / 2][tap % 3 + k % 2], of_tap[tap]);
+          for (int row = 0; row < Rows::outputs; ++row) {
+            CONVEXT_UNROLL
+            for (int column = 0; column < Columns::outputs; ++column) {
+              const Vector<Real> met = d[tap / Columns::taps + row][tap % Columns::taps + column];
+              of_tap[tap] = fmadd(y[row][column], met, of_tap[tap]);
+            }
+          }
         }
       }
     });
-    Real* const to = shares_at(image, group);
-    for (int tap = 0; tap < 9; ++tap) store(to + tap * lanes, of_tap[tap]);
-    store(to + 9 * lanes, all);
+    Real* const to = shares_at(image, share);
+    for (int tap = 0; tap < Tile::taps; ++tap) store(to + tap * lanes, of_tap[tap]);
+    store(to + Tile::taps * lanes, all);
   }
 
   // Returns the sum.
-  template <int side>
-  CONVEXT_INLINE static Vector<Real> read_sizes(const Real* const (&rows)[side], int64_t tile,
-                                                Vector<Real> (&sizes)[side][side]) {
+  template <int height, int width>
+  CONVEXT_INLINE static Vector<Real> read_sizes(const Real* const (&rows)[height], int64_t tile,
+                                                Vector<Real> (&sizes)[height][width]) {
     Vector<Real> all = zero<Real>();
     CONVEXT_UNROLL
-    for (int row = 0; row < side; ++row) {
+    for (int row = 0; row < height; ++row) {
       CONVEXT_UNROLL
-      for (int column = 0; column < side; ++column) {
-        sizes[row][column] = absolute(load(rows[row] + (2 * tile + column) * lanes));
+      for (int column = 0; column < width; ++column) {
+        sizes[row][column] = absolute(load(rows[row] + (tile * Columns::outputs + column) * lanes));
         all = add(all, sizes[row][column]);
       }
     }
     return all;
   }
 
-  bool taps_have_their_share(int64_t group) const {
-    Real sums[10][lanes];
-    for (int k = 0; k < 10; ++k) {
+  bool taps_have_their_share(int64_t share) const {
+    const KernelBlock kernel = blocks.at(share % blocks.size());
+    Real sums[Tile::taps + 1][lanes];
+    for (int k = 0; k <= Tile::taps; ++k) {
       Vector<Real> total = zero<Real>();
       for (int64_t image = 0; image < problem.batch; ++image)
-        total = add(total, load(shares_at(image, group) + k * lanes));
+        total = add(total, load(shares_at(image, share) + k * lanes));
       store(sums[k], total);
     }
     for (int64_t lane = 0; lane < lanes; ++lane) {
-      for (int tap = 0; tap < 9; ++tap) {
-        if (!(usual_part * least_of_usual * sums[tap][lane] >= sums[9][lane])) return false;
+      for (int tap = 0; tap < Tile::taps; ++tap) {
+        if (!kernel.owns(tap / Columns::taps, tap % Columns::taps)) continue;
+        if (!(usual_part * least_of_usual * sums[tap][lane] >= sums[Tile::taps][lane])) return false;
       }
     }
     return true;

@@ -58,6 +58,8 @@ struct KernelBlock {
   int64_t index;
   TapBlock rows;
   TapBlock columns;
+
+  bool owns(int64_t row, int64_t column) const { return rows.owns(row) && columns.owns(column); }
 };
 
 template <class Tile>

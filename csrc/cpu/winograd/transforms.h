@@ -35,6 +35,7 @@ struct TwoOutputs {
   static constexpr int taps = 3;
   static constexpr double scale = 0.5;
   static constexpr bool windows_are_separate = true;
+  static constexpr bool has_weight_gradient = true;
 
   template <class V>
   CONVEXT_INLINE static void transform_input(const V (&d)[4], V (&v)[4]) {
@@ -82,6 +83,7 @@ struct FourOutputs {
   static constexpr int taps = 3;
   static constexpr double scale = 1;
   static constexpr bool windows_are_separate = false;
+  static constexpr bool has_weight_gradient = false;
 
   template <class V>
   CONVEXT_INLINE static void transform_input(const V (&d)[6], V (&v)[6]) {
@@ -122,6 +124,7 @@ struct OneOutput {
   static constexpr int taps = 1;
   static constexpr double scale = 1;
   static constexpr bool windows_are_separate = true;
+  static constexpr bool has_weight_gradient = true;
 
   template <class V>
   CONVEXT_INLINE static void transform_input(const V (&d)[1], V (&v)[1]) {
@@ -160,6 +163,7 @@ struct TileOf {
   static constexpr int taps = Rows::taps * Columns::taps;
   static constexpr double scale = Rows::scale * Columns::scale;
   static constexpr bool windows_are_separate = Rows::windows_are_separate && Columns::windows_are_separate;
+  static constexpr bool has_weight_gradient = Rows::has_weight_gradient && Columns::has_weight_gradient;
 };
 
 using TileOfTwo = TileOf<TwoOutputs, TwoOutputs>;

@@ -1,11 +1,12 @@
-// The gradient of the weight by Winograd's convolution F(3 x 3, 2 x 2): of a tile of 2 x 2 outputs and the
-// 4 x 4 inputs that they read, both transformed, 16 products are added up over all tiles of all images
-// instead of 36, and a last transform makes the nine gradients of them:
+// The gradient of the weight by Winograd's convolution F(3 x 3, 2 x 2), for each block of the kernel: of a
+// tile of 2 x 2 outputs and the 4 x 4 inputs that they read, both transformed, 16 products are added up over
+// all tiles of all images instead of 36, and a last transform makes the nine gradients of them:
 //
 //     sums[place][o][c] = sum over the tiles of output[place][tile][o] * input[place][tile][c]
 //
-// An item is a block of output and input channels for a chunk of the tiles. The transforms have channels in
-// their lanes, whatever the layout (lines.h); the products are those of panel_gemm.
+// (A kernel with one row or column has F(1 x 3, 1 x 2) or F(3 x 1, 2 x 1): 4 products instead of 6.) An item
+// is a block of output and input channels for a block of the kernel and a chunk of the tiles. The transforms
+// have channels in their lanes, whatever the layout (lines.h); the products are those of panel_gemm.
 //
 // What Winograd's products cannot do as well as direct summation is left to the implicit_gemm kernel: where a
 // result is not finite, since past the edge of the gradient an infinite input would meet a zero, and where
@@ -22,12 +23,12 @@ namespace convext {
 namespace CONVEXT_ISA_NAMESPACE {
 namespace {
 
-template <class T>
+template <class Tile, class T>
 class WinogradWeightGradient {
  public:
   using Real = Compute<T>;
 
-  WinogradWeightGradient(const WeightGradientPlan<Real>& cut, const ConvProblem& given,
+  WinogradWeightGradient(const WeightGradientPlan<Tile, Real>& cut, const ConvProblem& given,
                          const ConvData& tensors, void* workspace)
       : plan(cut),
         problem(given),
@@ -38,43 +39,51 @@ class WinogradWeightGradient {
         scratch(static_cast<char*>(workspace)) {}
 
   static int64_t workspace_bytes(const ConvProblem& problem, int workers) {
-    return larger(WeightGradientPlan<Real>(problem, workers).workspace_bytes(workers),
-                  Evenness<T>::workspace_bytes(problem, workers));
+    return larger(WeightGradientPlan<Tile, Real>(problem, workers).workspace_bytes(workers),
+                  Evenness<Tile, T>::workspace_bytes(problem, workers));
   }
 
   // False, with nothing usable written, where the numbers are not for this algorithm.
   bool run(const Executor& executor) {
     // Its workspace lies over the one of the products.
-    if (!Evenness<T>(problem, data, scratch, executor.workers).are_even(executor)) return false;
+    if (!Evenness<Tile, T>(problem, data, scratch, executor.workers).are_even(executor)) return false;
     for_each_tile(executor, plan.items(), [&](int64_t index, int worker) {
       Item item;
       item.vector_part = index % plan.vector_parts;
       index /= plan.vector_parts;
       item.row_part = index % plan.row_parts;
       index /= plan.row_parts;
+      item.kernel = plan.kernel_blocks.at(index % plan.kernel_blocks.size());
+      index /= plan.kernel_blocks.size();
       item.chunk = index % plan.chunks;
       item.group = index / plan.chunks;
       run_item(item, scratch + plan.workers_offset + worker * plan.worker_bytes);
     });
     if (plan.chunks > 1) {
-      for_each_tile(executor, plan.groups * plan.units(), [&](int64_t index, int) {
+      const int64_t kernels = plan.groups * plan.kernel_blocks.size();
+      for_each_tile(executor, kernels * plan.units(), [&](int64_t index, int) {
         const int64_t first = index % plan.units() * Plan::rows_of_unit;
         const int64_t last = smaller(first + Plan::rows_of_unit, plan.output.channels);
-        for (int64_t row = first; row < last; ++row) add_up_chunks(index / plan.units(), row);
+        index /= plan.units();
+        const KernelBlock kernel = plan.kernel_blocks.at(index % plan.kernel_blocks.size());
+        for (int64_t row = first; row < last; ++row)
+          add_up_chunks(index / plan.kernel_blocks.size(), kernel, row);
       });
     }
     return is_finite.load(std::memory_order_relaxed);
   }
 
  private:
-  using Plan = WeightGradientPlan<Real>;
+  using Plan = WeightGradientPlan<Tile, Real>;
   static constexpr int64_t lanes = Plan::lanes;
-  static constexpr int inputs = Plan::inputs;
-  static constexpr int outputs = Plan::outputs;
-  static constexpr int products = Plan::products;
+  using Rows = typename Tile::Rows;
+  using Columns = typename Tile::Columns;
+  static constexpr int products = Tile::products;
+  static constexpr int tap_count = Tile::taps;
   struct Item {
     int64_t group;
     int64_t chunk;
+    KernelBlock kernel;
     int64_t row_part;
     int64_t vector_part;
   };
@@ -88,10 +97,11 @@ class WinogradWeightGradient {
   char* scratch;
   std::atomic<bool> is_finite{true};
 
-  Real* partial_at(int64_t chunk, int64_t group, int64_t row, int64_t vector) const {
+  Real* partial_at(int64_t chunk, int64_t group, const KernelBlock& kernel, int64_t row,
+                   int64_t vector) const {
+    const int64_t block = (chunk * plan.groups + group) * plan.kernel_blocks.size() + kernel.index;
     return reinterpret_cast<Real*>(scratch + plan.partials_offset) +
-           ((chunk * plan.groups + group) * plan.output.channels + row) * plan.partial_row() +
-           vector * 9 * lanes;
+           (block * plan.output.channels + row) * plan.partial_row() + vector * tap_count * lanes;
   }
 
   void run_item(const Item& item, char* own) {
@@ -106,19 +116,19 @@ class WinogradWeightGradient {
       const int64_t tiles = smaller(plan.block, last_tile - tile);
       transform_output(item, tile, tiles, first_row, rows, own);
       transform_input(item, tile, tiles, first_vector, vectors, own);
-      multiply(rows, vectors, tiles, tile > first_tile, own);
+      multiply(item.kernel, rows, vectors, tiles, tile > first_tile, own);
     }
     for (int64_t row = 0; row < rows; ++row) {
       for (int64_t v = 0; v < vectors; ++v) {
-        Vector<Real> taps[9];
+        Vector<Real> taps[tap_count];
         transform_back(sums + row * plan.column_stride + v * lanes, taps);
         if (plan.chunks == 1) {
-          store_taps(taps, item.group, first_row + row, first_vector + v);
+          store_taps(taps, item.group, item.kernel, first_row + row, first_vector + v);
           continue;
         }
-        Real* const to = partial_at(item.chunk, item.group, first_row + row, first_vector + v);
+        Real* const to = partial_at(item.chunk, item.group, item.kernel, first_row + row, first_vector + v);
         CONVEXT_UNROLL
-        for (int tap = 0; tap < 9; ++tap) store(to + tap * lanes, taps[tap]);
+        for (int tap = 0; tap < tap_count; ++tap) store(to + tap * lanes, taps[tap]);
       }
     }
   }
@@ -132,17 +142,17 @@ class WinogradWeightGradient {
     for (int64_t row = 0; row < all; row += lanes) {
       const int64_t channel = first_row + row;
       const int64_t channels = larger(0, smaller(lanes, rows - row));
-      TileLines<OutputsOf<TwoOutputs>, OutputsOf<TwoOutputs>, T> lines(
+      TileLines<OutputsOf<Rows>, OutputsOf<Columns>, T> lines(
           output + (item.group * plan.output.channels + channel) * strides.channel, strides, plan.output.rows,
           plan.output.columns, reinterpret_cast<Real*>(own + plan.lines_offset));
       plan.grid.for_each_segment(first_tile, tiles, [&](const Segment& segment) {
         lines.read(segment, channels);
         Real* to = transformed + segment.begin * plan.row_stride + row;
         for (int64_t tile = 0; tile < segment.tiles; ++tile, to += plan.row_stride) {
-          Vector<Real> y[outputs][outputs];
+          Vector<Real> y[Rows::outputs][Columns::outputs];
           load_tile(lines.rows, tile, y);
-          Vector<Real> u[inputs][inputs];
-          transform_output_gradients<TileOfTwo>(y, u);
+          Vector<Real> u[Rows::inputs][Columns::inputs];
+          transform_output_gradients<Tile>(y, u);
           store_tile(u, to, plan.output_plane);
         }
       });
@@ -160,17 +170,19 @@ class WinogradWeightGradient {
       const int64_t width = vectors_before(vectors, panel + 1) - begin;
       for (int64_t v = 0; v < width; ++v) {
         const int64_t channel = (first_vector + begin + v) * lanes;
-        TileLines<TwoOutputs, TwoOutputs, T> lines(
-            input + (item.group * plan.input.channels + channel) * strides.channel, strides, plan.input.rows,
-            plan.input.columns, reinterpret_cast<Real*>(own + plan.lines_offset));
+        TileLines<Rows, Columns, T> lines(
+            input + (item.group * plan.input.channels + channel) * strides.channel, strides,
+            plan.input.rows.from_tap(item.kernel.rows.first),
+            plan.input.columns.from_tap(item.kernel.columns.first),
+            reinterpret_cast<Real*>(own + plan.lines_offset));
         plan.grid.for_each_segment(first_tile, tiles, [&](const Segment& segment) {
           lines.read(segment, smaller(lanes, plan.input.channels - channel));
           Real* to = transformed + (begin * tiles + segment.begin * width + v) * lanes;
           for (int64_t tile = 0; tile < segment.tiles; ++tile, to += width * lanes) {
-            Vector<Real> d[inputs][inputs];
+            Vector<Real> d[Rows::inputs][Columns::inputs];
             load_tile(lines.rows, tile, d);
-            Vector<Real> u[inputs][inputs];
-            transform_inputs<TileOfTwo>(d, u);
+            Vector<Real> u[Rows::inputs][Columns::inputs];
+            transform_inputs<Tile>(d, u);
             store_tile(u, to, plan.input_plane);
           }
         });
@@ -178,24 +190,24 @@ class WinogradWeightGradient {
     }
   }
 
-  template <int side>
-  CONVEXT_INLINE static void load_tile(const Real* const (&rows)[side], int64_t tile,
-                                       Vector<Real> (&values)[side][side]) {
+  template <int height, int width>
+  CONVEXT_INLINE static void load_tile(const Real* const (&rows)[height], int64_t tile,
+                                       Vector<Real> (&values)[height][width]) {
     CONVEXT_UNROLL
-    for (int row = 0; row < side; ++row) {
+    for (int row = 0; row < height; ++row) {
       CONVEXT_UNROLL
-      for (int column = 0; column < side; ++column)
-        values[row][column] = load(rows[row] + (tile * outputs + column) * lanes);
+      for (int column = 0; column < width; ++column)
+        values[row][column] = load(rows[row] + (tile * Columns::outputs + column) * lanes);
     }
   }
 
-  CONVEXT_INLINE static void store_tile(const Vector<Real> (&values)[inputs][inputs], Real* to,
+  CONVEXT_INLINE static void store_tile(const Vector<Real> (&values)[Rows::inputs][Columns::inputs], Real* to,
                                         int64_t stride) {
     CONVEXT_UNROLL
-    for (int row = 0; row < inputs; ++row) {
+    for (int row = 0; row < Rows::inputs; ++row) {
       CONVEXT_UNROLL
-      for (int column = 0; column < inputs; ++column)
-        store(to + (row * inputs + column) * stride, values[row][column]);
+      for (int column = 0; column < Columns::inputs; ++column)
+        store(to + (row * Columns::inputs + column) * stride, values[row][column]);
     }
   }
 
@@ -204,17 +216,19 @@ class WinogradWeightGradient {
     return panel * vectors / panels_of(vectors);
   }
 
-  void multiply(int64_t rows, int64_t vectors, int64_t tiles, bool accumulate, char* own) const {
+  void multiply(const KernelBlock& kernel, int64_t rows, int64_t vectors, int64_t tiles, bool accumulate,
+                char* own) const {
     const int64_t all = larger(rows, most_rows_of_tile);
     const int64_t row_tiles = ceil_div(all, most_rows_of_tile);
     for (int64_t place = 0; place < products; ++place) {
+      if (!plan.kernel_blocks.has_product(kernel, place)) continue;
       const Real* const of_output =
           reinterpret_cast<const Real*>(own + plan.output_offset) + place * plan.output_plane;
       Real* const of_input = reinterpret_cast<Real*>(own + plan.input_offset) + place * plan.input_plane;
       Real* const sums = reinterpret_cast<Real*>(own + plan.sums_offset) + place * plan.sums_plane;
       for (int64_t panel = 0; panel < panels_of(vectors); ++panel) {
         const int64_t begin = vectors_before(vectors, panel);
-        Tile<Real> tile;
+        convext::CONVEXT_ISA_NAMESPACE::Tile<Real> tile;
         tile.a_row = 1;
         tile.a_term = plan.row_stride;
         tile.panel = of_input + begin * tiles * lanes;
@@ -234,76 +248,86 @@ class WinogradWeightGradient {
   }
 
   // Of one output channel and a vector of input channels.
-  CONVEXT_INLINE void transform_back(const Real* sums, Vector<Real> (&taps)[9]) const {
-    Vector<Real> m[inputs][inputs];
+  CONVEXT_INLINE void transform_back(const Real* sums, Vector<Real> (&taps)[tap_count]) const {
+    Vector<Real> m[Rows::inputs][Columns::inputs];
     CONVEXT_UNROLL
     for (int place = 0; place < products; ++place)
-      m[place / inputs][place % inputs] = load(sums + place * plan.sums_plane);
-    Vector<Real> g[3][3];
-    transform_weight_gradients<TileOfTwo>(m, g);
-    const Vector<Real> scale = broadcast(static_cast<Real>(TileOfTwo::scale));
+      m[place / Columns::inputs][place % Columns::inputs] = load(sums + place * plan.sums_plane);
+    Vector<Real> g[Rows::taps][Columns::taps];
+    transform_weight_gradients<Tile>(m, g);
+    const Vector<Real> scale = broadcast(static_cast<Real>(Tile::scale));
     CONVEXT_UNROLL
-    for (int tap = 0; tap < 9; ++tap) taps[tap] = mul(scale, g[tap / 3][tap % 3]);
+    for (int tap = 0; tap < tap_count; ++tap)
+      taps[tap] = mul(scale, g[tap / Columns::taps][tap % Columns::taps]);
   }
 
-  void add_up_chunks(int64_t group, int64_t row) {
+  void add_up_chunks(int64_t group, const KernelBlock& kernel, int64_t row) {
     for (int64_t vector = 0; vector < plan.input.vectors(); ++vector) {
-      Vector<Real> taps[9];
-      for (int tap = 0; tap < 9; ++tap) {
-        taps[tap] = load(partial_at(0, group, row, vector) + tap * lanes);
+      Vector<Real> taps[tap_count];
+      for (int tap = 0; tap < tap_count; ++tap) {
+        taps[tap] = load(partial_at(0, group, kernel, row, vector) + tap * lanes);
         for (int64_t chunk = 1; chunk < plan.chunks; ++chunk)
-          taps[tap] = add(taps[tap], load(partial_at(chunk, group, row, vector) + tap * lanes));
+          taps[tap] = add(taps[tap], load(partial_at(chunk, group, kernel, row, vector) + tap * lanes));
       }
-      store_taps(taps, group, row, vector);
+      store_taps(taps, group, kernel, row, vector);
     }
   }
 
-  CONVEXT_INLINE void store_taps(const Vector<Real> (&taps)[9], int64_t group, int64_t row, int64_t vector) {
+  // Those that the block of the kernel owns; the others are not usable numbers.
+  CONVEXT_INLINE void store_taps(const Vector<Real> (&taps)[tap_count], int64_t group,
+                                 const KernelBlock& kernel, int64_t row, int64_t vector) {
     const WeightStrides& strides = problem.weight_strides;
     const int64_t channels = smaller(lanes, plan.input.channels - vector * lanes);
     T* const to = gradient + (group * plan.output.channels + row) * strides.out_channel +
-                  vector * lanes * strides.in_channel;
+                  vector * lanes * strides.in_channel + kernel.rows.first * strides.row +
+                  kernel.columns.first * strides.column;
+    const auto owns = [&](int tap) { return kernel.owns(tap / Columns::taps, tap % Columns::taps); };
+    const auto place = [&](int tap) {
+      return tap / Columns::taps * strides.row + tap % Columns::taps * strides.column;
+    };
     Vector<Real> product_with_zero = zero<Real>();
     CONVEXT_UNROLL
-    for (int tap = 0; tap < 9; ++tap) product_with_zero = fmadd(taps[tap], zero<Real>(), product_with_zero);
+    for (int tap = 0; tap < tap_count; ++tap)
+      if (owns(tap)) product_with_zero = fmadd(taps[tap], zero<Real>(), product_with_zero);
     if (!(sum(product_with_zero) == 0)) is_finite.store(false, std::memory_order_relaxed);
     if (strides.in_channel == 1) {
       CONVEXT_UNROLL
-      for (int tap = 0; tap < 9; ++tap) {
-        store_narrowed(to + tap / 3 * strides.row + tap % 3 * strides.column, taps[tap], channels);
-      }
+      for (int tap = 0; tap < tap_count; ++tap)
+        if (owns(tap)) store_narrowed(to + place(tap), taps[tap], channels);
       return;
     }
-    if (strides.column == 1 && strides.row == 3) return store_transposed(taps, channels, to);
-    Real numbers[9][lanes];
-    for (int tap = 0; tap < 9; ++tap) store(numbers[tap], taps[tap]);
+    if (plan.kernel_blocks.size() == 1 && strides.column == 1 && strides.row == Columns::taps)
+      return store_transposed(taps, channels, to);
+    Real numbers[tap_count][lanes];
+    for (int tap = 0; tap < tap_count; ++tap) store(numbers[tap], taps[tap]);
     for (int64_t c = 0; c < channels; ++c) {
-      for (int tap = 0; tap < 9; ++tap) {
-        to[c * strides.in_channel + tap / 3 * strides.row + tap % 3 * strides.column] =
-            narrow<T>(numbers[tap][c]);
-      }
+      for (int tap = 0; tap < tap_count; ++tap)
+        if (owns(tap)) to[c * strides.in_channel + place(tap)] = narrow<T>(numbers[tap][c]);
     }
   }
 
   // The taps of each channel side by side.
-  CONVEXT_INLINE void store_transposed(const Vector<Real> (&taps)[9], int64_t channels, T* to) const {
+  CONVEXT_INLINE void store_transposed(const Vector<Real> (&taps)[tap_count], int64_t channels, T* to) const {
     const int64_t stride = problem.weight_strides.in_channel;
-    constexpr int64_t whole = lanes > 9 ? 9 : 9 / lanes * lanes;  // taps in vectors
+    // Taps in vectors; the last one of many vectors is alone.
+    constexpr int64_t whole =
+        lanes > tap_count || tap_count % lanes > 1 ? tap_count : tap_count / lanes * lanes;
     CONVEXT_UNROLL
     for (int64_t first = 0; first < whole; first += lanes) {
       Vector<Real> square[lanes];
       CONVEXT_UNROLL
-      for (int64_t i = 0; i < lanes; ++i) square[i] = first + i < 9 ? taps[first + i] : zero<Real>();
+      for (int64_t i = 0; i < lanes; ++i) square[i] = first + i < tap_count ? taps[first + i] : zero<Real>();
       transpose(square);
       CONVEXT_UNROLL
       for (int64_t c = 0; c < lanes; ++c) {
-        if (c < channels) store_narrowed(to + c * stride + first, square[c], smaller(lanes, 9 - first));
+        if (c < channels)
+          store_narrowed(to + c * stride + first, square[c], smaller(lanes, tap_count - first));
       }
     }
-    if constexpr (whole < 9) {
+    if constexpr (whole < tap_count) {
       Real last[lanes];
-      store(last, taps[8]);
-      for (int64_t c = 0; c < channels; ++c) to[c * stride + 8] = narrow<T>(last[c]);
+      store(last, taps[whole]);
+      for (int64_t c = 0; c < channels; ++c) to[c * stride + whole] = narrow<T>(last[c]);
     }
   }
 };

@@ -10,12 +10,10 @@ namespace convext {
 namespace CONVEXT_ISA_NAMESPACE {
 namespace {
 
-template <class Real>
+template <class Tile, class Real>
 struct WeightGradientPlan {
   static constexpr int64_t lanes = Vector<Real>::lanes;
-  static constexpr int64_t outputs = 2;  // along a side of a tile
-  static constexpr int64_t inputs = 4;
-  static constexpr int64_t products = inputs * inputs;
+  static constexpr int64_t products = Tile::products;
   // Tiles that are transformed and multiplied at a time, and channels of an item: what one of the products
   // reads and its sums stay in the L1 cache, all products in L2 or near it.
   static constexpr int64_t most_tiles_of_block = 64;
@@ -26,6 +24,7 @@ struct WeightGradientPlan {
   static constexpr int64_t most_chain = 16;
 
   int64_t groups;
+  KernelBlocks<Tile> kernel_blocks;
   GradientOperand<Real> output;  // rows of the products
   GradientOperand<Real> input;   // columns, in the lanes
   TileGrid grid;
@@ -51,9 +50,10 @@ struct WeightGradientPlan {
 
   WeightGradientPlan(const ConvProblem& p, int workers)
       : groups(p.groups),
+        kernel_blocks(p.kernel),
         output(GradientOperand<Real>::output_of(p)),
         input(GradientOperand<Real>::input_of(p)),
-        grid(p.batch, output.rows, output.columns, outputs, outputs) {
+        grid(p.batch, output.rows, output.columns, Tile::Rows::outputs, Tile::Columns::outputs) {
     choose_chunks();
     const int64_t blocks = ceil_div(tiles_of_chunk, most_tiles_of_block);
     block = ceil_div(tiles_of_chunk, blocks);
@@ -65,25 +65,26 @@ struct WeightGradientPlan {
 
     Carver shared;
     partials_offset =
-        shared.take(chunks > 1 ? chunks * groups * output.channels * partial_row() : 0, sizeof(Real));
+        shared.take(chunks > 1 ? chunks * groups * kernel_blocks.size() * output.channels * partial_row() : 0,
+                    sizeof(Real));
     workers_offset = shared.bytes;
     Carver own;
     sums_offset = own.take(products * sums_plane, sizeof(Real));
     output_offset = own.take(products * output_plane, sizeof(Real));
     input_offset = own.take(products * input_plane, sizeof(Real));
-    lines_offset = own.take(inputs * line_numbers<Real>, sizeof(Real));
+    lines_offset = own.take(Tile::Rows::inputs * line_numbers<Real>, sizeof(Real));
     worker_bytes = own.bytes;
   }
 
-  // The gradients of the nine taps of one output channel, vector by vector.
-  int64_t partial_row() const { return 9 * input.vectors() * lanes; }
+  // The gradients of the taps of one output channel and a block of the kernel, vector by vector.
+  int64_t partial_row() const { return Tile::taps * input.vectors() * lanes; }
 
   int64_t units() const { return ceil_div(output.channels, rows_of_unit); }
   int64_t first_row(int64_t part) const {
     return smaller(output.channels, part * units() / row_parts * rows_of_unit);
   }
   int64_t first_vector(int64_t part) const { return part * input.vectors() / vector_parts; }
-  int64_t items() const { return groups * chunks * row_parts * vector_parts; }
+  int64_t items() const { return groups * chunks * kernel_blocks.size() * row_parts * vector_parts; }
   int64_t workspace_bytes(int workers) const { return workers_offset + workers * worker_bytes; }
 
  private:
@@ -93,9 +94,9 @@ struct WeightGradientPlan {
     constexpr int64_t wanted_items = 16;
     constexpr int64_t fewest_tiles = 128;
     constexpr int64_t most_numbers = int64_t{1} << 22;
-    const int64_t items_of_chunk =
-        groups * ceil_div(output.channels, most_rows) * ceil_div(input.vectors(), most_vectors);
-    const int64_t numbers = groups * output.channels * partial_row();
+    const int64_t items_of_chunk = groups * kernel_blocks.size() * ceil_div(output.channels, most_rows) *
+                                   ceil_div(input.vectors(), most_vectors);
+    const int64_t numbers = groups * kernel_blocks.size() * output.channels * partial_row();
     chunks = 1;
     while (chunks * items_of_chunk < wanted_items && 2 * chunks * fewest_tiles <= grid.tiles &&
            2 * chunks * numbers <= most_numbers) {

@@ -1,6 +1,8 @@
 // Winograd's convolution for kernels of 3 x 3 and more: forward and the gradient of the input
 // (winograd/correlate.h), and the gradient of the weight (winograd/weight_gradient.h). A larger kernel is cut
 // into blocks of 3 x 3 taps.
+#include <type_traits>
+
 #include "cpu/dispatch.h"
 #include "cpu/winograd/correlate.h"
 #include "cpu/winograd/weight_gradient.h"
@@ -65,14 +67,31 @@ AxisSizes column_sizes(const ConvProblem& p) {
 
 // Multiplications for one pair of channels of one image.
 template <class Tile>
-int64_t multiplications(const ConvProblem& problem) {
+int64_t multiplications_as(const ConvProblem& problem) {
   return row_sizes(problem).multiplications<typename Tile::Rows>() *
          column_sizes(problem).multiplications<typename Tile::Columns>();
 }
 
-bool takes_large_tiles(const ConvProblem& problem) {
-  return problem.precision == Float32Precision::high && problem.dtype == DType::float32 &&
-         multiplications<TileOfFour>(problem) < multiplications<TileOfTwo>(problem);
+// Calls visit(Tile{}) with the tiles for a kernel with three taps or more along one axis, and one tap or
+// three and more along the other.
+template <class Visit>
+auto with_tile(const ConvProblem& problem, const Visit& visit) {
+  if (problem.kernel.height == 1) return visit(TileOfRow{});
+  if (problem.kernel.width == 1) return visit(TileOfColumn{});
+  if (problem.precision == Float32Precision::high && problem.dtype == DType::float32 &&
+      problem.pass != Pass::grad_weight &&
+      multiplications_as<TileOfFour>(problem) < multiplications_as<TileOfTwo>(problem))
+    return visit(TileOfFour{});
+  return visit(TileOfTwo{});
+}
+
+bool has_tile(const Size2& kernel) {
+  const auto has_axis = [](int64_t taps) { return taps == 1 || taps >= 3; };
+  return has_axis(kernel.height) && has_axis(kernel.width) && kernel.height * kernel.width > 1;
+}
+
+int64_t multiplications(const ConvProblem& problem) {
+  return with_tile(problem, [&](auto tile) { return multiplications_as<decltype(tile)>(problem); });
 }
 
 Reason why_not_weight_gradient(const ConvProblem& problem) {
@@ -92,9 +111,9 @@ Reason why_not_weight_gradient(const ConvProblem& problem) {
 
 Reason why_not(const ConvProblem& problem) {
   if (!is_floating(problem.dtype)) return "it is for floating-point numbers";
-  if (problem.kernel.height < 3 || problem.kernel.width < 3) return "the kernel is smaller than 3 x 3";
-  if (problem.pass == Pass::grad_weight && problem.kernel.height * problem.kernel.width > 9)
-    return "the gradient of the weight is for 3 x 3 kernels";
+  if (!has_tile(problem.kernel))
+    return "the kernel has two taps or fewer along an axis, and is not a line of three or more";
+  const bool is_three_by_three = problem.kernel.height == 3 && problem.kernel.width == 3;
   if (problem.stride.height != 1 || problem.stride.width != 1) return "the stride is not 1";
   // With 32 channels the transforms already pay (1.2 to 2 times implicit_gemm for all maps from 2 x 2 on,
   // whatever the batch, AVX2 and AVX-512). Fewer are left to rounding, not to speed, as are corners with few
@@ -105,14 +124,16 @@ Reason why_not(const ConvProblem& problem) {
   // 16 against 36 for a pair of channels on a 2 x 2 map, but 8 against 9 on one row of pixels.
   const AxisSizes rows = row_sizes(problem);
   const AxisSizes columns = column_sizes(problem);
-  if (rows.taps * columns.taps == 9 && rows.dilation * columns.dilation == 1) {
-    if (8 * multiplications<TileOfTwo>(problem) > 7 * 9 * rows.results * columns.results)
+  if (is_three_by_three && rows.dilation * columns.dilation == 1) {
+    if (8 * multiplications(problem) > 7 * 9 * rows.results * columns.results)
       return "the map is too small to save multiplications";
   } else {
     // Of a dilated or large kernel, implicit_gemm leaves out the taps that meet padding.
-    const double share = static_cast<double>(multiplications<TileOfTwo>(problem)) /
+    const double share = static_cast<double>(multiplications(problem)) /
                          static_cast<double>(rows.real_taps() * columns.real_taps());
-    if (share > (problem.pass == Pass::grad_weight ? 0.75 : 0.8)) return "tiles save too few multiplications";
+    const bool is_line = rows.taps == 1 || columns.taps == 1;  // whose transforms are cheap
+    if (share > (problem.pass == Pass::grad_weight ? 0.75 : is_line ? 0.85 : 0.8))
+      return "tiles save too few multiplications";
   }
   if (problem.pass == Pass::grad_weight) return why_not_weight_gradient(problem);
   const int64_t source_channels =
@@ -120,13 +141,14 @@ Reason why_not(const ConvProblem& problem) {
   if (source_channels * rows.fewest_taps() * columns.fewest_taps() < 64)
     return "results at the corners add up fewer than 64 terms";
   if (collects_padding(problem)) return "the padding is filled from the input";
-  // F.conv2d adds up each tap for itself where the input is a single small image, and so few terms more
+  // F.conv2d adds up each tap for itself where the input is a single small image, and few channels so more
   // exactly than the sums of tiles, whose rms error was 1.7 times as large with 32 channels and 1.2 with 80.
-  // Of 5 x 5 taps and more it has larger errors.
+  // Of 5 x 5 taps and more it has larger errors, and tiles of a kernel with one row or column have smaller
+  // ones.
   constexpr int64_t small_image = 20480;
-  constexpr int64_t few_terms = 80 * 9;
-  if (problem.pass == Pass::grad_input && source_channels * rows.taps * columns.taps < few_terms &&
-      problem.precision == Float32Precision::highest &&
+  const int64_t few_channels = rows.taps == 1 || columns.taps == 1 ? 48 : 88;
+  if (problem.pass == Pass::grad_input && source_channels < few_channels &&
+      smaller(rows.taps, columns.taps) < 5 && problem.precision == Float32Precision::highest &&
       problem.in_channels * problem.input.height * problem.input.width <= small_image)
     return "few channels of a small image are added up more exactly without transforms";
   return nullptr;
@@ -169,51 +191,46 @@ void run_as(const ConvProblem& problem, const ConvData& data, void* workspace, c
   }
 }
 
-template <class T>
+template <class Tile, class T>
 int64_t gradient_workspace_bytes_as(const ConvProblem& problem, int workers) {
-  return larger(WinogradWeightGradient<T>::workspace_bytes(problem, workers),
+  return larger(WinogradWeightGradient<Tile, T>::workspace_bytes(problem, workers),
                 implicit_gemm.workspace_bytes(problem, workers));
 }
 
-template <class T>
+template <class Tile, class T>
 void run_gradient_as(const ConvProblem& problem, const ConvData& data, void* workspace,
                      const Executor& executor) {
-  const WeightGradientPlan<Compute<T>> plan(problem, executor.workers);
-  WinogradWeightGradient<T> winograd(plan, problem, data, workspace);
+  const WeightGradientPlan<Tile, Compute<T>> plan(problem, executor.workers);
+  WinogradWeightGradient<Tile, T> winograd(plan, problem, data, workspace);
   if (!winograd.run(executor)) implicit_gemm.run(problem, data, workspace, executor);
 }
 
 int64_t workspace_bytes(const ConvProblem& problem, int workers) {
-  if (problem.pass == Pass::grad_weight) {
+  return with_tile(problem, [&](auto tile) {
+    using Tile = decltype(tile);
     return with_type(problem.dtype, [&](auto zero) {
-      return gradient_workspace_bytes_as<decltype(zero)>(problem, workers);
+      using T = decltype(zero);
+      if constexpr (Tile::has_weight_gradient) {
+        if (problem.pass == Pass::grad_weight) return gradient_workspace_bytes_as<Tile, T>(problem, workers);
+      }
+      return workspace_bytes_as<Tile, T>(problem, workers);
     });
-  }
-  if (takes_large_tiles(problem)) return workspace_bytes_as<TileOfFour, float>(problem, workers);
-  switch (problem.dtype) {
-    case DType::float64:
-      return workspace_bytes_as<TileOfTwo, double>(problem, workers);
-    default:
-      return workspace_bytes_as<TileOfTwo, float>(problem, workers);
-  }
+  });
 }
 
 void run(const ConvProblem& problem, const ConvData& data, void* workspace, const Executor& executor) {
-  if (problem.pass == Pass::grad_weight) {
-    return with_type(problem.dtype,
-                     [&](auto zero) { run_gradient_as<decltype(zero)>(problem, data, workspace, executor); });
-  }
-  if (takes_large_tiles(problem)) return run_as<TileOfFour, float>(problem, data, workspace, executor);
-  switch (problem.dtype) {
-    case DType::float64:
-      return run_as<TileOfTwo, double>(problem, data, workspace, executor);
-    case DType::bfloat16:
-      return run_as<TileOfTwo, BFloat16>(problem, data, workspace, executor);
-    case DType::float16:
-      return run_as<TileOfTwo, Float16>(problem, data, workspace, executor);
-    default:
-      return run_as<TileOfTwo, float>(problem, data, workspace, executor);
-  }
+  with_tile(problem, [&](auto tile) {
+    using Tile = decltype(tile);
+    with_type(problem.dtype, [&](auto zero) {
+      using T = decltype(zero);
+      if constexpr (Tile::has_weight_gradient) {
+        if (problem.pass == Pass::grad_weight)
+          return run_gradient_as<Tile, T>(problem, data, workspace, executor);
+      }
+      if constexpr (std::is_same_v<T, float> || !std::is_same_v<Tile, TileOfFour>)
+        run_as<Tile, T>(problem, data, workspace, executor);
+    });
+  });
 }
 
 }  // namespace
