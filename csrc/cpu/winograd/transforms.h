@@ -124,7 +124,7 @@ struct OneOutput {
   static constexpr int taps = 1;
   static constexpr double scale = 1;
   static constexpr bool windows_are_separate = true;
-  static constexpr bool has_weight_gradient = true;
+  static constexpr bool has_weight_gradient = false;
 
   template <class V>
   CONVEXT_INLINE static void transform_input(const V (&d)[1], V (&v)[1]) {
@@ -137,14 +137,6 @@ struct OneOutput {
   template <class V>
   CONVEXT_INLINE static void transform_output(const V (&m)[1], V (&y)[1]) {
     y[0] = m[0];
-  }
-  template <class V>
-  CONVEXT_INLINE static void transform_output_gradient(const V (&y)[1], V (&u)[1]) {
-    u[0] = y[0];
-  }
-  template <class V>
-  CONVEXT_INLINE static void transform_weight_gradient(const V (&m)[1], V (&g)[1]) {
-    g[0] = m[0];
   }
 };
 

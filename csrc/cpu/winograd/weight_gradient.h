@@ -4,9 +4,9 @@
 //
 //     sums[place][o][c] = sum over the tiles of output[place][tile][o] * input[place][tile][c]
 //
-// (A kernel with one row or column has F(1 x 3, 1 x 2) or F(3 x 1, 2 x 1): 4 products instead of 6.) An item
-// is a block of output and input channels for a block of the kernel and a chunk of the tiles. The transforms
-// have channels in their lanes, whatever the layout (lines.h); the products are those of panel_gemm.
+// An item is a block of output and input channels for a block of the kernel and a chunk of the tiles. The
+// transforms have channels in their lanes, whatever the layout (lines.h); the products are those of
+// panel_gemm.
 //
 // What Winograd's products cannot do as well as direct summation is left to the implicit_gemm kernel: where a
 // result is not finite, since past the edge of the gradient an infinite input would meet a zero, and where
