@@ -120,10 +120,12 @@ Reason why_not(const ConvProblem& problem) {
   if (problem.stride.height != 1 || problem.stride.width != 1) return "the stride is not 1";
   // With 32 channels the transforms already pay (1.2 to 2 times implicit_gemm for all maps from 2 x 2 on,
   // whatever the batch, AVX2 and AVX-512). Fewer are left to rounding, not to speed, as are corners with few
-  // terms: rounding errors are those of a whole tile, the error bound counts a result's own terms.
-  if (in_channels_per_group(problem) < 32 || out_channels_per_group(problem) < 32) {
-    return "there are fewer than 32 channels to transform";
-  }
+  // terms: rounding errors are those of a whole tile, the error bound counts a result's own terms. Of 5 x 5
+  // taps, 16 channels are enough for both; but the gradient of the weight adds up pixels, not taps.
+  const bool has_many_taps = problem.kernel.height >= 5 && problem.kernel.width >= 5;
+  const int64_t fewest_channels = has_many_taps && problem.pass != Pass::grad_weight ? 16 : 32;
+  if (smaller(in_channels_per_group(problem), out_channels_per_group(problem)) < fewest_channels)
+    return "there are too few channels to transform, fewer than 32, or 16 for kernels of 5 x 5 and more";
   // 16 against 36 for a pair of channels on a 2 x 2 map, but 8 against 9 on one row of pixels.
   const AxisSizes rows = row_sizes(problem);
   const AxisSizes columns = column_sizes(problem);
