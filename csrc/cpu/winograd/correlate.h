@@ -11,9 +11,7 @@
 //   - a sample in which a result is not finite: one of the transforms may have overflowed, and infinities
 //   that
 //     meet there give NaN where their sum would not;
-//   - a sample in which one value makes up more than 1 / spread_limit of the absolute values that an output
-//     reads. Winograd's rounding errors are relative to the largest value of a window, not to what it is
-//     multiplied with.
+//   - a sample in which one value makes up too much of what an output reads (see spread.h).
 // A sample's own values decide, so that the rest of the batch changes nothing.
 #pragma once
 
@@ -23,13 +21,12 @@
 #include "cpu/kernel_list.h"
 #include "cpu/winograd/lines.h"
 #include "cpu/winograd/product.h"
+#include "cpu/winograd/spread.h"
 #include "cpu/winograd/weights.h"
 
 namespace convext {
 namespace CONVEXT_ISA_NAMESPACE {
 namespace {
-
-constexpr int64_t spread_limit = 4;
 
 template <class Tile, class T>
 class WinogradRun {
@@ -100,33 +97,35 @@ class WinogradRun {
 
   void flag(int64_t sample) { __atomic_store_n(flags + sample, 1, __ATOMIC_RELAXED); }
 
-  void check(const TapSizes<Tile, Real>& sizes, int64_t index) {
-    if (!sizes.are_even(c.result_channels - index * panel<Real>))
-      weights_are_usable.store(false, std::memory_order_relaxed);
+  void check(const TapRange<Tile, Real>& range) {
+    if (!range.is_even()) weights_are_usable.store(false, std::memory_order_relaxed);
   }
 
   void transform_weights_first(const Executor& executor) {
-    const int64_t block_rows_of_kernel = plan.blocks.rows.size();
-    for_each_tile(executor, c.groups * plan.panels * block_rows_of_kernel, [&](int64_t index, int worker) {
+    using Range = TapRange<Tile, Real>;
+    using Sizes = TapSizes<Tile, Real>;
+    const int64_t rows = plan.blocks.rows.size();
+    const int64_t columns = plan.blocks.columns.size();
+    Range* const ranges = reinterpret_cast<Range*>(scratch + plan.ranges_offset);
+    for_each_tile(executor, c.groups * plan.panels * rows, [&](int64_t index, int worker) {
       char* const own = scratch + plan.workers_offset + worker * plan.worker_bytes;
-      WeightPart part;
-      part.block_row = index % block_rows_of_kernel;
-      index /= block_rows_of_kernel;
-      part.panel = index % plan.panels;
-      part.group = index / plan.panels;
-      part.first_source = 0;
-      part.sources = c.source_channels;
-      part.first_block = 0;
-      part.blocks = plan.blocks.columns.size();
-      TapSizes<Tile, Real>* const sizes = reinterpret_cast<TapSizes<Tile, Real>*>(own + plan.sizes_offset);
-      for (int64_t block = 0; block < part.blocks; ++block) new (sizes + block) TapSizes<Tile, Real>();
+      const int64_t row = index % rows;
+      const int64_t panel_index = index / rows;
+      const WeightPart part{
+          panel_index / plan.panels, panel_index % plan.panels, 0, c.source_channels, row, 0, columns};
+      Sizes* const sizes = reinterpret_cast<Sizes*>(own + plan.sizes_offset);
+      for (int64_t column = 0; column < columns; ++column) new (sizes + column) Sizes();
       pack_weights<Tile, T>(c, plan.blocks, weight, part, reinterpret_cast<Real*>(own + plan.taps_offset),
                             reinterpret_cast<Real*>(scratch + plan.weights_offset) +
-                                index * plan.weights_of_panel +
-                                part.block_row * part.blocks * plan.weights_of_block,
+                                panel_index * plan.weights_of_panel + row * columns * plan.weights_of_block,
                             plan.weights_of_block, c.source_channels * panel<Real>, sizes);
-      for (int64_t block = 0; block < part.blocks; ++block) check(sizes[block], part.panel);
+      Range* const range = new (ranges + index) Range();
+      for (int64_t column = 0; column < columns; ++column) range->add(sizes[column]);
     });
+    for (int64_t index = 0; index < c.groups * plan.panels * rows; index += rows) {
+      for (int64_t row = 1; row < rows; ++row) ranges[index].add(ranges[index + row]);
+      check(ranges[index]);
+    }
   }
 
   void run_weights_first(const Executor& executor) {
@@ -181,15 +180,15 @@ class WinogradRun {
     const auto transformed_of = [&](int64_t group, int64_t kernel_index) {
       return transformed + (group * plan.blocks.size() + kernel_index) * products * plan.inputs_plane;
     };
-    const int64_t kernels = c.groups * plan.blocks.size();
-    for_each_tile(executor, kernels * ceil_div(plan.tiles, tiles_of_item), [&](int64_t index, int worker) {
-      const int64_t kernel_index = index % kernels % plan.blocks.size();
-      const int64_t group = index % kernels / plan.blocks.size();
-      const int64_t first = index / kernels * tiles_of_item;
+    for_each_tile(executor, c.groups * ceil_div(plan.tiles, tiles_of_item), [&](int64_t index, int worker) {
+      const int64_t group = index % c.groups;
+      const int64_t first = index / c.groups * tiles_of_item;
       const Block block{group, first, smaller(tiles_of_item, plan.tiles - first)};
-      transform_source(block, plan.blocks.at(kernel_index),
-                       transformed_of(group, kernel_index) + first * line_channels<Real>,
-                       scratch + plan.workers_offset + worker * plan.worker_bytes);
+      for (int64_t kernel_index = 0; kernel_index < plan.blocks.size(); ++kernel_index) {
+        transform_source(block, plan.blocks.at(kernel_index),
+                         transformed_of(group, kernel_index) + first * line_channels<Real>,
+                         scratch + plan.workers_offset + worker * plan.worker_bytes);
+      }
     });
     // At least as many items as workers, if there are as many panels.
     const int64_t panels =
@@ -201,17 +200,20 @@ class WinogradRun {
       const int64_t count = smaller(panels, plan.panels - first);
       char* own = scratch + plan.workers_offset + worker * plan.worker_bytes;
       Real* sums = reinterpret_cast<Real*>(own + plan.sums_offset);
+      TapRange<Tile, Real> ranges[Plan<Tile, Real>::most_panels_of_pass];
       for (int64_t kernel_index = 0; kernel_index < plan.blocks.size(); ++kernel_index) {
         multiply_with_new_weights(block, kernel_index, first, count,
-                                  transformed_of(block.group, kernel_index), own, sums);
+                                  transformed_of(block.group, kernel_index), own, sums, ranges);
       }
+      for (int64_t p = 0; p < count; ++p) check(ranges[p]);
       transform_result(block, first, count, sums, own);
     });
   }
 
   // Transforms the weights of a few source channels at a time.
   void multiply_with_new_weights(const Block& block, int64_t kernel_index, int64_t first_panel,
-                                 int64_t panels, const Real* transformed, char* own, Real* sums) {
+                                 int64_t panels, const Real* transformed, char* own, Real* sums,
+                                 TapRange<Tile, Real>* ranges) {
     const KernelBlock kernel = plan.blocks.at(kernel_index);
     Real* packed = reinterpret_cast<Real*>(own + plan.weights_offset);
     TapSizes<Tile, Real> sizes[Plan<Tile, Real>::most_panels_of_pass];
@@ -227,7 +229,7 @@ class WinogradRun {
       }
       multiply(block, kernel, {first_panel, panels, k, terms, packed_terms}, transformed, packed, step, sums);
     }
-    for (int64_t p = 0; p < panels; ++p) check(sizes[p], first_panel + p);
+    for (int64_t p = 0; p < panels; ++p) ranges[p].add(sizes[p]);
   }
 
   void transform_source(const Block& block, const KernelBlock& kernel, Real* transformed, char* own) {
@@ -245,14 +247,14 @@ class WinogradRun {
         transform_segment(segment, tiles.rows,
                           transformed + channel / line_channels<Real> * plan.inputs_step +
                               segment.begin * line_channels<Real> + channel % line_channels<Real>,
-                          spread + 2 * segment.begin * lanes, channel == 0);
+                          kernel, spread + 2 * segment.begin * lanes, kernel.index + channel == 0);
       });
     }
-    if (!Tile::windows_are_separate) return;
+    if (!Tile::windows_are_separate || kernel.index + 1 < plan.blocks.size()) return;
     plan.for_each_segment(block.first_tile, block.tiles, [&](const Segment& segment) {
       for (int64_t tile = 0; tile < segment.tiles; ++tile) {
         if (is_even(spread + 2 * (segment.begin + tile) * lanes)) continue;
-        if (!has_even_windows(first_channel, rows, columns, segment, tile)) {
+        if (!has_even_windows<Tile>(c, first_channel, segment, tile)) {
           flag(segment.image);
           return;
         }
@@ -261,7 +263,7 @@ class WinogradRun {
   }
 
   void transform_segment(const Segment& segment, const Real* const (&rows)[Rows::inputs], Real* transformed,
-                         Real* spread, bool is_first) {
+                         const KernelBlock& kernel, Real* spread, bool is_first) {
     for (int64_t tile = 0; tile < segment.tiles; ++tile) {
       Vector<Real> d[Rows::inputs][Columns::inputs];
       CONVEXT_UNROLL
@@ -272,7 +274,7 @@ class WinogradRun {
         }
       }
       if constexpr (Tile::windows_are_separate) {
-        measure_spread(d, spread + 2 * tile * lanes, is_first);
+        measure_spread<Tile>(d, kernel, spread + 2 * tile * lanes, is_first);
       }
       Vector<Real> v[Rows::inputs][Columns::inputs];
       transform_inputs<Tile>(d, v);
@@ -285,77 +287,6 @@ class WinogradRun {
       }
       transformed += line_channels<Real>;
     }
-  }
-
-  // `spread` takes in the largest absolute value of a tile, and the sum of the absolute values of the pixels
-  // that all of its outputs read.
-  CONVEXT_INLINE static void measure_spread(const Vector<Real> (&d)[Rows::inputs][Columns::inputs],
-                                            Real* spread, bool is_first) {
-    Vector<Real> largest = is_first ? zero<Real>() : load(spread);
-    Vector<Real> total = is_first ? zero<Real>() : load(spread + lanes);
-    CONVEXT_UNROLL
-    for (int row = 0; row < Rows::inputs; ++row) {
-      CONVEXT_UNROLL
-      for (int column = 0; column < Columns::inputs; ++column) {
-        const Vector<Real> size = absolute(d[row][column]);
-        largest = maximum(largest, size);
-        const bool in_all = row >= Rows::outputs - 1 && row < Rows::taps && column >= Columns::outputs - 1 &&
-                            column < Columns::taps;
-        if (in_all) total = add(total, size);
-      }
-    }
-    store(spread, largest);
-    store(spread + lanes, total);
-  }
-
-  static bool is_even(const Real* spread) {
-    Real largest[lanes];
-    store(largest, load(spread));
-    for (int64_t half = lanes / 2; half > 0; half /= 2) {
-      for (int64_t i = 0; i < half; ++i) {
-        largest[i] = largest[i] > largest[i + half] ? largest[i] : largest[i + half];
-      }
-    }
-    return spread_limit * largest[0] <= sum(load(spread + lanes));
-  }
-
-  // The same for each output's own window.
-  bool has_even_windows(const T* first_channel, const Side& all_rows, const Side& all_columns,
-                        const Segment& segment, int64_t tile) const {
-    Real largest[Rows::inputs][Columns::inputs] = {};
-    Real total[Rows::inputs][Columns::inputs] = {};
-    const T* image = first_channel + segment.image * c.source_strides.batch;
-    const Side rows = all_rows.of_phase(segment.row_phase);
-    const Side columns = all_columns.of_phase(segment.column_phase);
-    const int64_t first_row = segment.tile_row * Rows::outputs;
-    const int64_t first_column = (segment.tile_column + tile) * Columns::outputs;
-    for (int row = 0; row < Rows::inputs; ++row) {
-      const int64_t y = rows.source(first_row + row);
-      for (int column = 0; y >= 0 && column < Columns::inputs; ++column) {
-        const int64_t x = columns.source(first_column + column);
-        const T* pixel = image + y * c.source_strides.row + x * c.source_strides.column;
-        for (int64_t channel = 0; x >= 0 && channel < c.source_channels; ++channel) {
-          const Real value = widen(pixel[channel * c.source_strides.channel]);
-          const Real size = value < 0 ? -value : value;
-          largest[row][column] = size > largest[row][column] ? size : largest[row][column];
-          total[row][column] += size;
-        }
-      }
-    }
-    for (int row = 0; row < Rows::outputs && first_row + row < rows.results; ++row) {
-      for (int column = 0; column < Columns::outputs && first_column + column < columns.results; ++column) {
-        Real most = 0;
-        Real all = 0;
-        for (int tap = 0; tap < Tile::taps; ++tap) {
-          const int y = row + tap / Columns::taps;
-          const int x = column + tap % Columns::taps;
-          most = largest[y][x] > most ? largest[y][x] : most;
-          all += total[y][x];
-        }
-        if (!(spread_limit * most <= all)) return false;
-      }
-    }
-    return true;
   }
 
   // Adds the terms of one block of the kernel, whose weights are packed[panel][product][source][lane].

@@ -190,6 +190,7 @@ struct Plan : TileGrid {
   int64_t flags_offset;
   int64_t inputs_offset;   // shared if tiles_first, else in a worker's part
   int64_t weights_offset;  // the other way round
+  int64_t ranges_offset;   // of taps, unless tiles_first
   int64_t workers_offset;
   int64_t sums_offset;  // in a worker's part
   int64_t lines_offset;
@@ -222,6 +223,7 @@ struct Plan : TileGrid {
       inputs_offset = shared.take(blocks.size() * c.groups * products * inputs_plane, sizeof(Real));
     } else {
       weights_offset = shared.take(c.groups * panels * weights_of_panel, sizeof(Real));
+      ranges_offset = shared.take(c.groups * panels * blocks.rows.size(), sizeof(TapRange<Tile, Real>));
     }
     workers_offset = shared.bytes;
     Carver own;

@@ -11,7 +11,7 @@ namespace {
 // Winograd's products add and subtract taps, so what a small tap contributes could drown in the rounding
 // errors of large ones. The size of a tap is the sum of its absolute values over the source channels; that of
 // each must be at least the largest one's divided by this, and at least any single weight of the result
-// channel. Masked and one-hot kernels are not of this kind.
+// channel in the same block of the kernel. Masked and one-hot kernels are not of this kind.
 constexpr int64_t tap_ratio = 32;
 
 // Of the result channels of a panel and the taps of a block of the kernel: the size of each tap, and the
@@ -20,26 +20,58 @@ template <class Tile, class Real>
 struct TapSizes {
   alignas(64) Real sums[Tile::taps][panel<Real>] = {};
   alignas(64) Real largest[panel<Real>] = {};
+};
 
-  // False if one of the channels has a weight that is not finite, or, where that matters, taps that differ
-  // too much in size.
-  bool are_even(int64_t channels) const {
-    constexpr bool size_matters = Tile::windows_are_separate;
-    bool even = true;
-    for (int64_t channel = 0; channel < smaller(channels, panel<Real>); ++channel) {
-      Real least = sums[0][channel];
-      Real most = sums[0][channel];
+// The same of several blocks of the kernel.
+template <class Tile, class Real>
+class TapRange {
+ public:
+  void add(const TapSizes<Tile, Real>& sizes) {
+    for (int64_t channel = 0; channel < panel<Real>; ++channel) {
+      Real low = sizes.sums[0][channel];
+      Real high = low;
       Real product_with_zero = 0;
-      for (int t = 0; t < Tile::taps; ++t) {
-        const Real size = sums[t][channel];
-        least = size < least ? size : least;
-        most = size > most ? size : most;
+      for (int tap = 0; tap < Tile::taps; ++tap) {
+        const Real size = sizes.sums[tap][channel];
+        low = size < low ? size : low;
+        high = size > high ? size : high;
         product_with_zero += size * 0;
       }
-      even = even && product_with_zero == 0 &&
-             (!size_matters || (most <= tap_ratio * least && largest[channel] <= least));
+      is_finite = is_finite && product_with_zero == 0;
+      has_single_weights = has_single_weights || sizes.largest[channel] > low;
+      include(channel, low, high);
     }
+    is_empty = false;
+  }
+
+  void add(const TapRange& other) {
+    for (int64_t channel = 0; channel < panel<Real>; ++channel)
+      include(channel, other.least[channel], other.most[channel]);
+    is_finite = is_finite && other.is_finite;
+    has_single_weights = has_single_weights || other.has_single_weights;
+    is_empty = false;
+  }
+
+  // False if a weight is not finite, or, where that matters, taps of a channel differ too much in size.
+  bool is_even() const {
+    if (!is_finite) return false;
+    if (!Tile::windows_are_separate) return true;
+    bool even = !has_single_weights;
+    for (int64_t channel = 0; channel < panel<Real>; ++channel)
+      even = even && most[channel] <= tap_ratio * least[channel];
     return even;
+  }
+
+ private:
+  Real least[panel<Real>];
+  Real most[panel<Real>];
+  bool is_empty = true;
+  bool is_finite = true;
+  bool has_single_weights = false;  // larger than a tap's size
+
+  void include(int64_t channel, Real low, Real high) {
+    least[channel] = !is_empty && least[channel] < low ? least[channel] : low;
+    most[channel] = !is_empty && most[channel] > high ? most[channel] : high;
   }
 };
 
