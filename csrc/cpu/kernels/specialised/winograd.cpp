@@ -95,8 +95,11 @@ int64_t multiplications(const ConvProblem& problem) {
 }
 
 Reason why_not_weight_gradient(const ConvProblem& problem) {
-  // What the sums cost that no pixel adds to: 512 channels at 7^2 took twice implicit_gemm's time.
-  constexpr int64_t fewest_pixels = 128;
+  // What the sums cost that no pixel adds to: 512 channels at 7^2 took twice implicit_gemm's time. Blocks of
+  // larger kernels share the pixels that they read, but no transforms: 64 channels, 5 x 5 at 20^2 took as
+  // long.
+  const bool is_three_by_three = problem.kernel.height == 3 && problem.kernel.width == 3;
+  const int64_t fewest_pixels = is_three_by_three ? 128 : 512;
   // F.conv2d adds up few pixels more exactly in this layout: its rms error, times 1.25, is that of these
   // transforms at about 900 pixels.
   constexpr int64_t fewest_pixels_of_channels_last = 1024;
