@@ -38,8 +38,9 @@ def grad_input(kernel: KernelUnderTest, g: Tensor, w: Tensor) -> Tensor:
     return result
 
 
-def grad_weight(kernel: KernelUnderTest, g: Tensor, x: Tensor) -> Tensor:
-    result = kernel(ops.corr2d_grad_weight, g, x, (3, 3), *PADDED)
+def grad_weight(kernel: KernelUnderTest, g: Tensor, x: Tensor, size: int = 3) -> Tensor:
+    padding = [size // 2] * 4
+    result = kernel(ops.corr2d_grad_weight, g, x, (size, size), [1, 1], padding, [1, 1], 1, "zeros")
     assert result is not None
     return result
 
@@ -218,43 +219,52 @@ def test_the_choice_of_kernel_does_not_depend_on_the_batch(channels: int, size: 
 
 
 class TestLargeKernels:
-    """Cut into blocks of 3 x 3 taps, the last of which shares some with the one before."""
+    """Cut into blocks of three and two taps, whose sums are transformed together; and kernels of one row or column."""
 
     def assert_within_bound(self, kernel: KernelUnderTest, x: Tensor, w: Tensor) -> None:
-        size, channels = w.shape[-1], w.shape[0]
-        padding = size // 2
-        rest = ([1, 1], [padding] * 4, [1, 1], 1, "zeros")
+        height, width = w.shape[2:]
+        pad, channels = (height // 2, width // 2), w.shape[0]
+        rest = ([1, 1], [pad[0], pad[0], pad[1], pad[1]], [1, 1], 1, "zeros")
+        shape = [1, channels, x.shape[2] + 2 * pad[0] - height + 1, x.shape[3] + 2 * pad[1] - width + 1]
+        g = x[:, :, : shape[2], : shape[3]] if height % 2 and width % 2 else torch.randn(shape)
         actual = kernel(ops.corr2d, x, w, None, *rest)
-        gradient = kernel(ops.corr2d_grad_input, x, w.transpose(0, 1), x.shape[-2:], *rest)
+        gradient = kernel(ops.corr2d_grad_input, g, w, x.shape[-2:], *rest)
         assert actual is not None and gradient is not None
-        for result, weight in ((actual, w), (gradient, w.flip(2, 3))):
-            exact = F.conv2d(x.double(), weight.double(), padding=padding)
-            terms = F.conv2d(x.double().abs(), weight.double().abs(), padding=padding)
-            bound = (4 + (size * size * channels) ** 0.5 / 2) * torch.finfo(torch.float32).eps * terms
-            error = (result.double() - exact).abs()
-            assert (error <= bound).all(), f"{(error / bound).nan_to_num(0).max().item():.2f} times the bound"
+        bound = (4 + (height * width * channels) ** 0.5 / 2) * torch.finfo(torch.float32).eps
+        for result, correlation, source in ((actual, F.conv2d, x), (gradient, F.conv_transpose2d, g)):
+            exact = correlation(source.double(), w.double(), padding=pad)
+            terms = correlation(source.double().abs(), w.double().abs(), padding=pad)
+            error = (result.double() - exact).abs() / (bound * terms)
+            assert (error.nan_to_num(0) <= 1).all(), f"{error.nan_to_num(0).max().item():.2f} times the bound"
 
-    @pytest.fixture(params=[5, 9])
-    def size(self, request: pytest.FixtureRequest) -> int:
-        return int(request.param)
+    @pytest.fixture(params=[(5, 5, 96), (5, 7, 16), (9, 9, 16), (4, 8, 96), (1, 7, 96), (3, 1, 96)], ids=str)
+    def shape(self, request: pytest.FixtureRequest) -> tuple[int, int, int, int]:
+        height, width, channels = request.param
+        return channels, channels, height, width
 
     @pytest.mark.parametrize("decades", [4, 16])
-    @pytest.mark.parametrize("what", ["pixels", "weights", "both", "planes", "taps"])
-    def test_large_next_to_small(self, what: str, decades: float, size: int, winograd: KernelUnderTest) -> None:
-        x, w = torch.randn(1, 96, 52, 52), torch.randn(96, 96, size, size)
+    @pytest.mark.parametrize("what", ["pixels", "weights", "both", "planes", "taps", "blocks"])
+    def test_large_next_to_small(
+        self, what: str, decades: float, shape: tuple[int, int, int, int], winograd: KernelUnderTest
+    ) -> None:
+        x, w = torch.randn(1, shape[0], 24, 25), torch.randn(shape)
         if what in ("pixels", "both"):
             x = unlike(tuple(x.shape), decades)
         if what in ("weights", "both"):
             w = unlike(tuple(w.shape), decades)
-        if what == "planes":
-            x = x * unlike((1, 1, 52, 52), decades)
+        if what in ("planes", "blocks"):
+            x = x * unlike((1, 1, 24, 25), decades)
         if what == "taps":
-            w = w * unlike((1, 1, size, size), decades)
+            w = w * unlike((1, 1, *shape[2:]), decades)
+        if what == "blocks":
+            w[:, :, :3, :3] *= 25
         self.assert_within_bound(winograd, x, w)
 
     @pytest.mark.parametrize("kind", ["huge row", "huge column", "huge pixel", "sparse", "masked", "causal", "step"])
-    def test_uneven_images_and_kernels(self, kind: str, size: int, winograd: KernelUnderTest) -> None:
-        x, w = torch.randn(1, 96, 52, 52), torch.randn(96, 96, size, size)
+    def test_uneven_images_and_kernels(
+        self, kind: str, shape: tuple[int, int, int, int], winograd: KernelUnderTest
+    ) -> None:
+        x, w = torch.randn(1, shape[0], 24, 25), torch.randn(shape)
         if kind == "huge row":
             x[:, :, 7] *= 1e8
         elif kind == "huge column":
@@ -264,39 +274,56 @@ class TestLargeKernels:
         elif kind == "sparse":
             x[torch.rand_like(x) < 0.99] = 0
         elif kind == "masked":
-            w[:, :, size // 2 :, 1:] = 0
+            w[:, :, shape[2] // 2 :, 1:] = 0
         elif kind == "causal":
-            w[:, :, size // 2 + 1 :] = 0
+            w[:, :, shape[2] // 2 + 1 :] = 0
         else:
             x[..., 11:] *= 1e-9
         self.assert_within_bound(winograd, x, w)
 
+    def test_ordinary_corners_do_not_fall_back(
+        self, shape: tuple[int, int, int, int], winograd: KernelUnderTest
+    ) -> None:
+        """Corners see few pixels with each block of the kernel, but enough with all of it."""
+        x, w = torch.randn(4, shape[0], 24, 25).relu(), torch.randn(shape)
+        padding = [shape[2] // 2, shape[2] // 2, shape[3] // 2, shape[3] // 2]
+        rest = ([1, 1], padding, [1, 1], 1, "zeros")
+        direct = KernelUnderTest(next(kernel for kernel in KERNELS if kernel.name == "implicit_gemm"))
+        actual, other = winograd(ops.corr2d, x, w, None, *rest), direct(ops.corr2d, x, w, None, *rest)
+        assert actual is not None and other is not None
+        for sample in range(4):
+            assert not torch.equal(actual[sample], other[sample])
+
     @pytest.mark.parametrize("value", [NAN, INF])
-    def test_non_finite_numbers(self, value: float, size: int, winograd: KernelUnderTest) -> None:
-        x, w, padding = torch.randn(2, 64, 62, 62), torch.randn(100, 64, size, size), size // 2
-        for row, column in ((0, 0), (58, 9), (61, 3)):
+    def test_non_finite_numbers(
+        self, value: float, shape: tuple[int, int, int, int], winograd: KernelUnderTest
+    ) -> None:
+        x, w, pad = torch.randn(2, shape[0], 32, 33), torch.randn(shape), (shape[2] // 2, shape[3] // 2)
+        for row, column in ((0, 0), (28, 9), (31, 3)):
             dirty = x.clone()
             dirty[1, 9, row, column] = value
-            expected = F.conv2d(dirty.double(), w.double(), padding=padding)
-            actual = winograd(ops.corr2d, dirty, w, None, [1, 1], [padding] * 4, [1, 1], 1, "zeros")
+            expected = F.conv2d(dirty.double(), w.double(), padding=pad)
+            actual = winograd(ops.corr2d, dirty, w, None, [1, 1], [pad[0], pad[0], pad[1], pad[1]], [1, 1], 1, "zeros")
             assert actual is not None
             torch.testing.assert_close(actual.double(), expected, rtol=1e-3, atol=1e-3, equal_nan=True)
 
 
 class TestGradientOfTheWeight:
-    """Winograd's products mix the pairs of a tile; a tap has four of the 64."""
+    """Winograd's products mix the pairs of a tile; a tap has four of the 64, for each block of a larger kernel."""
 
     SIZE = (4, 32, 16, 18)
 
     def assert_within_bound(self, kernel: KernelUnderTest, x: Tensor, g: Tensor) -> None:
-        def exact(x: Tensor, g: Tensor) -> Tensor:
-            w = x.new_zeros(g.shape[1], x.shape[1], 3, 3)
-            return torch.nn.grad.conv2d_weight(x, w.shape, g, padding=1)
+        for size in (3, 5):
 
-        error = (grad_weight(kernel, g, x).double() - exact(x.double(), g.double())).abs()
-        terms = g.numel() / g.shape[1]
-        bound = (4 + terms**0.5 / 2) * torch.finfo(torch.float32).eps * exact(x.double().abs(), g.double().abs())
-        assert (error <= bound).all(), f"{(error / bound).nan_to_num(0).max().item():.2f} times the bound"
+            def exact(x: Tensor, g: Tensor, size: int = size) -> Tensor:
+                w = x.new_zeros(g.shape[1], x.shape[1], size, size)
+                return torch.nn.grad.conv2d_weight(x, w.shape, g, padding=size // 2)
+
+            error = (grad_weight(kernel, g, x, size).double() - exact(x.double(), g.double())).abs()
+            terms = g.numel() / g.shape[1]
+            bound = (4 + terms**0.5 / 2) * torch.finfo(torch.float32).eps * exact(x.double().abs(), g.double().abs())
+            assert (error <= bound).all(), f"{(error / bound).nan_to_num(0).max().item():.2f} times the bound"
 
     @pytest.mark.parametrize("decades", [2, 4, 6, 8, 12, 16])
     @pytest.mark.parametrize("what", ["input", "gradient", "both", "places", "places of each image"])

@@ -759,26 +759,35 @@ void add_tiles_of_phases(Collector& cases) {
   }
 }
 
-// Kernels that are cut into blocks of 3 x 3 taps.
+// Kernels that are cut into blocks of up to 3 x 3 taps: of three and two along an axis, and of one row or
+// column.
 void add_kernel_blocks(Collector& cases) {
   int64_t number = 0;
-  for (Size2 kernel : {Size2{5, 5}, Size2{3, 5}, Size2{6, 3}, Size2{8, 6}}) {
+  for (Size2 kernel : {Size2{5, 5}, Size2{3, 5}, Size2{6, 3}, Size2{8, 6}, Size2{4, 7}, Size2{1, 3},
+                       Size2{1, 7}, Size2{4, 1}, Size2{5, 1}}) {
     for (Pass pass : passes) {
       for (Layout layout : {Layout::contiguous, Layout::channels_last}) {
         for (bool is_padded : {true, false}) {
           ++number;
-          const int64_t out_channels = pass == Pass::grad_input ? 81 : 34 - number % 2;
-          Case c = cases.start({2, 32 + number % 3, 11, 12, out_channels, kernel.height, kernel.width}, pass,
-                               floating_dtypes[number % 4 / 3 == 0]);
+          const bool is_gradient_of_weight = pass == Pass::grad_weight;
+          const bool has_many_taps = smaller(kernel.height, kernel.width) >= 5 && !is_gradient_of_weight;
+          const int64_t in_channels = (has_many_taps ? 16 : 32) + number % 3;
+          const int64_t out_channels = pass == Pass::grad_input ? 89 : 34 - number % 2;
+          const int64_t batch = is_gradient_of_weight ? 6 : 2;
+          Case c = cases.start({batch, in_channels, 11, 17, out_channels, kernel.height, kernel.width}, pass,
+                               floating_dtypes[number % 4]);
+          ConvProblem& p = c.problem;
           c.input_layout = c.output_layout = c.weight_layout = layout;
           if (number % 5 == 0) c.weight_layout = Layout::transposed;
           if (is_padded) pad(c, kernel.height / 2, kernel.height / 2, kernel.width / 2, kernel.width / 2);
-          if (number % 4 == 0) c.problem.padding_mode = modes[number / 4 % 4];
-          // Under `highest` only larger maps are for them; float32's other tiles do not keep integers exact.
-          c.problem.precision = Float32Precision::high;
-          c.fill = c.problem.dtype == DType::float32 ? Fill::normal
-                   : number % 7 == 0                 ? Fill::non_finite
-                                                     : Fill::small_integers;
+          if (number % 4 == 0) p.padding_mode = modes[number / 4 % 4];
+          // Few pixels of channels_last images are summed more exactly without tiles.
+          if (number % 3 == 0 || is_gradient_of_weight) p.precision = Float32Precision::high;
+          // float32's other tiles do not keep integers exact.
+          const bool is_exact = is_gradient_of_weight || p.precision == Float32Precision::highest;
+          c.fill = c.problem.dtype == DType::float32 && !is_exact ? Fill::normal
+                   : number % 7 == 0                              ? Fill::non_finite
+                                                                  : Fill::small_integers;
           if (finish(c)) cases.add(c);
         }
       }
