@@ -31,6 +31,10 @@ CONVEXT_CPU_KERNELS(CONVEXT_DECLARE_KERNEL)
 }
 
 extern const Kernel reference_kernel;
+
+// The one reason, compared by its address, for which the planner asks the next narrower build of the same
+// kernel before it goes on to other kernels.
+extern const char narrower_vectors_fit[];
 }  // namespace convext
 
 #undef CONVEXT_DECLARE_KERNEL

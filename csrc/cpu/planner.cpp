@@ -7,6 +7,9 @@
 #include "cpu/kernel_list.h"
 
 namespace convext {
+
+const char narrower_vectors_fit[] = "half of its lanes would be empty, and narrower vectors would be full";
+
 namespace {
 
 // A kernel's builds stand together, the most capable instruction set first.
@@ -61,6 +64,13 @@ const std::vector<const Kernel*>& widest_builds() {
   return list;
 }
 
+// The build of the same kernel for the next narrower vectors, or nullptr.
+const Kernel* next_build(const Kernel& kernel) {
+  const auto& list = all_kernels();
+  const auto next = std::find(list.begin(), list.end(), &kernel) + 1;
+  return next != list.end() && std::strcmp((*next)->name, kernel.name) == 0 ? *next : nullptr;
+}
+
 Reason isa_missing(Isa isa) {
   switch (isa) {
     case Isa::baseline:
@@ -103,7 +113,11 @@ bool is_widest_build(const Kernel& kernel) {
 const Kernel* plan(const ConvProblem& problem, std::string* error) {
   if (!kernel_is_forced()) {
     for (const Kernel* kernel : widest_builds()) {
-      if (kernel->why_not(problem) == nullptr) return kernel;
+      const Reason reason = kernel->why_not(problem);
+      if (reason == nullptr) return kernel;
+      if (reason != narrower_vectors_fit) continue;
+      const Kernel* const narrower = next_build(*kernel);
+      if (narrower != nullptr && narrower->why_not(problem) == nullptr) return narrower;
     }
     *error = "no kernel can run this problem";
     return nullptr;
