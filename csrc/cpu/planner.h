@@ -20,9 +20,9 @@ std::string qualified_name(const Kernel& kernel);
 // The reason why `kernel` cannot run `problem` on this CPU, or nullptr.
 Reason why_not(const Kernel& kernel, const ConvProblem& problem);
 
-// Of each algorithm the build with the widest vectors that this CPU can run. The planner asks no other, unless
-// that one says narrower_vectors_fit: as a rule, what leaves too many lanes of it empty is work for another
-// algorithm, not for narrower vectors.
+// Of each algorithm the build with the widest vectors that this CPU can run. The planner asks no other,
+// unless that one says narrower_vectors_fit: as a rule, what leaves too many lanes of it empty is work for
+// another algorithm, not for narrower vectors.
 bool is_widest_build(const Kernel& kernel);
 
 // The first of those that can run the problem. With a forced name ("implicit_gemm" or "implicit_gemm/avx2"):

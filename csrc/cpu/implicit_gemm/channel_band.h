@@ -150,7 +150,7 @@ struct ChannelBand {
     const int64_t begin = Inside::first_at_least(step, -column, places);
     const int64_t end = larger(begin, Inside::first_at_least(step, axis.source_size - column, places));
     fill_padding(patches, to, source, column, step, 0, begin, channels);
-    if (patches.strides.channel == 1 && channels <= lanes) {
+    if (patches.strides.channel == 1) {
       copy_pixels(to + begin * pixel_stride, source + (column + begin * step) * patches.strides.column,
                   step * patches.strides.column, end - begin, channels);
       return fill_padding(patches, to, source, column, step, end, places, channels);

@@ -118,7 +118,7 @@ class ChannelsInLanes {
 
   // Whether sums begin with a bias, or with a zero: added to it, a first sum of a whole tile has the same
   // bits as that of a part of one.
-  bool has_start() const { return bias != nullptr || plan.chain_of_tap > 0; }
+  bool has_start() const { return bias != nullptr || plan.even_chain > 0; }
 
   // Of all groups, each in whole panels.
   Real* widened_bias() const { return reinterpret_cast<Real*>(scratch + plan.bias_offset); }
@@ -198,7 +198,7 @@ class ChannelsInLanes {
       const bool by_taps = plan.skips_padding && !plan.splits_tiles && plan.has_band &&
                            work.part.sources == ChannelsInLanesPlan<T>::usual_block_channels;
       if (by_taps) work.chain = work.part.sources;
-      if (plan.chain_of_tap > 0) work.chain = plan.chain_of_tap;
+      if (plan.even_chain > 0) work.chain = plan.even_chain;
       const int64_t size = by_taps ? work.chain : plan.block_terms_of(work.chain);
       for (int64_t first = 0; first == 0 || first < terms; first += size) {
         const int64_t length = smaller(size, terms - first);
@@ -275,7 +275,8 @@ class ChannelsInLanes {
     const PixelSet<T>* const sets[] = {&work.pixels.inside, &work.pixels.packed};
     for (const PixelSet<T>* set : sets) {
       tile.a_terms = set->terms;
-      tile.fetches_next_rows = set == &work.pixels.inside && panel == 0;
+      // Of a band, the next rows are in the L2 cache at least.
+      tile.fetches_next_rows = set == &work.pixels.inside && panel == 0 && !plan.has_band;
       const auto multiply_tile = [&](int64_t pixel, int64_t rows) {
         tile.a = set->from + pixel;
         if (in_place) {
@@ -312,8 +313,7 @@ class ChannelsInLanes {
       };
       int64_t pixel = 0;
       while (pixel < set->count) {
-        // Tiles that are split have pixels of one row.
-        const int64_t run = splits_tiles ? work.pixels.pixels_of_row(pixel) : set->count;
+        const int64_t run = splits_tiles ? work.pixels.pixels_alike(*set, pixel) : set->count;
         const int64_t end = pixel + run;
         // As equal as can be, higher ones first.
         for (int64_t tiles = ceil_div(run, most_rows); tiles > 0; --tiles) {
@@ -326,7 +326,7 @@ class ChannelsInLanes {
     }
   }
 
-  // A tile of pixels of one row, each with what it reads from the source.
+  // A tile of pixels that are alike, each with what it reads from the source.
   void multiply_parts(const Work& work, const PixelSet<T>& set, IndirectTile<Real> tile, int64_t pixel,
                       int64_t rows, const IndirectKernel<Real>* kernels) const {
     const Real* const* const a = tile.a;

@@ -42,6 +42,8 @@ struct ChannelsInLanesPlan {
   static constexpr int64_t most_patches = 256 * 1024 / sizeof(Real);
   static constexpr int64_t usual_block_channels = 64;
   static constexpr double worth_splitting = 0.96;  // shares of what windows read
+  static constexpr double worth_splitting_rows = 0.985;
+  static constexpr int64_t shortest_even_chain = 24;
   static constexpr double worth_skipping = 0.8;
   static constexpr int64_t most_strip = 224;
   static constexpr int64_t usual_strip = 128;
@@ -60,10 +62,11 @@ struct ChannelsInLanesPlan {
   bool writes_in_place;     // the micro-kernel writes the result itself
   bool skips_padding;       // see padding_taps.h
   bool splits_tiles;        // and not only whole blocks of terms
-  int64_t chain_of_tap;     // where chains end with the channels of a tap, so that tiles may be split; else 0
-  bool has_band;            // of source pixels with their channels side by side: see channel_band.h
-  int64_t block_channels;   // source channels whose terms follow each other: all, but for some bands
-  int64_t pieces = 0;       // strips that a row of results is cut into; 0: strips run across rows
+  bool splits_by_columns;   // and those: each tap has pixels of its own, not only each row of taps
+  int64_t even_chain;      // where chains end with a tap or a row of taps, so that tiles may be split; else 0
+  bool has_band;           // of source pixels with their channels side by side: see channel_band.h
+  int64_t block_channels;  // source channels whose terms follow each other: all, but for some bands
+  int64_t pieces = 0;      // strips that a row of results is cut into; 0: strips run across rows
   int64_t patches_stride;
   int64_t sums_stride;
 
@@ -88,8 +91,10 @@ struct ChannelsInLanesPlan {
     has_band = c.source_strides.channel != 1 || copies_few_channels(c);
     block_channels = has_band ? band_block_channels(c) : larger(1, c.source_channels);
     const double share = source_share(c);
-    chain_of_tap = share * splitting_cost(c) < worth_splitting ? even_chain_of_tap(c) : 0;
-    splits_tiles = chain_of_tap > 0;
+    even_chain = is_worth_splitting_rows(c) ? even_chain_of_row(c) : 0;
+    splits_by_columns = even_chain == 0;
+    if (splits_by_columns && share * splitting_cost(c) < worth_splitting) even_chain = even_chain_of_tap(c);
+    splits_tiles = even_chain > 0;
     skips_padding = splits_tiles || share < worth_skipping;
     panels_of_item = ceil_div(panels, blocks);
     strip = ceil_div(pixels, strips);
@@ -102,6 +107,9 @@ struct ChannelsInLanesPlan {
     }
     const int64_t most_terms = larger(1, block_channels * c.rows.most_taps() * c.columns.most_taps());
     terms = smaller(smaller(most_block / width, most_block_terms), most_patches / strip);
+    // A tile of few vectors waits for no weights from the L2 cache, but at the ends of its sums.
+    constexpr int64_t most_of_narrow_tiles = 1024;
+    if (!splits_by_columns) terms = most_of_narrow_tiles;
     terms = smaller(most_terms, larger(terms, most_chain));
     writes_in_place = std::is_same_v<T, Real> && c.result_strides.channel == 1;
     patches_stride = spread_stride<Real>(terms);
@@ -121,9 +129,9 @@ struct ChannelsInLanesPlan {
     chains_offset = own.take(most_indirect_rows * most_tile_vectors * lanes, sizeof(Real));
     packs_taps_late = !packs_early && !WeightPanels<T>::are_vectors(c);
     panel_offset = own.take(packs_early ? 0 : (packs_taps_late ? most_terms : terms) * width, sizeof(Real));
+    const int64_t patches = has_band && splits_tiles ? 0 : strip * patches_stride;  // no class is a border
     patches_offset = own.take(
-        larger(strip * patches_stride, has_band ? band_numbers(c, strip, c.batch, band_channels()) : 0),
-        sizeof(Real));
+        larger(patches, has_band ? band_numbers(c, strip, c.batch, band_channels()) : 0), sizeof(Real));
     sums_offset =
         own.take(writes_in_place && channels % lanes == 0 ? 0 : (strip + lanes) * sums_stride, sizeof(Real));
     worker_bytes = own.bytes;
@@ -140,9 +148,10 @@ struct ChannelsInLanesPlan {
   // Channels that are in the band at a time: of a single tap as many as are multiplied at a time.
   int64_t band_channels() const { return smaller(block_channels, larger(terms, usual_block_channels)); }
 
-  // Of few channels, a copy with its padding costs less than patches of the pixels near the border.
+  // Of few channels, a copy with its padding costs less than patches of the pixels near the border; of some
+  // more, if it lets tiles leave out rows of taps.
   static bool copies_few_channels(const Correlation& c) {
-    constexpr int64_t few = 4;
+    const int64_t few = is_worth_splitting_rows(c) ? 32 : 4;
     if (c.source_channels > few) return false;
     const auto is_padded = [](const ProblemAxis& p) { return p.before != 0 || p.after != 0; };
     const bool is_inside = c.is_forward && !is_padded(c.rows.p) && !is_padded(c.columns.p);
@@ -166,21 +175,41 @@ struct ChannelsInLanesPlan {
   // Tiles of one row of a narrow map are lower, and so read the weights more often. Measured where a tile has
   // six rows; what a tile has follows from the number of workers, and the order of additions must not.
   static double splitting_cost(const Correlation& c) {
-    constexpr int64_t usual_rows = 6;
+    const int64_t usual_rows = has_narrow_tiles(c) ? indirect_rows(2) : 6;
     constexpr double cost_of_lower_tiles = 0.22;
     const int64_t width = larger(1, c.columns.at(0).count);
     const auto places = static_cast<double>(round_up(width, usual_rows));
     return 1 + cost_of_lower_tiles * (places / static_cast<double>(width) - 1);
   }
 
+  // Tiles of one or two vectors, which have rows enough to read the weights seldom.
+  static bool has_narrow_tiles(const Correlation& c) { return c.result_channels <= 2 * lanes; }
+
+  // Whether tiles leave out rows of taps, but no single taps: long chains, and one call for nearly all tiles.
+  static bool is_worth_splitting_rows(const Correlation& c) {
+    if (!has_narrow_tiles(c) || c.classes() != 1 || c.rows.p.kernel * c.columns.p.kernel < 25) return false;
+    if (band_block_channels(c) != c.source_channels) return false;
+    const double share = source_share(c);
+    if (share == 1 || real_share(c.rows.at(0)) >= worth_splitting_rows) return false;
+    return share > worth_skipping || c.source_channels < shortest_even_chain;
+  }
+
+  // The length of chains that end where a row of taps does; 0 if none is about as long as usual.
+  static int64_t even_chain_of_row(const Correlation& c) {
+    const int64_t terms_of_row = c.columns.most_taps() * c.source_channels;
+    const int64_t longest = chain_length(c, c.most_terms()) * 5 / 4;
+    int64_t chains = larger(1, ceil_div(terms_of_row, longest));
+    while (terms_of_row % chains != 0) ++chains;
+    return terms_of_row / chains >= shortest_even_chain ? terms_of_row / chains : 0;
+  }
+
   // The length of chains that end where the channels of a tap do; 0 if they would be short or of unequal
   // length.
   int64_t even_chain_of_tap(const Correlation& c) const {
-    constexpr int64_t shortest = 24;
     const int64_t channels = block_channels;
     const int64_t chains = ceil_div(channels, chain_length(c, c.most_terms()));
     const bool is_even = channels % chains == 0 && c.source_channels % channels == 0;
-    return is_even && channels / chains >= shortest ? channels / chains : 0;
+    return is_even && channels / chains >= shortest_even_chain ? channels / chains : 0;
   }
 
   // Terms of a block: whole chains, so that blocks change nothing in a result.

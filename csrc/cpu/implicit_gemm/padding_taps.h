@@ -33,6 +33,7 @@ struct TapRange {
     end = larger(end, other.end);
   }
   bool meets(int64_t first, int64_t last) const { return first < end && last >= begin; }
+  bool operator==(const TapRange& other) const { return begin == other.begin && end == other.end; }
   bool has(int64_t tap) const { return tap >= begin && tap < end; }
 };
 

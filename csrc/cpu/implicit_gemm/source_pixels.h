@@ -107,9 +107,14 @@ class SourcePixels {
     pack(first, length);
   }
 
-  // How many pixels follow of the same row, if all are in one set.
-  int64_t pixels_of_row(int64_t pixel) const {
-    return smaller(count - pixel, patches.columns.count - (first_pixel + pixel) % patches.columns.count);
+  // How many pixels of the set, if all are in it, tiles may be made of that are split: those of a row; if
+  // only rows of taps are told apart, of all the next rows that read the source by the same ones.
+  int64_t pixels_alike(const PixelSet<T>& set, int64_t pixel) const {
+    const int64_t columns = patches.columns.count;
+    int64_t end = smaller(count, pixel + columns - (first_pixel + pixel) % columns);
+    if (plan.splits_by_columns) return end - pixel;
+    while (end < count && set.taps[end].rows == set.taps[pixel].rows) end = smaller(count, end + columns);
+    return end - pixel;
   }
 
   // Some terms, of those that were taken, which the pixels [first_pixel, last_pixel) of a tile read from the
@@ -127,6 +132,13 @@ class SourcePixels {
   void for_each_part(const PixelSet<T>& set, int64_t first, int64_t pixels, const Visit& visit) const {
     const PixelTaps* const taps = set.taps + first;
     const int64_t column_taps = patches.columns.taps;
+    if (!plan.splits_by_columns) {
+      const int64_t terms_of_row = column_taps * patches.channels;
+      const int64_t begin = larger(first_term, taps->rows.begin * terms_of_row) - first_term;
+      const int64_t end = smaller(last_term, taps->rows.end * terms_of_row) - first_term;
+      if (begin < end) visit(TilePart{begin, end, 0, pixels});
+      return;
+    }
     TilePart part{0, 0, 0, 0};
     for (int64_t tap = first_tap; tap <= last_tap; ++tap) {
       if (!taps->rows.has(tap / column_taps)) continue;
