@@ -67,7 +67,15 @@ Reason single_group(const ConvProblem& p) {
   const int64_t least_in = is_input && has_pixels ? 3 : 5;
   if (in < least_in || out < 5) return "there is one group only, of few channels";
   const GroupLayout<T> layout(1, is_input ? out : in, is_input ? in : out);
-  if (!has_pixels && !layout.broadcasts) return "there is one group only, of few channels";
+  if (!has_pixels && !layout.broadcasts) {
+#if defined(__AVX512F__)
+    // Large kernels repay the transposed copy, and meet padding, which implicit_gemm multiplies.
+    constexpr int64_t large = 15 * 15;
+    const bool is_large = p.kernel.height * p.kernel.width >= large;
+    if (is_large && 2 * layout.used_lanes() <= layout.all_lanes()) return narrower_vectors_fit;
+#endif
+    return "there is one group only, of few channels";
+  }
   return nullptr;
 }
 
