@@ -43,6 +43,14 @@ def test_a_kernel_that_has_no_words_is_printed_with_its_description() -> None:
     assert "    a kernel of tomorrow\n" in str(dataclasses.replace(plan, passes=(row,)))
 
 
+def test_half_empty_vectors_give_way_to_narrower_ones() -> None:
+    x = _meta(1, 8, 28, 28).contiguous(memory_format=torch.channels_last)
+    row = convext.explain(x, _meta(8, 8, 5, 5), padding=2)["forward"]
+    assert row.kernel != "grouped/avx512"
+    if "half of its lanes" in dict(row.rejected).get("grouped/avx512", ""):
+        assert row.kernel == "grouped/avx2"
+
+
 def test_explain_alone_measures_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(convext.benchmark.machine.Machine, "measure", lambda *_: pytest.fail("it measured"))
     row = convext.explain(_meta(2, 3, 8, 8), _meta(4, 3, 3, 3))["forward"]

@@ -199,6 +199,25 @@ void add_kernel_sizes(Collector& cases) {
   cases.add_everywhere({2, 3, 6, 7, 4, 6, 7});
   cases.add_everywhere({1, 1, 2, 3, 2, 3, 3}, [](Case& c) { pad(c, 5, 7, 6, 9); });
   cases.add_everywhere({1, 2, 1, 1, 2, 3, 3, 2}, [](Case& c) { pad(c, 1, 1, 1, 1); });
+  // Tiles that leave out rows of taps: maps lower than the kernel and higher, strips of several rows or
+  // images and rows of several strips, numbers of channels beside whole vectors.
+  for (Shape shape : {Shape{2, 16, 9, 8, 20, 5, 5}, Shape{3, 6, 3, 7, 16, 5, 5},
+                      Shape{1, 20, 7, 250, 9, 5, 7}, Shape{1, 8, 8, 9, 8, 15, 15}}) {
+    for (Pass pass : {Pass::forward, Pass::grad_input}) {
+      for (Layout layout : {Layout::contiguous, Layout::channels_last}) {
+        for (Fill fill : {Fill::small_integers, Fill::normal, Fill::non_finite}) {
+          for (DType dtype : {DType::float32, DType::float64, DType::bfloat16}) {
+            Case c = cases.start(shape, pass, dtype);
+            c.input_layout = c.weight_layout = c.output_layout = layout;
+            c.fill = fill;
+            pad(c, shape.kernel_height / 2, shape.kernel_height / 2, shape.kernel_width / 2,
+                shape.kernel_width / 2 - 1);
+            cases.add(c);
+          }
+        }
+      }
+    }
+  }
 }
 
 void add_few_channels(Collector& cases) {
