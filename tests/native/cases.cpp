@@ -201,8 +201,9 @@ void add_kernel_sizes(Collector& cases) {
   cases.add_everywhere({1, 2, 1, 1, 2, 3, 3, 2}, [](Case& c) { pad(c, 1, 1, 1, 1); });
   // Tiles that leave out rows of taps: maps lower than the kernel and higher, strips of several rows or
   // images and rows of several strips, numbers of channels beside whole vectors.
-  for (Shape shape : {Shape{2, 16, 9, 8, 20, 5, 5}, Shape{3, 6, 3, 7, 16, 5, 5},
-                      Shape{1, 20, 7, 250, 9, 5, 7}, Shape{1, 8, 8, 9, 8, 15, 15}}) {
+  for (Shape shape :
+       {Shape{2, 16, 9, 8, 20, 5, 5}, Shape{3, 6, 3, 7, 16, 5, 5}, Shape{1, 20, 7, 250, 9, 5, 7},
+        Shape{1, 8, 8, 9, 8, 15, 15}, Shape{1, 33, 6, 9, 33, 5, 5}}) {
     for (Pass pass : {Pass::forward, Pass::grad_input}) {
       for (Layout layout : {Layout::contiguous, Layout::channels_last}) {
         for (Fill fill : {Fill::small_integers, Fill::normal, Fill::non_finite}) {
@@ -305,6 +306,7 @@ void add_padding_modes(Collector& cases) {
       cases.add_everywhere({2, 3, 6, 7, 3, 2, 4, 3}, adjust);
       cases.add_everywhere({1, 1, 6, 33, 1, 5, 3}, adjust);
       cases.add_everywhere({1, 17, 6, 7, 17, 3, 3, 17}, adjust);
+      cases.add_everywhere({2, 20, 6, 8, 31, 2, 4}, adjust);
     }
   }
 }

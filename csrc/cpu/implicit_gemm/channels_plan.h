@@ -91,7 +91,7 @@ struct ChannelsInLanesPlan {
     has_band = c.source_strides.channel != 1 || copies_few_channels(c);
     block_channels = has_band ? band_block_channels(c) : larger(1, c.source_channels);
     const double share = source_share(c);
-    even_chain = is_worth_splitting_rows(c) ? even_chain_of_row(c) : 0;
+    even_chain = has_band && is_worth_splitting_rows(c) ? even_chain_of_row(c) : 0;
     splits_by_columns = even_chain == 0;
     if (splits_by_columns && share * splitting_cost(c) < worth_splitting) even_chain = even_chain_of_tap(c);
     splits_tiles = even_chain > 0;
@@ -129,7 +129,7 @@ struct ChannelsInLanesPlan {
     chains_offset = own.take(most_indirect_rows * most_tile_vectors * lanes, sizeof(Real));
     packs_taps_late = !packs_early && !WeightPanels<T>::are_vectors(c);
     panel_offset = own.take(packs_early ? 0 : (packs_taps_late ? most_terms : terms) * width, sizeof(Real));
-    const int64_t patches = has_band && splits_tiles ? 0 : strip * patches_stride;  // no class is a border
+    const int64_t patches = splits_by_columns ? strip * patches_stride : 0;  // or else no class is a border
     patches_offset = own.take(
         larger(patches, has_band ? band_numbers(c, strip, c.batch, band_channels()) : 0), sizeof(Real));
     sums_offset =
