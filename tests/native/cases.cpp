@@ -1,5 +1,6 @@
 #include "cases.h"
 
+#include <algorithm>
 #include <initializer_list>
 #include <utility>
 
@@ -762,7 +763,7 @@ void add_tiles_of_phases(Collector& cases) {
       for (Pass pass : passes) {
         for (Layout layout : {Layout::contiguous, Layout::channels_last}) {
           ++number;
-          const int64_t out_channels = pass == Pass::grad_input ? 81 : 34 - number % 2;
+          const int64_t out_channels = pass == Pass::grad_input ? 89 : 34 - number % 2;
           Case c = cases.start({2, 32 + number % 3, size.height, size.width, out_channels, 3, 3}, pass,
                                floating_dtypes[number % 3 % 2 + number % 5 / 4]);
           ConvProblem& p = c.problem;
@@ -791,7 +792,7 @@ void add_kernel_blocks(Collector& cases) {
         for (bool is_padded : {true, false}) {
           ++number;
           const bool is_gradient_of_weight = pass == Pass::grad_weight;
-          const bool has_many_taps = smaller(kernel.height, kernel.width) >= 5 && !is_gradient_of_weight;
+          const bool has_many_taps = std::min(kernel.height, kernel.width) >= 5 && !is_gradient_of_weight;
           const int64_t in_channels = (has_many_taps ? 16 : 32) + number % 3;
           const int64_t out_channels = pass == Pass::grad_input ? 89 : 34 - number % 2;
           const int64_t batch = is_gradient_of_weight ? 6 : 2;
