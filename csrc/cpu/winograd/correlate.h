@@ -235,6 +235,7 @@ class WinogradRun {
   void transform_source(const Block& block, const KernelBlock& kernel, Real* transformed, char* own) {
     const Side rows = c.rows.from_tap(kernel.rows.first);
     const Side columns = c.columns.from_tap(kernel.columns.first);
+    const CommonPlaces<Tile, Real> common(kernel);
     Real* lines = reinterpret_cast<Real*>(own + plan.lines_offset);
     Real* spread = reinterpret_cast<Real*>(own + plan.spread_offset);
     const T* first_channel = source + block.group * c.source_channels * c.source_strides.channel;
@@ -247,7 +248,7 @@ class WinogradRun {
         transform_segment(segment, tiles.rows,
                           transformed + channel / line_channels<Real> * plan.inputs_step +
                               segment.begin * line_channels<Real> + channel % line_channels<Real>,
-                          kernel, spread + 2 * segment.begin * lanes, kernel.index + channel == 0);
+                          common, spread + 2 * segment.begin * lanes, kernel.index + channel == 0);
       });
     }
     if (!Tile::windows_are_separate || kernel.index + 1 < plan.blocks.size()) return;
@@ -263,7 +264,7 @@ class WinogradRun {
   }
 
   void transform_segment(const Segment& segment, const Real* const (&rows)[Rows::inputs], Real* transformed,
-                         const KernelBlock& kernel, Real* spread, bool is_first) {
+                         const CommonPlaces<Tile, Real>& common, Real* spread, bool is_first) {
     for (int64_t tile = 0; tile < segment.tiles; ++tile) {
       Vector<Real> d[Rows::inputs][Columns::inputs];
       CONVEXT_UNROLL
@@ -274,7 +275,7 @@ class WinogradRun {
         }
       }
       if constexpr (Tile::windows_are_separate) {
-        measure_spread<Tile>(d, kernel, spread + 2 * tile * lanes, is_first);
+        measure_spread<Tile>(d, common, spread + 2 * tile * lanes, is_first);
       }
       Vector<Real> v[Rows::inputs][Columns::inputs];
       transform_inputs<Tile>(d, v);

@@ -11,30 +11,46 @@ namespace {
 
 constexpr int64_t spread_limit = 4;
 
-// `spread` takes in the largest absolute value of a tile, and the sum of the absolute values of pixels that
-// all of its outputs read with taps of this block of the kernel: two vectors.
+// 1 for each place of a tile that all of its outputs read with taps of this block of the kernel, else 0.
+template <class Tile, class Real>
+struct CommonPlaces {
+  Real counted[Tile::Rows::inputs][Tile::Columns::inputs];
+
+  explicit CommonPlaces(const KernelBlock& kernel) {
+    for (int64_t row = 0; row < Tile::Rows::inputs; ++row) {
+      for (int64_t column = 0; column < Tile::Columns::inputs; ++column) {
+        // Taps by which the last and the first output read it; a block owns none past the edges of a tile's.
+        const bool is_common =
+            kernel.owns(row - (Tile::Rows::outputs - 1), column - (Tile::Columns::outputs - 1)) &&
+            kernel.owns(row, column);
+        counted[row][column] = is_common ? Real{1} : Real{0};
+      }
+    }
+  }
+};
+
+// `spread` takes in the largest absolute value of a tile, and the sum of the absolute values of the pixels at
+// common places: two vectors.
 template <class Tile, class Real>
 CONVEXT_INLINE void measure_spread(const Vector<Real> (&d)[Tile::Rows::inputs][Tile::Columns::inputs],
-                                   const KernelBlock& kernel, Real* spread, bool is_first) {
+                                   const CommonPlaces<Tile, Real>& common, Real* spread, bool is_first) {
   using Rows = typename Tile::Rows;
   using Columns = typename Tile::Columns;
   constexpr int64_t lanes = Vector<Real>::lanes;
   Vector<Real> largest = is_first ? zero<Real>() : load(spread);
   Vector<Real> total = is_first ? zero<Real>() : load(spread + lanes);
   CONVEXT_UNROLL
-  for (int row = 0; row < Rows::inputs; ++row) {
-    CONVEXT_UNROLL
-    for (int column = 0; column < Columns::inputs; ++column) {
-      const Vector<Real> size = absolute(d[row][column]);
-      largest = maximum(largest, size);
-      // Taps by which the first and the last output read it.
-      const int first_row = row - (Rows::outputs - 1);
-      const int first_column = column - (Columns::outputs - 1);
-      const bool is_candidate =
-          first_row >= 0 && row < Rows::taps && first_column >= 0 && column < Columns::taps;
-      if (is_candidate && kernel.owns(first_row, first_column) && kernel.owns(row, column))
-        total = add(total, size);
-    }
+  for (int place = 0; place < Tile::products; ++place)
+    largest = maximum(largest, absolute(d[place / Columns::inputs][place % Columns::inputs]));
+  // Other places are common with no block.
+  constexpr int first_row = Rows::outputs - 1;
+  constexpr int first_column = Columns::outputs - 1;
+  constexpr int width = Columns::taps - first_column;
+  CONVEXT_UNROLL
+  for (int place = 0; place < (Rows::taps - first_row) * width; ++place) {
+    const int row = first_row + place / width;
+    const int column = first_column + place % width;
+    total = fmadd(absolute(d[row][column]), broadcast(common.counted[row][column]), total);
   }
   store(spread, largest);
   store(spread + lanes, total);
