@@ -131,7 +131,7 @@ class PanelCorrelation {
                       (item.group * c.result_channels + first_row) * channel_stride;
     if (!packs_in_tile) strip.find_runs();
 
-    Tile<T> tile;
+    PanelTile<T> tile;
     tile.b_term = c.source_strides.channel;
     tile.panel = panel;
     tile.c_row = writes_in_place ? channel_stride : strip.vectors * lanes;
@@ -191,7 +191,7 @@ class PanelCorrelation {
     }
   }
 
-  void point_to_weights(Tile<T>& tile, int64_t group, int64_t index, int64_t first_term) const {
+  void point_to_weights(PanelTile<T>& tile, int64_t group, int64_t index, int64_t first_term) const {
     if (!plan.packs_weights) {
       tile.a_row = c.weight_result_stride;
       tile.a_term = 1;

@@ -62,7 +62,7 @@ CONVEXT_INLINE void fetch_result(const char* row) {
 }
 
 template <class T>
-struct Tile {
+struct PanelTile {
   const T* a;
   int64_t a_row;
   int64_t a_term;
@@ -81,10 +81,10 @@ struct Tile {
 };
 
 template <class T>
-using MicroKernel = void (*)(const Tile<T>& tile);
+using MicroKernel = void (*)(const PanelTile<T>& tile);
 
 template <class T, int rows, int vectors, bool packs>
-void micro_kernel(const Tile<T>& tile) {
+void micro_kernel(const PanelTile<T>& tile) {
   constexpr int64_t lanes = Vector<T>::lanes;
   constexpr int64_t together = 16;  // terms, between which something is fetched
   const int64_t terms = tile.terms;

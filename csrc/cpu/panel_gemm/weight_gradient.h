@@ -243,7 +243,7 @@ class PointwiseGradient {
         const int64_t width = vectors_of(index);
         const int64_t column = plan.first_vector(index) * lanes;
         const bool is_whole = column + width * lanes <= plan.vector_side.channels;
-        Tile<T> tile;
+        PanelTile<T> tile;
         tile.a_row = 1;
         tile.b = vector_at(item.group, pixel, index);
         tile.b_term = plan.vector_side.pixel_stride;

@@ -7,10 +7,9 @@
 // depends neither on the batch nor on the number of workers.
 //
 // What Winograd's products cannot do as well as direct summation is left to the implicit_gemm kernel:
-//   - all of the call, if the weights are not finite or not even in size (see weights.h);
+//   - all of the call, if the weights are not finite or not even in size (see tap_sizes.h);
 //   - a sample in which a result is not finite: one of the transforms may have overflowed, and infinities
-//   that
-//     meet there give NaN where their sum would not;
+//     that meet there give NaN where their sum would not;
 //   - a sample in which one value makes up too much of what an output reads (see spread.h).
 // A sample's own values decide, so that the rest of the batch changes nothing.
 #pragma once
@@ -160,6 +159,7 @@ class WinogradRun {
         const int64_t count = smaller(plan.panels_of_pass, last_panel - first);
         for (int64_t kernel_index = 0; kernel_index < plan.blocks.size(); ++kernel_index) {
           const KernelBlock kernel = plan.blocks.at(kernel_index);
+          // The cache has room for the tiles of one block of the kernel, which the next one overwrites.
           if (first == first_panel || plan.blocks.size() > 1)
             transform_source(block, kernel, transformed, own);
           // A panel's weights of one product, or 256 channels of them, stay in the L1 cache.

@@ -1,6 +1,8 @@
 // Whether weights are even enough in size for Winograd's products.
 #pragma once
 
+#include <limits>
+
 #include "cpu/winograd/product_block.h"
 #include "cpu/winograd/transforms.h"
 
@@ -26,6 +28,10 @@ struct TapSizes {
 template <class Tile, class Real>
 class TapRange {
  public:
+  TapRange() {
+    for (Real& size : least) size = std::numeric_limits<Real>::infinity();
+  }
+
   void add(const TapSizes<Tile, Real>& sizes) {
     for (int64_t channel = 0; channel < panel<Real>; ++channel) {
       Real low = sizes.sums[0][channel];
@@ -41,7 +47,6 @@ class TapRange {
       has_single_weights = has_single_weights || sizes.largest[channel] > low;
       include(channel, low, high);
     }
-    is_empty = false;
   }
 
   void add(const TapRange& other) {
@@ -49,7 +54,6 @@ class TapRange {
       include(channel, other.least[channel], other.most[channel]);
     is_finite = is_finite && other.is_finite;
     has_single_weights = has_single_weights || other.has_single_weights;
-    is_empty = false;
   }
 
   // False if a weight is not finite, or, where that matters, taps of a channel differ too much in size.
@@ -64,14 +68,13 @@ class TapRange {
 
  private:
   Real least[panel<Real>];
-  Real most[panel<Real>];
-  bool is_empty = true;
+  Real most[panel<Real>] = {};
   bool is_finite = true;
   bool has_single_weights = false;  // larger than a tap's size
 
   void include(int64_t channel, Real low, Real high) {
-    least[channel] = !is_empty && least[channel] < low ? least[channel] : low;
-    most[channel] = !is_empty && most[channel] > high ? most[channel] : high;
+    least[channel] = least[channel] < low ? least[channel] : low;
+    most[channel] = most[channel] > high ? most[channel] : high;
   }
 };
 

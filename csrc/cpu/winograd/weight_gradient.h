@@ -228,7 +228,7 @@ class WinogradWeightGradient {
       Real* const sums = reinterpret_cast<Real*>(own + plan.sums_offset) + place * plan.sums_plane;
       for (int64_t panel = 0; panel < panels_of(vectors); ++panel) {
         const int64_t begin = vectors_before(vectors, panel);
-        convext::CONVEXT_ISA_NAMESPACE::Tile<Real> tile;
+        PanelTile<Real> tile;
         tile.a_row = 1;
         tile.a_term = plan.row_stride;
         tile.panel = of_input + begin * tiles * lanes;

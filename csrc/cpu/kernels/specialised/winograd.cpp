@@ -1,6 +1,7 @@
 // Winograd's convolution for kernels of 3 x 3 and more: forward and the gradient of the input
 // (winograd/correlate.h), and the gradient of the weight (winograd/weight_gradient.h). A larger kernel is cut
-// into blocks of 3 x 3 taps.
+// into blocks of up to 3 x 3 taps (winograd/kernel_blocks.h). Kernels of one row or column, of three taps and
+// more, have tiles of one row or column.
 #include <type_traits>
 
 #include "cpu/dispatch.h"
@@ -244,8 +245,8 @@ void run(const ConvProblem& problem, const ConvData& data, void* workspace, cons
 extern const Kernel winograd{
     "winograd",
     CONVEXT_ISA_ENUMERATOR,
-    "fewer multiplications for kernels of 3 x 3 and more, stride 1 and many channels: F(2 x 2, 3 x 3), or "
-    "F(4 x 4, 3 x 3) for precision \"high\"",
+    "fewer multiplications for kernels of three taps and more along an axis, stride 1 and many channels: "
+    "F(2 x 2, 3 x 3), F(4 x 4, 3 x 3) for precision \"high\", F(2, 3) for one row or column",
     why_not,
     workspace_bytes,
     run,
