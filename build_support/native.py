@@ -74,8 +74,9 @@ def _write_ninja_file(root: Path, build: Path, version: str) -> dict[str, Path]:
         common.append("-Werror")
     bridge = [
         *TORCH_ABI_FLAGS,
-        f"-isystem{torch.include}",
+        # Before torch's folder, which has a copy that refuses to be used with the stable ABI (torch 2.11).
         f"-isystem{toolchain.find_pybind11()}",
+        f"-isystem{torch.include}",
         f"-isystem{toolchain.find_python_headers()}",
     ]
     information = {
