@@ -66,6 +66,8 @@ struct ConvProblem {
   PaddingMode padding_mode = PaddingMode::zeros;
   Float32Precision precision = Float32Precision::highest;
   Epilogue epilogue;
+  bool aligned =
+      true;  // the tensors that are read begin at multiples of 16 bytes; results do not depend on it
 
   int64_t batch = 1;
   int64_t in_channels = 1;

@@ -11,6 +11,9 @@ Reason why_not(const ConvProblem& p, const CudaDevice&) {
   if (p.dtype != DType::float32 && p.dtype != DType::float64 && p.dtype != DType::bfloat16 &&
       p.dtype != DType::float16)
     return "the dtype is an integer";
+  // Below this, most of a tile would be empty.
+  const int64_t channels = p.pass == Pass::grad_input ? in_channels_per_group(p) : out_channels_per_group(p);
+  if (channels < 8) return "a group has fewer than 8 channels in the result";
   return tiles::why_no_tiles(p);
 }
 

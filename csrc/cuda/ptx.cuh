@@ -7,6 +7,9 @@
 //     left  (16 rows x 16 deep):   register i holds row g + 8 (i % 2), depths 2t and 2t + 1, + 8 (i / 2)
 //     right (16 deep x 8 columns): register i holds column g, depths 2t and 2t + 1, + 8 i
 //     sum   (16 rows x 8 columns): number i is of row g + 8 (i / 2), column 2t + i % 2
+//
+// or one of 32 bits ("for mma.m16n8k8"), the depth being 8: depth t + 4 (i / 2) of the left, t + 4 i of the
+// right. In bytes, the two are the same.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -43,10 +46,37 @@ __device__ inline void load_matrices_transposed(uint32_t (&fragment)[4], const v
                : "memory");
 }
 
+// 16 bytes from global to shared memory, zeros if `exists` is not true; done when wait_for_copies says so,
+// and then seen by this thread.
+__device__ inline void copy_async(void* to, const void* from, bool exists) {
+  const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(to));
+  const int bytes = exists ? 16 : 0;
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
+               :
+               : "r"(address), "l"(__cvta_generic_to_global(from)), "r"(bytes)
+               : "memory");
+}
+
+// What has been started since the last commit is one batch of copies.
+__device__ inline void commit_copies() {
+  asm volatile("cp.async.commit_group;" ::: "memory");
+}
+
+// Until no more than the last `pending` batches are still on their way.
+template <int pending>
+__device__ inline void wait_for_copies() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(pending) : "memory");
+}
+
 // sum += left * right, in float32.
 template <class T>
 __device__ inline void multiply_add(float (&sum)[4], const uint32_t (&left)[4], const uint32_t (&right)[2]) {
-  if constexpr (std::is_same_v<T, BFloat16>) {
+  if constexpr (std::is_same_v<T, float>) {
+    asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 "
+        "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+        : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "r"(right[0]), "r"(right[1]));
+  } else if constexpr (std::is_same_v<T, BFloat16>) {
     asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
         "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
         : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
@@ -67,6 +97,16 @@ __device__ inline void load_matrices(uint32_t (&)[4], const void*) {
   __trap();
 }
 __device__ inline void load_matrices_transposed(uint32_t (&)[4], const void*) {
+  __trap();
+}
+__device__ inline void copy_async(void*, const void*, bool) {
+  __trap();
+}
+__device__ inline void commit_copies() {
+  __trap();
+}
+template <int>
+__device__ inline void wait_for_copies() {
   __trap();
 }
 template <class T>

@@ -118,8 +118,8 @@ __device__ void reduce_rows(const RowReduction& plan, T* result, const Destinati
   }
 }
 
-template <class T>
-__global__ void add_chunks(int64_t chunks, int64_t elements, const Total<T>* chunk_sums, T* result,
+template <class T, class ChunkSum>
+__global__ void add_chunks(int64_t chunks, int64_t elements, const ChunkSum* chunk_sums, T* result,
                            Destination to) {
   for (int64_t element = int64_t{blockIdx.x} * blockDim.x + threadIdx.x; element < elements;
        element += int64_t{gridDim.x} * blockDim.x) {
@@ -129,13 +129,13 @@ __global__ void add_chunks(int64_t chunks, int64_t elements, const Total<T>* chu
   }
 }
 
-template <class T>
+template <class T, class ChunkSum = Total<T>>
 const char* launch_add_chunks(int64_t chunks, int64_t elements, const void* chunk_sums, void* result,
                               const Destination& to, const CudaDevice& device, void* stream) {
   constexpr int threads = 128;
-  return launch(add_chunks<T>, Grid{grid_size((elements + threads - 1) / threads, device)}, threads, 0,
-                stream, chunks, elements, static_cast<const Total<T>*>(chunk_sums), static_cast<T*>(result),
-                to);
+  return launch(add_chunks<T, ChunkSum>, Grid{grid_size((elements + threads - 1) / threads, device)}, threads,
+                0, stream, chunks, elements, static_cast<const ChunkSum*>(chunk_sums),
+                static_cast<T*>(result), to);
 }
 
 }  // namespace cuda

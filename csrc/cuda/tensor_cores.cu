@@ -1,35 +1,55 @@
-// bfloat16 and float16 problems with channels enough for products of matrices, on tensor cores. docs/cuda.md
-// has the reasoning.
+// Products of matrices of bfloat16, float16 and float32 on tensor cores. docs/cuda.md has the reasoning.
 #include "cuda/kernel_list.h"
 #include "cuda/tensor_cores/launch.h"
+#include "cuda/tensor_cores/packing.h"
 #include "cuda/tiles/limits.h"
 
 namespace convext {
 namespace cuda {
 namespace {
 
+// Of a result of this pass, those that most results have.
+int64_t terms(const ConvProblem& p) {
+  const int64_t taps = p.kernel.height * p.kernel.width;
+  switch (p.pass) {
+    case Pass::forward:
+      return in_channels_per_group(p) * taps;
+    case Pass::grad_input:
+      return out_channels_per_group(p) * (taps / (p.stride.height * p.stride.width) + 1);
+    default:
+      return p.batch * p.output.height * p.output.width;
+  }
+}
+
 Reason why_not(const ConvProblem& p, const CudaDevice& device) {
-  if (p.dtype != DType::bfloat16 && p.dtype != DType::float16) return "it is for bfloat16 and float16";
+  if (p.dtype != DType::bfloat16 && p.dtype != DType::float16 && p.dtype != DType::float32)
+    return "the dtype is not bfloat16, float16 or float32";
   if (device.capability < 80) return "the device is older than compute capability 8.0";
-  return tiles::why_no_tiles(p);
+  const Reason reason = tiles::why_no_tiles(p);
+  if (reason != nullptr) return reason;
+  // Of few terms, what is left out of the products of split numbers is more than float32's rounding of sums.
+  if (p.dtype == DType::float32 && p.precision == Float32Precision::highest && terms(p) < 64)
+    return "a sum has fewer than 64 terms, and float32 is to be exact";
+  return mma::why_no_packing(p);
 }
 
 int64_t workspace_bytes(const ConvProblem& problem, const CudaDevice&) {
-  return problem.pass == Pass::grad_weight ? mma::weight_gradient_workspace_bytes(problem) : 0;
+  return problem.pass == Pass::grad_weight ? mma::weight_gradient_workspace_bytes(problem)
+                                           : mma::correlation_workspace_bytes(problem);
 }
 
 const char* run(const ConvProblem& problem, const ConvData& data, void* workspace, const CudaDevice& device,
                 void* stream) {
   return problem.pass == Pass::grad_weight
              ? mma::launch_weight_gradient(problem, data, workspace, device, stream)
-             : mma::launch_correlation(problem, data, stream);
+             : mma::launch_correlation(problem, data, workspace, stream);
 }
 
 }  // namespace
 
 extern const CudaKernel tensor_cores{
     "tensor_cores",
-    "a product of matrices of 16-bit numbers, gathered where they lie, on tensor cores",
+    "a product of matrices on tensor cores; float32 by three products of split numbers",
     why_not,
     workspace_bytes,
     run,

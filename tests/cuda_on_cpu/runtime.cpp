@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <deque>
 #include <iterator>
 #include <map>
 #include <memory>
@@ -37,6 +38,7 @@ struct RunningThread {
   unsigned barriers = 0;  // of the block, that it has come to
   unsigned warp_barriers = 0;
   Fiber* fiber = nullptr;
+  std::deque<std::vector<AsyncCopy>> copies;  // batches that have not been waited for; the last is open
   alignas(16) unsigned char slot[slot_bytes];
 };
 
@@ -82,6 +84,7 @@ class Device {
         threads_[t].thread = {thread_index, block_index, block, grid};
         threads_[t].state = State::not_started;
         threads_[t].barriers = threads_[t].warp_barriers = 0;
+        threads_[t].copies.assign(1, {});
       }
       dynamic_ = SharedObject{nullptr, filled(config.dynamicSmemBytes), config.dynamicSmemBytes};
       run_block();
@@ -208,6 +211,9 @@ class Device {
         running_ = &thread;
         scheduler_.switch_to(*thread.fiber->context);
         if (thread.state != State::finished) continue;
+        for (const std::vector<AsyncCopy>& batch : thread.copies) {
+          if (!batch.empty()) fail("a thread ends whose copies have not been waited for");
+        }
         ++finished;
         (thread_per_fiber() ? left_ : free_).push_back(thread.fiber);
       }
@@ -322,6 +328,22 @@ void* warp_slot(int lane) {
 
 int lane_index() {
   return device.lane();
+}
+
+void start_copy(void* to, const void* from) {
+  device.running().copies.back().push_back({to, from});
+}
+
+void commit_copies() {
+  device.running().copies.emplace_back();
+}
+
+std::vector<AsyncCopy> take_copies(int pending_batches) {
+  auto& batches = device.running().copies;
+  std::vector<AsyncCopy> taken;
+  for (; batches.size() > static_cast<size_t>(pending_batches) + 1; batches.pop_front())
+    taken.insert(taken.end(), batches.front().begin(), batches.front().end());
+  return taken;
 }
 
 cudaError_t run(const cudaLaunchConfig_t& config, const void* kernel, const std::function<void()>& body) {

@@ -8,7 +8,9 @@ namespace cuda {
 namespace mma {
 
 // forward and grad_input
-const char* launch_correlation(const ConvProblem& problem, const ConvData& data, void* stream);
+int64_t correlation_workspace_bytes(const ConvProblem& problem);
+const char* launch_correlation(const ConvProblem& problem, const ConvData& data, void* workspace,
+                               void* stream);
 
 int64_t weight_gradient_workspace_bytes(const ConvProblem& problem);
 const char* launch_weight_gradient(const ConvProblem& problem, const ConvData& data, void* workspace,

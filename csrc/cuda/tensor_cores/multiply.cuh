@@ -1,248 +1,301 @@
-// The product of two matrices of 16-bit numbers that exist nowhere, on tensor cores: what tiles/multiply.cuh
-// is for products one by one.
+// The product of two matrices on tensor cores, from slices in shared memory.
 //
-// A block computes 128 x 128 results in slices of 32 of the depth: it gathers the next slice of either
-// operand into registers while it multiplies the one in shared memory. Each of its 8 warps has 64 x 32 of the
-// results, so that six loads of matrices serve 16 multiplications.
+// A block has a tile of `rows` x `columns` results, each of its 8 warps a part of it. Sums run in chains in
+// the tensor cores' float32, which rounds towards zero, and their totals in float32 as C++ has it:
 //
-// Elements are gathered eight at a time where their addresses follow each other, along the depth or along the
-// rows; elsewhere one by one. The products and the order of their sums are the same in all cases, so results
-// do not depend on how a tensor is aligned.
+//     bfloat16, float16    products are exact; chains of 256
+//     Tf32                 float32 with products of numbers rounded to 11 bits; chains of 256
+//     SplitFloat           float32 by three products of numbers split in two of 11 bits; chains of 16, so
+//     that
+//                          what rounding towards zero loses stays small beside float32's own rounding
 #pragma once
 
-#include "cuda/element.cuh"
-#include "cuda/launch.cuh"
-#include "cuda/ptx.cuh"
+#include "cuda/tensor_cores/slices.cuh"
 
 namespace convext {
 namespace cuda {
 namespace mma {
 
-constexpr int block_threads = 256;
-constexpr int block_rows = 128;  // and columns
-constexpr int slice_depth = 32;
-constexpr int vector_lanes = 8;  // numbers of 16 bytes
-// Rows of shared memory begin in different banks, and all at multiples of 16 bytes.
-constexpr int row_gap = 8;
+struct Tf32 {};
+struct SplitFloat {};
 
-enum class Gather { depth_vectors, row_vectors, elements };
+// What the tensors hold.
+template <class Kind>
+using Stored = std::conditional_t<sizeof(Kind) == 2, Kind, float>;
 
-// One slice of an operand. ldmatrix reads either order.
-template <Gather gather>
-struct Slice {
-  static constexpr bool depth_outside = gather == Gather::row_vectors;
-  static constexpr int lines = depth_outside ? slice_depth : block_rows;
-  static constexpr int length = (depth_outside ? block_rows : slice_depth) + row_gap;
-  alignas(16) uint16_t number[lines][length];
+__device__ inline bool is_finite_bits(uint32_t bits) {
+  return (bits & 0x7f800000u) != 0x7f800000u;
+}
 
-  __device__ uint16_t* at(int row, int depth) {
-    return depth_outside ? &number[depth][row] : &number[row][depth];
+// Numbers as the fragments hold them, in the order of ptx.cuh. Of those of 32 bits, the tensor cores do not
+// look at the last 13.
+template <class Kind, int count>
+struct Fragment {
+  uint32_t high[count];
+
+  __device__ void prepare() {
+    if constexpr (std::is_same_v<Kind, Tf32>) {
+      // What is cut off afterwards is half a unit of 11 bits on average, which this adds: in one instruction,
+      // and neither changing numbers of 11 bits nor NaN.
+      constexpr float up = 1.00033855f;  // 1 + 2^-11 ln 2
+#pragma unroll
+      for (int k = 0; k < count; ++k) high[k] = __float_as_uint(__uint_as_float(high[k]) * up);
+    }
   }
 };
 
-// Which elements of a slice a thread gathers: rows x depths of them, each `row_lanes` or `depth_lanes` places
-// from the last, a place being a vector along its own axis.
-template <Gather gather>
-struct Share {
-  static constexpr int row_size = gather == Gather::row_vectors ? vector_lanes : 1;
-  static constexpr int depth_size = gather == Gather::depth_vectors ? vector_lanes : 1;
-  static constexpr int depth_lanes = gather == Gather::depth_vectors ? slice_depth / vector_lanes
-                                     : gather == Gather::row_vectors ? 16
-                                                                     : 8;
-  static constexpr int row_lanes = block_threads / depth_lanes;
-  static constexpr int rows = block_rows / row_size / row_lanes;
-  static constexpr int depths = slice_depth / depth_size / depth_lanes;
+// x = high + low, up to 2^-22 of x.
+template <int count>
+struct Fragment<SplitFloat, count> {
+  uint32_t high[count], low[count];
 
-  int first_row, first_depth;
-
-  // Neighbouring threads take what lies side by side in memory.
-  __device__ explicit Share(bool rows_adjacent) {
-    const int thread = static_cast<int>(threadIdx.x);
-    first_row = rows_adjacent ? thread % row_lanes : thread / depth_lanes;
-    first_depth = rows_adjacent ? thread / row_lanes : thread % depth_lanes;
-  }
-  __device__ int row(int i) const { return (first_row + i * row_lanes) * row_size; }
-  __device__ int depth(int j) const { return (first_depth + j * depth_lanes) * depth_size; }
-};
-
-__device__ inline bool is_finite(uint16_t bits, uint32_t exponent) {
-  return (bits & exponent) != exponent;
-}
-__device__ inline bool is_finite(const uint4& bits, uint32_t exponent) {
-  bool finite = true;
+  // The nearest of 11 bits, and the rest, of 12 bits of which the last is cut off. Of NaN, the low part is
+  // NaN whatever this makes of the high one.
+  __device__ void prepare() {
 #pragma unroll
-  for (int k = 0; k < 2; ++k) {
-    const uint32_t e = exponent << (16 * k);
-    finite = finite && (bits.x & e) != e && (bits.y & e) != e && (bits.z & e) != e && (bits.w & e) != e;
-  }
-  return finite;
-}
-
-// An operand on its way from memory to a slice. Operand says where its elements lie:
-//
-//     Row row(int), Depth depth(int), const uint16_t* address(Row, Depth)   (nullptr: the element is 0)
-template <class Operand, Gather gather>
-struct Gathered {
-  using Places = Share<gather>;
-  using Number = std::conditional_t<gather == Gather::elements, uint16_t, uint4>;
-
-  const Operand& operand;
-  Places places;
-  typename Operand::Row row[Places::rows];
-  Number number[Places::rows][Places::depths];
-
-  __device__ Gathered(const Operand& from, int first_row, bool rows_adjacent)
-      : operand(from), places(gather == Gather::row_vectors || rows_adjacent) {
-#pragma unroll
-    for (int i = 0; i < Places::rows; ++i) row[i] = operand.row(first_row + places.row(i));
-  }
-
-  __device__ void load(int first, int last) {
-#pragma unroll
-    for (int j = 0; j < Places::depths; ++j) {
-      const int at = first + places.depth(j);
-      const bool exists = at < last;
-      const typename Operand::Depth depth = operand.depth(exists ? at : 0);
-#pragma unroll
-      for (int i = 0; i < Places::rows; ++i) {
-        const uint16_t* from = exists ? operand.address(row[i], depth) : nullptr;
-        number[i][j] = from != nullptr ? *reinterpret_cast<const Number*>(from) : Number{};
-      }
+    for (int k = 0; k < count; ++k) {
+      const float value = __uint_as_float(high[k]);
+      high[k] = (high[k] + 0x1000u) & 0xffffe000u;
+      low[k] = __float_as_uint(value - __uint_as_float(high[k]));
     }
   }
 
-  __device__ void store(Slice<gather>& slice) const {
+  // For the second turn: what is not 0, NaN, or finite stays so, if of 11 bits only.
+  __device__ void prepare_high() {
 #pragma unroll
-    for (int j = 0; j < Places::depths; ++j) {
-#pragma unroll
-      for (int i = 0; i < Places::rows; ++i)
-        *reinterpret_cast<Number*>(slice.at(places.row(i), places.depth(j))) = number[i][j];
+    for (int k = 0; k < count; ++k) {
+      const uint32_t bits = high[k];
+      if (is_finite_bits(bits) && (bits & 0x7fffe000u) == 0 && bits << 1 != 0) high[k] = bits | 0x00800000u;
+      if (!is_finite_bits(bits) && bits << 9 != 0) high[k] = 0x7fc00000u;
     }
   }
+};
 
-  // Of what was loaded last.
-  __device__ bool all_finite(uint32_t exponent) const {
-    bool finite = true;
-#pragma unroll
-    for (int k = 0; k < Places::rows * Places::depths; ++k)
-      finite = finite && is_finite(number[k / Places::depths][k % Places::depths], exponent);
-    return finite;
+// Results of the second turn replace those that are not finite, if they are not either.
+template <class T>
+__device__ inline void store(T* to, T value, bool second_turn) {
+  if (second_turn) {
+    const bool was_finite = is_finite_bits(__float_as_uint(widen(*to)));
+    if (was_finite || is_finite_bits(__float_as_uint(widen(value)))) return;
   }
-};
+  *to = value;
+}
 
-template <Gather left, Gather right>
-struct Slices {
-  Slice<left> rows;
-  Slice<right> columns;
-};
-
-// A block's sums, as many as a thread has of them.
+template <class Kind, int rows, int columns>
 struct Products {
-  static constexpr int warp_rows = 64;
-  static constexpr int warp_columns = 32;
+  using T = Stored<Kind>;
+  static constexpr int warps_across = columns >= 128 ? 4 : columns >= 32 ? 2 : 1;
+  static constexpr int warps_down = block_threads / 32 / warps_across;
+  static constexpr int warp_rows = rows / warps_down;
+  static constexpr int warp_columns = columns / warps_across;
   static constexpr int row_tiles = warp_rows / 16;
   static constexpr int column_tiles = warp_columns / 8;
-  static constexpr int slices_of_chain = chain_terms / slice_depth;
-  static constexpr int numbers = row_tiles * column_tiles * 4;
+  static constexpr int step_depth = 2 * piece_numbers<T>;  // of one multiplication
+  static constexpr int steps = slice_pieces / 2;
+  static constexpr bool splits = std::is_same_v<Kind, SplitFloat>;
+  static constexpr int slices_of_chain = chain_terms / slice_depth<T>;
+  static_assert(row_tiles >= 1 && column_tiles % 2 == 0, "matrices of 16 x 16 are loaded");
 
-  float chain[row_tiles][column_tiles][4];
   float total[row_tiles][column_tiles][4];
+  float chain[row_tiles][column_tiles][4];
+  int slices_in_chain;
+  bool only_high;
 
-  __device__ static int warp_row() { return static_cast<int>(threadIdx.x) / 128 * warp_rows; }
-  __device__ static int warp_column() { return static_cast<int>(threadIdx.x) / 32 % 4 * warp_columns; }
   __device__ static int lane() { return static_cast<int>(threadIdx.x) % 32; }
+  __device__ static int warp_row() { return static_cast<int>(threadIdx.x) / 32 / warps_across * warp_rows; }
+  __device__ static int warp_column() {
+    return static_cast<int>(threadIdx.x) / 32 % warps_across * warp_columns;
+  }
 
   // Where number k of tile (m, n) belongs.
   __device__ static int row_of(int m, int k) { return warp_row() + 16 * m + lane() / 4 + k / 2 * 8; }
   __device__ static int column_of(int n, int k) { return warp_column() + 8 * n + lane() % 4 * 2 + k % 2; }
 
-  __device__ void clear() {
+  __device__ void clear(bool second_turn) {
+    slices_in_chain = 0;
+    only_high = second_turn;
 #pragma unroll
-    for (int k = 0; k < numbers; ++k) chain_number(k) = total_number(k) = 0;
+    for (int k = 0; k < row_tiles * column_tiles * 4; ++k) number(total, k) = number(chain, k) = 0;
   }
 
   __device__ void end_chain() {
 #pragma unroll
-    for (int k = 0; k < numbers; ++k) {
-      total_number(k) += chain_number(k);
-      chain_number(k) = 0;
+    for (int k = 0; k < row_tiles * column_tiles * 4; ++k) {
+      number(total, k) += number(chain, k);
+      number(chain, k) = 0;
     }
+    slices_in_chain = 0;
   }
 
-  template <class T, Gather left, Gather right>
-  __device__ void add_slice(Slices<left, right>& slices) {
-    const int matrix = lane() / 8;
-    const int line = lane() % 8;
-#pragma unroll
-    for (int depth = 0; depth < slice_depth; depth += 16) {
-      uint32_t rows[row_tiles][4];
-      uint32_t columns[column_tiles][2];
-      // The order of the four matrices is that of the fragment's registers.
-#pragma unroll
-      for (int m = 0; m < row_tiles; ++m) {
-        const int row = warp_row() + 16 * m + matrix % 2 * 8;
-        load<Slice<left>::depth_outside>(rows[m], slices.rows, row, depth + matrix / 2 * 8, line);
-      }
-#pragma unroll
-      for (int n = 0; n < column_tiles; n += 2) {
-        uint32_t pair[4];
-        const int column = warp_column() + 8 * n + matrix / 2 * 8;
-        load<Slice<right>::depth_outside>(pair, slices.columns, column, depth + matrix % 2 * 8, line);
-#pragma unroll
-        for (int k = 0; k < 4; ++k) columns[n + k / 2][k % 2] = pair[k];
-      }
-#pragma unroll
-      for (int m = 0; m < row_tiles; ++m) {
-#pragma unroll
-        for (int n = 0; n < column_tiles; ++n) multiply_add<T>(chain[m][n], rows[m], columns[n]);
-      }
-    }
-  }
-
-  // The sums over the depths in [first, last). Says whether all that `right` gathered was finite, if asked.
-  template <class T, class Left, class Right, Gather left_gather, Gather right_gather>
-  __device__ bool sum(Slices<left_gather, right_gather> (&slices)[2], int first, int last, Left& left,
-                      Right& right, bool checks_right) {
-    constexpr uint32_t exponent = std::is_same_v<T, BFloat16> ? 0x7f80u : 0x7c00u;
-    clear();
-    left.load(first, last);
-    right.load(first, last);
+  // Of this thread.
+  __device__ bool all_finite() const {
     bool finite = true;
-    int which = 0;
-    int in_chain = 0;
-    for (int depth = first; depth < last; depth += slice_depth) {
-      left.store(slices[which].rows);
-      right.store(slices[which].columns);
-      if (checks_right) finite = finite && right.all_finite(exponent);
-      __syncthreads();
-      // The next slice is on its way while this one is multiplied. It goes where the slice before this one
-      // was, which all threads have left behind at the barrier.
-      if (depth + slice_depth < last) {
-        left.load(depth + slice_depth, last);
-        right.load(depth + slice_depth, last);
-      }
-      add_slice<T>(slices[which]);
-      which ^= 1;
-      if (++in_chain == slices_of_chain) {
-        end_chain();
-        in_chain = 0;
-      }
+#pragma unroll
+    for (int k = 0; k < row_tiles * column_tiles * 4; ++k) {
+      const float sum = total[k / 4 / column_tiles][k / 4 % column_tiles][k % 4];
+      finite = finite && is_finite_bits(__float_as_uint(sum));
     }
-    end_chain();
     return finite;
   }
 
- private:
-  __device__ float& chain_number(int k) { return chain[k / 4 / column_tiles][k / 4 % column_tiles][k % 4]; }
-  __device__ float& total_number(int k) { return total[k / 4 / column_tiles][k / 4 % column_tiles][k % 4]; }
-
-  // The 8 x 8 matrix that begins at `row` and `depth`, of which this thread names one line.
-  template <bool depth_outside, class OneSlice>
-  __device__ static void load(uint32_t (&fragment)[4], OneSlice& slice, int row, int depth, int line) {
-    if constexpr (depth_outside) {
-      load_matrices_transposed(fragment, slice.at(row, depth + line));
+  template <class Left, class Right>
+  __device__ void add_slice(Slices<Left, Right>& slices) {
+    if constexpr (splits) {
+      if (only_high) {
+        add_high(slices);
+        return;
+      }
+#pragma unroll
+      for (int step = 0; step < steps; step += 2) add_split(slices, step);
     } else {
-      load_matrices(fragment, slice.at(row + line, depth));
+      // The next fragments are on their way while these are multiplied.
+      Fragment<Kind, 4> left[2][row_tiles];
+      Fragment<Kind, 2> right[2][column_tiles];
+      load(slices, 0, left[0], right[0]);
+#pragma unroll
+      for (int step = 0; step < steps; ++step) {
+        if (step + 1 < steps) load(slices, step + 1, left[(step + 1) % 2], right[(step + 1) % 2]);
+#pragma unroll
+        for (int m = 0; m < row_tiles; ++m) left[step % 2][m].prepare();
+#pragma unroll
+        for (int n = 0; n < column_tiles; ++n) right[step % 2][n].prepare();
+#pragma unroll
+        for (int m = 0; m < row_tiles; ++m) {
+#pragma unroll
+          for (int n = 0; n < column_tiles; ++n)
+            multiply_add<T>(chain[m][n], left[step % 2][m].high, right[step % 2][n].high);
+        }
+      }
+      if (++slices_in_chain == slices_of_chain) end_chain();
+    }
+  }
+
+ private:
+  __device__ static float& number(float (&numbers)[row_tiles][column_tiles][4], int k) {
+    return numbers[k / 4 / column_tiles][k / 4 % column_tiles][k % 4];
+  }
+
+  // The second turn.
+  template <class Left, class Right>
+  __device__ void add_high(Slices<Left, Right>& slices) {
+    Fragment<Kind, 4> left[row_tiles];
+    Fragment<Kind, 2> right[column_tiles];
+#pragma unroll 1
+    for (int step = 0; step < steps; ++step) {
+      load(slices, step, left, right);
+#pragma unroll
+      for (int m = 0; m < row_tiles; ++m) left[m].prepare_high();
+#pragma unroll
+      for (int n = 0; n < column_tiles; ++n) right[n].prepare_high();
+#pragma unroll
+      for (int m = 0; m < row_tiles; ++m) {
+#pragma unroll
+        for (int n = 0; n < column_tiles; ++n) multiply_add<T>(total[m][n], left[m].high, right[n].high);
+      }
+    }
+  }
+
+  // Two steps, the small products first.
+  template <class Left, class Right>
+  __device__ void add_split(Slices<Left, Right>& slices, int step) {
+    Fragment<Kind, 4> left[2][row_tiles];
+#pragma unroll
+    for (int s = 0; s < 2; ++s) {
+#pragma unroll
+      for (int m = 0; m < row_tiles; ++m) {
+        load_left(slices.left, step + s, m, left[s][m].high);
+        left[s][m].prepare();
+      }
+    }
+#pragma unroll
+    for (int n = 0; n < column_tiles; n += 2) {
+      Fragment<Kind, 2> right[2][2];
+#pragma unroll
+      for (int s = 0; s < 2; ++s) {
+        load_right(slices.right, step + s, n, right[s][0].high, right[s][1].high);
+        right[s][0].prepare();
+        right[s][1].prepare();
+      }
+#pragma unroll
+      for (int pair = 0; pair < 2; ++pair) {
+        float sum[row_tiles][4];
+#pragma unroll
+        for (int m = 0; m < row_tiles; ++m) {
+#pragma unroll
+          for (int k = 0; k < 4; ++k) sum[m][k] = 0;
+        }
+#pragma unroll
+        for (int turn = 0; turn < 6; ++turn) {
+          const int s = turn < 4 ? turn / 2 : turn - 4;
+#pragma unroll
+          for (int m = 0; m < row_tiles; ++m) {
+            multiply_add<T>(sum[m], turn < 4 && turn % 2 == 0 ? left[s][m].low : left[s][m].high,
+                            turn < 4 && turn % 2 == 1 ? right[s][pair].low : right[s][pair].high);
+          }
+        }
+#pragma unroll
+        for (int m = 0; m < row_tiles; ++m) {
+#pragma unroll
+          for (int k = 0; k < 4; ++k) total[m][n + pair][k] += sum[m][k];
+        }
+      }
+    }
+  }
+
+  template <class Left, class Right>
+  __device__ static void load(Slices<Left, Right>& slices, int step, Fragment<Kind, 4> (&left)[row_tiles],
+                              Fragment<Kind, 2> (&right)[column_tiles]) {
+#pragma unroll
+    for (int m = 0; m < row_tiles; ++m) load_left(slices.left, step, m, left[m].high);
+#pragma unroll
+    for (int n = 0; n < column_tiles; n += 2)
+      load_right(slices.right, step, n, right[n].high, right[n + 1].high);
+  }
+
+  // Matrices of 8 rows and 16 bytes of depth; each thread names one line of one of the four. Their order is
+  // that of the fragment's registers.
+  template <class Left>
+  __device__ static void load_left(Left& slice, int step, int m, uint32_t (&fragment)[4]) {
+    const int matrix = lane() / 8;
+    const int line = lane() % 8;
+    const int row = warp_row() + 16 * m;
+    const int depth = step * step_depth;
+    if constexpr (Left::order == Order::depth_inside) {
+      load_matrices(fragment, slice.at(row + matrix % 2 * 8 + line, depth + matrix / 2 * piece_numbers<T>));
+    } else if constexpr (sizeof(T) == 2) {
+      load_matrices_transposed(fragment, slice.at(row + matrix % 2 * 8, depth + matrix / 2 * 8 + line));
+    } else {
+#pragma unroll
+      for (int k = 0; k < 4; ++k) {
+        const T* from = slice.at(row + lane() / 4 + k % 2 * 8, depth + lane() % 4 + k / 2 * 4);
+        fragment[k] = __float_as_uint(*from);
+      }
+    }
+  }
+
+  template <class Right>
+  __device__ static void load_right(Right& slice, int step, int n, uint32_t (&first)[2],
+                                    uint32_t (&second)[2]) {
+    const int matrix = lane() / 8;
+    const int line = lane() % 8;
+    const int column = warp_column() + 8 * n;
+    const int depth = step * step_depth;
+    uint32_t pair[4];
+    if constexpr (Right::order == Order::depth_inside) {
+      load_matrices(pair, slice.at(column + matrix / 2 * 8 + line, depth + matrix % 2 * piece_numbers<T>));
+    } else if constexpr (sizeof(T) == 2) {
+      load_matrices_transposed(pair, slice.at(column + matrix / 2 * 8, depth + matrix % 2 * 8 + line));
+    } else {
+#pragma unroll
+      for (int k = 0; k < 4; ++k) {
+        const T* from = slice.at(column + lane() / 4 + k / 2 * 8, depth + lane() % 4 + k % 2 * 4);
+        pair[k] = __float_as_uint(*from);
+      }
+    }
+#pragma unroll
+    for (int k = 0; k < 2; ++k) {
+      first[k] = pair[k];
+      second[k] = pair[2 + k];
     }
   }
 };

@@ -35,8 +35,6 @@ inline Reason why_no_tiles(const ConvProblem& p) {
   if (p.batch == 0 || p.in_channels == 0 || p.out_channels == 0) return "a tensor is empty";
   const int64_t in = in_channels_per_group(p);
   const int64_t out = out_channels_per_group(p);
-  // Below this, most of a tile would be empty.
-  if (p.pass == Pass::grad_input ? in < 8 : out < 8) return "a group has fewer than 8 channels in the result";
   if (p.groups > 65535) return "there are more than 65535 groups";
   if (!axis_fits(p.input.height, p.output.height, p.kernel.height, p.stride.height, p.dilation.height,
                  p.padding.top, p.padding.bottom) ||

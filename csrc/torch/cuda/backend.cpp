@@ -34,6 +34,10 @@ Tensor allocate_workspace(int64_t bytes, int32_t device) {
   return allocate(&bytes, &stride, 1, aoti_torch_dtype_uint8(), device);
 }
 
+bool is_aligned(const void* data) {
+  return reinterpret_cast<uintptr_t>(data) % 16 == 0;
+}
+
 // Selects the device for as long as it lives: for torch, and for the runtime that this module is linked with.
 class Selected {
  public:
@@ -71,8 +75,10 @@ Tensor allocate(const int64_t* sizes, const int64_t* strides, int64_t rank, int3
   return Tensor(handle);
 }
 
-void run(const ConvProblem& problem, const ConvData& data, int32_t device) {
+void run(const ConvProblem& requested, const ConvData& data, int32_t device) {
   const Selected selected(device);
+  ConvProblem problem = requested;
+  problem.aligned = is_aligned(data.input) && is_aligned(data.weight) && is_aligned(data.output);
   std::string error;
   const CudaKernel* kernel = cuda::plan(problem, selected.properties(), &error);
   check(kernel != nullptr, error);

@@ -8,6 +8,7 @@
 #include <functional>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 #define CUDA_ON_CPU 1
 #define __global__
@@ -63,6 +64,16 @@ constexpr size_t slot_bytes = 32;
 void* warp_slot(int lane);
 int lane_index();
 
+// A copy of 16 bytes to shared memory that a thread has started; from nullptr: zeros. Batches are taken, and
+// then copied by whoever takes them, when the thread waits for them.
+struct AsyncCopy {
+  void* to;
+  const void* from;
+};
+void start_copy(void* to, const void* from);
+void commit_copies();
+std::vector<AsyncCopy> take_copies(int pending_batches);
+
 cudaError_t run(const cudaLaunchConfig_t& config, const void* kernel, const std::function<void()>& body);
 
 // What a lane sees of another lane's value. Both waits are needed: nobody reads before all have written, and
@@ -101,6 +112,17 @@ inline constexpr Coordinates<&cuda_on_cpu::Thread::grid_size> gridDim{};
   type& name = *static_cast<type*>(::cuda_on_cpu::shared_object(&name##_key, sizeof(type)))
 #define CONVEXT_DYNAMIC_SHARED(name) \
   unsigned char* name = static_cast<unsigned char*>(::cuda_on_cpu::dynamic_shared_memory())
+
+inline float __uint_as_float(unsigned bits) {
+  float value;
+  std::memcpy(&value, &bits, sizeof(value));
+  return value;
+}
+inline unsigned __float_as_uint(float value) {
+  unsigned bits;
+  std::memcpy(&bits, &value, sizeof(bits));
+  return bits;
+}
 
 inline unsigned __umulhi(unsigned a, unsigned b) {
   return static_cast<unsigned>(uint64_t{a} * b >> 32);

@@ -52,17 +52,61 @@ inline void load_matrices_transposed(uint32_t (&fragment)[4], const void* row) {
   });
 }
 
+// Copies happen when they are waited for, no sooner: who reads without waiting sees what was there before.
+inline void copy_async(void* to, const void* from, bool exists) {
+  cuda_on_cpu::start_copy(to, exists ? from : nullptr);
+}
+inline void commit_copies() {
+  cuda_on_cpu::commit_copies();
+}
+template <int pending>
+void wait_for_copies() {
+  static const unsigned char zeros[16] = {};
+  for (const cuda_on_cpu::AsyncCopy& copy : cuda_on_cpu::take_copies(pending))
+    std::memcpy(copy.to, copy.from != nullptr ? copy.from : zeros, 16);
+}
+
 // Number `k` of a register.
 template <class T>
 float number_of(uint32_t packed, int k) {
   return widen(T{static_cast<uint16_t>(packed >> (16 * k))});
 }
 
+struct Registers {
+  uint32_t left[4], right[2];
+};
+
+// The hardware reads 19 bits of each number.
+inline float tf32_of(uint32_t bits) {
+  bits &= 0xffffe000u;
+  float value;
+  std::memcpy(&value, &bits, sizeof(value));
+  return value;
+}
+
+// The m16n8k8 of 32-bit numbers.
+inline void multiply_add_32(float (&sum)[4], const Registers& mine) {
+  const int lane = cuda_on_cpu::lane_index();
+  float rows[2][8];
+  float columns[2][8];
+  exchange_all(mine, [&](const auto& registers_of) {
+    for (int t = 0; t < 4; ++t) {
+      const Registers of_row = registers_of(lane / 4 * 4 + t);
+      for (int i = 0; i < 4; ++i) rows[i % 2][t + 4 * (i / 2)] = tf32_of(of_row.left[i]);
+      for (int column = 0; column < 2; ++column) {
+        const Registers of_column = registers_of(4 * (2 * (lane % 4) + column) + t);
+        for (int i = 0; i < 2; ++i) columns[column][t + 4 * i] = tf32_of(of_column.right[i]);
+      }
+    }
+  });
+  for (int i = 0; i < 4; ++i) {
+    for (int k = 0; k < 8; ++k) sum[i] += rows[i / 2][k] * columns[i % 2][k];
+  }
+}
+
+// The m16n8k16 of 16-bit numbers.
 template <class T>
-void multiply_add(float (&sum)[4], const uint32_t (&left)[4], const uint32_t (&right)[2]) {
-  struct Registers {
-    uint32_t left[4], right[2];
-  } mine{{left[0], left[1], left[2], left[3]}, {right[0], right[1]}};
+void multiply_add_16(float (&sum)[4], const Registers& mine) {
   const int lane = cuda_on_cpu::lane_index();
   float rows[2][16];
   float columns[2][16];
@@ -83,6 +127,16 @@ void multiply_add(float (&sum)[4], const uint32_t (&left)[4], const uint32_t (&r
   });
   for (int i = 0; i < 4; ++i) {
     for (int k = 0; k < 16; ++k) sum[i] += rows[i / 2][k] * columns[i % 2][k];
+  }
+}
+
+template <class T>
+void multiply_add(float (&sum)[4], const uint32_t (&left)[4], const uint32_t (&right)[2]) {
+  const Registers mine{{left[0], left[1], left[2], left[3]}, {right[0], right[1]}};
+  if constexpr (std::is_same_v<T, float>) {
+    multiply_add_32(sum, mine);
+  } else {
+    multiply_add_16<T>(sum, mine);
   }
 }
 
