@@ -42,7 +42,7 @@ const char* run(const ConvProblem& problem, const ConvData& data, void* workspac
                 void* stream) {
   return problem.pass == Pass::grad_weight
              ? mma::launch_weight_gradient(problem, data, workspace, device, stream)
-             : mma::launch_correlation(problem, data, workspace, stream);
+             : mma::launch_correlation(problem, data, workspace, device, stream);
 }
 
 }  // namespace

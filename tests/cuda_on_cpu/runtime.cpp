@@ -31,6 +31,29 @@ struct Fiber {
   std::unique_ptr<Context> context;
 };
 
+// What a thread has started and not waited for, in batches of which the last is open.
+template <class Work>
+class Batches {
+ public:
+  void clear() { batches_.assign(1, {}); }
+  void start(Work work) { batches_.back().push_back(std::move(work)); }
+  void commit() { batches_.emplace_back(); }
+
+  std::vector<Work> take(int pending) {
+    std::vector<Work> taken;
+    for (; batches_.size() > static_cast<size_t>(pending) + 1; batches_.pop_front())
+      taken.insert(taken.end(), batches_.front().begin(), batches_.front().end());
+    return taken;
+  }
+
+  bool all_taken() const {
+    return std::all_of(batches_.begin(), batches_.end(), [](const auto& batch) { return batch.empty(); });
+  }
+
+ private:
+  std::deque<std::vector<Work>> batches_;
+};
+
 struct RunningThread {
   Thread thread;
   State state = State::not_started;
@@ -38,7 +61,8 @@ struct RunningThread {
   unsigned barriers = 0;  // of the block, that it has come to
   unsigned warp_barriers = 0;
   Fiber* fiber = nullptr;
-  std::deque<std::vector<AsyncCopy>> copies;  // batches that have not been waited for; the last is open
+  Batches<AsyncCopy> copies;
+  Batches<Multiplication> multiplications;
   alignas(16) unsigned char slot[slot_bytes];
 };
 
@@ -84,7 +108,8 @@ class Device {
         threads_[t].thread = {thread_index, block_index, block, grid};
         threads_[t].state = State::not_started;
         threads_[t].barriers = threads_[t].warp_barriers = 0;
-        threads_[t].copies.assign(1, {});
+        threads_[t].copies.clear();
+        threads_[t].multiplications.clear();
       }
       dynamic_ = SharedObject{nullptr, filled(config.dynamicSmemBytes), config.dynamicSmemBytes};
       run_block();
@@ -211,9 +236,8 @@ class Device {
         running_ = &thread;
         scheduler_.switch_to(*thread.fiber->context);
         if (thread.state != State::finished) continue;
-        for (const std::vector<AsyncCopy>& batch : thread.copies) {
-          if (!batch.empty()) fail("a thread ends whose copies have not been waited for");
-        }
+        if (!thread.copies.all_taken() || !thread.multiplications.all_taken())
+          fail("a thread ends that has not waited for what it started");
         ++finished;
         (thread_per_fiber() ? left_ : free_).push_back(thread.fiber);
       }
@@ -331,19 +355,27 @@ int lane_index() {
 }
 
 void start_copy(void* to, const void* from) {
-  device.running().copies.back().push_back({to, from});
+  device.running().copies.start({to, from});
 }
 
 void commit_copies() {
-  device.running().copies.emplace_back();
+  device.running().copies.commit();
 }
 
 std::vector<AsyncCopy> take_copies(int pending_batches) {
-  auto& batches = device.running().copies;
-  std::vector<AsyncCopy> taken;
-  for (; batches.size() > static_cast<size_t>(pending_batches) + 1; batches.pop_front())
-    taken.insert(taken.end(), batches.front().begin(), batches.front().end());
-  return taken;
+  return device.running().copies.take(pending_batches);
+}
+
+void start_multiplication(Multiplication multiplication) {
+  device.running().multiplications.start(std::move(multiplication));
+}
+
+void commit_multiplications() {
+  device.running().multiplications.commit();
+}
+
+std::vector<Multiplication> take_multiplications(int pending_batches) {
+  return device.running().multiplications.take(pending_batches);
 }
 
 cudaError_t run(const cudaLaunchConfig_t& config, const void* kernel, const std::function<void()>& body) {

@@ -10,7 +10,7 @@ namespace mma {
 // forward and grad_input
 int64_t correlation_workspace_bytes(const ConvProblem& problem);
 const char* launch_correlation(const ConvProblem& problem, const ConvData& data, void* workspace,
-                               void* stream);
+                               const CudaDevice& device, void* stream);
 
 int64_t weight_gradient_workspace_bytes(const ConvProblem& problem);
 const char* launch_weight_gradient(const ConvProblem& problem, const ConvData& data, void* workspace,

@@ -23,10 +23,6 @@ struct SplitFloat {};
 template <class Kind>
 using Stored = std::conditional_t<sizeof(Kind) == 2, Kind, float>;
 
-__device__ inline bool is_finite_bits(uint32_t bits) {
-  return (bits & 0x7f800000u) != 0x7f800000u;
-}
-
 // Numbers as the fragments hold them, in the order of ptx.cuh. Of those of 32 bits, the tensor cores do not
 // look at the last 13.
 template <class Kind, int count>
@@ -70,16 +66,6 @@ struct Fragment<SplitFloat, count> {
     }
   }
 };
-
-// Results of the second turn replace those that are not finite, if they are not either.
-template <class T>
-__device__ inline void store(T* to, T value, bool second_turn) {
-  if (second_turn) {
-    const bool was_finite = is_finite_bits(__float_as_uint(widen(*to)));
-    if (was_finite || is_finite_bits(__float_as_uint(widen(value)))) return;
-  }
-  *to = value;
-}
 
 template <class Kind, int rows, int columns>
 struct Products {

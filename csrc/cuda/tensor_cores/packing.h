@@ -32,6 +32,11 @@ Packing packing_of(const ConvProblem& problem);
 const char* launch_packing(const ConvProblem& problem, const Packing& packing, void* workspace,
                            ConvData* data, void* stream);
 
+// Of a group.
+inline int64_t result_channels(const ConvProblem& p) {
+  return p.pass == Pass::grad_input ? in_channels_per_group(p) : out_channels_per_group(p);
+}
+
 inline int64_t round_up(int64_t number, int64_t multiple) {
   return (number + multiple - 1) / multiple * multiple;
 }

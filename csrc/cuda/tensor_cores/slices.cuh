@@ -51,6 +51,20 @@ struct Slices {
   Right right;
 };
 
+__device__ inline bool is_finite_bits(uint32_t bits) {
+  return (bits & 0x7f800000u) != 0x7f800000u;
+}
+
+// Results of the second turn replace those that are not finite, if they are not either.
+template <class T>
+__device__ inline void store(T* to, T value, bool second_turn) {
+  if (second_turn) {
+    const bool was_finite = is_finite_bits(__float_as_uint(widen(*to)));
+    if (was_finite || is_finite_bits(__float_as_uint(widen(value)))) return;
+  }
+  *to = value;
+}
+
 // Whether a position is one of an axis.
 __device__ inline bool is_below(int position, int size) {
   return static_cast<unsigned>(position) < static_cast<unsigned>(size);

@@ -74,6 +74,12 @@ void start_copy(void* to, const void* from);
 void commit_copies();
 std::vector<AsyncCopy> take_copies(int pending_batches);
 
+// The same for multiplications that go on by themselves.
+using Multiplication = std::function<void()>;
+void start_multiplication(Multiplication multiplication);
+void commit_multiplications();
+std::vector<Multiplication> take_multiplications(int pending_batches);
+
 cudaError_t run(const cudaLaunchConfig_t& config, const void* kernel, const std::function<void()>& body);
 
 // What a lane sees of another lane's value. Both waits are needed: nobody reads before all have written, and

@@ -52,6 +52,10 @@ inline void load_matrices_transposed(uint32_t (&fragment)[4], const void* row) {
   });
 }
 
+inline uint32_t shared_address(const void* pointer) {
+  return static_cast<uint32_t>(reinterpret_cast<uintptr_t>(pointer));
+}
+
 // Copies happen when they are waited for, no sooner: who reads without waiting sees what was there before.
 inline void copy_async(void* to, const void* from, bool exists) {
   cuda_on_cpu::start_copy(to, exists ? from : nullptr);

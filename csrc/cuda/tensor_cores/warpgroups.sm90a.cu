@@ -1,0 +1,170 @@
+// forward and grad_input of 16-bit numbers by warpgroups: see tiles/correlation.cuh for the matrices.
+//
+// A block has 128 x `columns` results, each of its two warpgroups 64 rows of them. Its threads copy a slice
+// two ahead of the one that is multiplied, while the tensor cores read that one from shared memory by
+// themselves.
+#include <cstdlib>
+#include "cuda/tensor_cores/correlation.cuh"
+#include "cuda/tensor_cores/warpgroup_ptx.cuh"
+#include "cuda/tensor_cores/warpgroups.h"
+
+namespace convext {
+namespace cuda {
+namespace mma {
+namespace {
+
+constexpr int warpgroup_threads = 128;
+constexpr int warpgroup_rows = 64;
+constexpr int swizzle_bytes = 1024;  // slices begin at multiples of this
+
+// Sums are not cut into chains: up to here, that they are rounded towards zero every 16 terms stays far below
+// the rounding of a 16-bit result.
+constexpr int64_t most_depth = 8192;
+
+template <int columns>
+struct Stage {
+  unsigned char left[block_rows * swizzled_line_bytes];
+  unsigned char right[columns * swizzled_line_bytes];
+};
+
+template <class T, int columns, int stages>
+struct Memory {
+  static constexpr int result_line = columns + piece_numbers<T>;
+  static constexpr int64_t slice_bytes = int64_t{stages} * sizeof(Stage<columns>);
+  static constexpr int64_t result_bytes = int64_t{block_rows} * result_line * sizeof(T);
+  static constexpr int64_t bytes = (slice_bytes > result_bytes ? slice_bytes : result_bytes) + swizzle_bytes;
+};
+
+template <class T, int columns, int stages>
+__global__ void __launch_bounds__(block_threads, columns == 128 ? 2 : 1)
+    correlate_together(Correlation p, Operands operands, const T* source, const T* weight, const T* bias,
+                       T* result) {
+  CONVEXT_DYNAMIC_SHARED(unaligned);
+  // By the address that the instructions see, which is that in shared memory.
+  unsigned char* memory =
+      unaligned + (swizzle_bytes - shared_address(unaligned) % swizzle_bytes) % swizzle_bytes;
+  auto* slices = reinterpret_cast<Stage<columns>*>(memory);
+  const int thread = static_cast<int>(threadIdx.x);
+  const int pixel_tile = quotient(static_cast<int>(blockIdx.x), p.by_column_tiles);
+  const int first_channel = (static_cast<int>(blockIdx.x) - pixel_tile * p.column_tiles) * columns;
+  const int first_pixel = pixel_tile * block_rows;
+  const int64_t group = blockIdx.y;
+  source += group * p.source_channels * p.source.channel;
+  weight += group * p.weight_group;
+  result += group * p.result_channels * p.result.channel;
+
+  const SliceCopies<T, columns> copies(p, source, weight, first_pixel, first_channel);
+  const int place = swizzled_offset(copies.row(), copies.piece());  // of every 32nd row, the same
+  constexpr int line = swizzled_line_bytes / static_cast<int>(sizeof(T));
+  const auto load = [&](int slice) {
+    Stage<columns>& to = slices[slice % stages];
+    copies.start(slice, reinterpret_cast<T*>(to.left + place), line, reinterpret_cast<T*>(to.right + place),
+                 line);
+  };
+  const int count = (p.depth + slice_depth<T> - 1) / slice_depth<T>;
+  const int warpgroup = thread / warpgroup_threads;
+  float sum[columns / 2] = {};
+  constexpr int ahead = stages - 2;  // a slice may be filled when the one before the last has been multiplied
+#pragma unroll 1
+  for (int k = 0; k < ahead; ++k) {
+    if (k < count) load(k);
+    commit_copies();
+  }
+#pragma unroll 1
+  for (int k = 0; k < count; ++k) {
+    wait_for_copies<ahead - 1>();
+    publish_to_warpgroups();
+    __syncthreads();
+    const Stage<columns>& stage = slices[k % stages];
+    const SliceDescriptor left =
+        slice_descriptor(stage.left + warpgroup * warpgroup_rows * swizzled_line_bytes);
+    const SliceDescriptor right = slice_descriptor(stage.right);
+    begin_multiplications();
+#pragma unroll
+    for (int bytes = 0; bytes < swizzled_line_bytes; bytes += 32)
+      multiply_add_together<T>(sum, deeper(left, bytes), deeper(right, bytes));
+    commit_multiplications();
+    if (k + ahead < count) load(k + ahead);
+    commit_copies();
+    wait_for_multiplications<1>();
+  }
+  wait_for_multiplications<0>();
+  wait_for_copies<0>();
+  __syncthreads();  // by all
+
+  constexpr int result_line = Memory<T, columns, stages>::result_line;
+  T* tile = reinterpret_cast<T*>(memory);  // [row][column]
+  const int row = thread / 32 * 16 + thread % 32 / 4;
+#pragma unroll
+  for (int n = 0; n < columns / 8; ++n) {
+#pragma unroll
+    for (int k = 0; k < 2; ++k) {
+      const int column = 8 * n + thread % 4 * 2 + k;
+      float shift = 0;
+      if (bias != nullptr && first_channel + column < p.result_channels)
+        shift = widen(bias[group * p.result_channels + first_channel + column]);
+      tile[row * result_line + column] = narrow<T>(sum[4 * n + k] + shift);
+      tile[(row + 8) * result_line + column] = narrow<T>(sum[4 * n + 2 + k] + shift);
+    }
+  }
+  __syncthreads();
+  store_tile<T, columns, result_line>(p, operands, tile, first_pixel, first_channel, false, source, weight,
+                                      result);
+}
+
+template <class T, int columns, int stages>
+const char* launch_class(const Packing& packing, const ConvData& data, const int* flag, int row_class,
+                         int column_class, void* stream) {
+  const ConvProblem& p = packing.problem;
+  Correlation plan = tiles::correlation_of(p, row_class, column_class, columns);
+  if (plan.pixels == 0) return nullptr;
+  plan.weight_group = packing.weight_group;
+  const auto* source = static_cast<const T*>(plan.gradient ? data.output : data.input);
+  auto* result = static_cast<T*>(plan.gradient ? data.input : data.output);
+  const Operands operands{is_in_pieces(result, plan, piece_numbers<T>), plan.gradient ? flag : nullptr};
+  const int64_t pixel_tiles = (int64_t{plan.pixels} + block_rows - 1) / block_rows;
+  return launch(correlate_together<T, columns, stages>, Grid{pixel_tiles * plan.column_tiles, p.groups},
+                block_threads, Memory<T, columns, stages>::bytes, stream, plan, operands, source,
+                static_cast<const T*>(data.weight),
+                p.epilogue.bias ? static_cast<const T*>(data.bias) : nullptr, result);
+}
+
+template <class T>
+const char* launch_as(const Packing& packing, const ConvData& data, const int* flag, const CudaDevice& device,
+                      void* stream) {
+  const ConvProblem& p = packing.problem;
+  const int64_t pixels = p.pass == Pass::grad_input ? p.batch * p.input.height * p.input.width
+                                                    : p.batch * p.output.height * p.output.width;
+  // Wide tiles read less, if there are enough of them.
+  const int64_t channels = result_channels(p);
+  const int64_t blocks = (pixels / block_rows + 1) * ((channels + 255) / 256) * p.groups;
+  const bool wide =
+      channels > 128 && blocks >= device.multiprocessors && (channels % 256 == 0 || channels > 512);
+  return tiles::for_each_class(p, [&](int row_class, int column_class) {
+    const char* e = getenv("CONVEXT_WG");
+    const int v = e ? atoi(e) : 0;
+    if (v == 1 || (v == 0 && wide)) return launch_class<T, 256, 4>(packing, data, flag, row_class, column_class, stream);
+    if (v == 2) return launch_class<T, 128, 4>(packing, data, flag, row_class, column_class, stream);
+    return launch_class<T, 128, 3>(packing, data, flag, row_class, column_class, stream);
+  });
+}
+
+}  // namespace
+
+bool wants_warpgroups(const ConvProblem& p, const CudaDevice& device) {
+  const bool gradient = p.pass == Pass::grad_input;
+  const int64_t depth =
+      (gradient ? out_channels_per_group(p) : in_channels_per_group(p)) * p.kernel.height * p.kernel.width;
+  return device.capability == 90 && (p.dtype == DType::bfloat16 || p.dtype == DType::float16) &&
+         result_channels(p) > 64 && depth <= most_depth && !(getenv("CONVEXT_WG") && atoi(getenv("CONVEXT_WG")) == 9);
+}
+
+const char* launch_warpgroups(const Packing& packing, const ConvData& data, const int* flag,
+                              const CudaDevice& device, void* stream) {
+  return packing.problem.dtype == DType::bfloat16 ? launch_as<BFloat16>(packing, data, flag, device, stream)
+                                                  : launch_as<Float16>(packing, data, flag, device, stream);
+}
+
+}  // namespace mma
+}  // namespace cuda
+}  // namespace convext
