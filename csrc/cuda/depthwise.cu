@@ -48,6 +48,8 @@ int64_t workspace_bytes(const ConvProblem& problem, const CudaDevice&) {
 
 const char* run(const ConvProblem& problem, const ConvData& data, void* workspace, const CudaDevice& device,
                 void* stream) {
+  if (depthwise_kernels::can_stream(problem))
+    return depthwise_kernels::launch_stream(problem, data, device, stream);
   return problem.pass == Pass::grad_weight
              ? depthwise_kernels::launch_weight_gradient(problem, data, workspace, device, stream)
              : depthwise_kernels::launch_correlation(problem, data, device, stream);

@@ -1,4 +1,4 @@
-// The two files of kernels behind depthwise.cu. No CUDA headers.
+// The files of kernels behind depthwise.cu. No CUDA headers.
 #pragma once
 
 #include "cuda/kernel.h"
@@ -10,6 +10,11 @@ namespace depthwise_kernels {
 // forward and grad_input
 const char* launch_correlation(const ConvProblem& problem, const ConvData& data, const CudaDevice& device,
                                void* stream);
+
+// The same for kernels of 3, 5 and 7 with stride 1, and with stride 2 in forward.
+bool can_stream(const ConvProblem& problem);
+const char* launch_stream(const ConvProblem& problem, const ConvData& data, const CudaDevice& device,
+                          void* stream);
 
 int64_t weight_gradient_workspace_bytes(const ConvProblem& problem);
 const char* launch_weight_gradient(const ConvProblem& problem, const ConvData& data, void* workspace,
