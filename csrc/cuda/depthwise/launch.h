@@ -11,14 +11,18 @@ namespace depthwise_kernels {
 const char* launch_correlation(const ConvProblem& problem, const ConvData& data, const CudaDevice& device,
                                void* stream);
 
-// The same for kernels of 3, 5 and 7 with stride 1, and with stride 2 in forward.
-bool can_stream(const ConvProblem& problem);
-const char* launch_stream(const ConvProblem& problem, const ConvData& data, const CudaDevice& device,
-                          void* stream);
-
 int64_t weight_gradient_workspace_bytes(const ConvProblem& problem);
 const char* launch_weight_gradient(const ConvProblem& problem, const ConvData& data, void* workspace,
                                    const CudaDevice& device, void* stream);
+
+// The same for kernels of 3, 5 and 7 that are read as a stream of rows.
+bool takes_stream(const ConvProblem& problem);
+const char* launch_stream(const ConvProblem& problem, const ConvData& data, const CudaDevice& device,
+                          void* stream);
+
+int64_t weight_stream_workspace_bytes(const ConvProblem& problem);
+const char* launch_weight_stream(const ConvProblem& problem, const ConvData& data, void* workspace,
+                                 const CudaDevice& device, void* stream);
 
 }  // namespace depthwise_kernels
 }  // namespace cuda

@@ -1,5 +1,5 @@
-// Source rows as the streaming kernels read them: the columns that `W` neighbouring results need, for `V` neighbouring
-// channels, kept as they lie in memory (16-bit numbers in pairs) until they are used.
+// Source rows as the streaming kernels read them: the columns that `W` neighbouring results need, for `V`
+// neighbouring channels, kept as they lie in memory (16-bit numbers in pairs) until they are used.
 #pragma once
 
 #include <cstring>
@@ -12,6 +12,23 @@
 namespace convext {
 namespace cuda {
 namespace depthwise_kernels {
+
+constexpr int stream_threads = 128;
+
+// Rows of results that a source row is part of.
+template <int K, int S>
+constexpr int open_rows = (K + S - 1) / S;
+
+// Rows on their way or in use, in steps: rows are loaded one step less ahead, or one step ahead where there
+// is one slot only, whose values are moved before it is loaded again. The number divides that of the steps
+// that are unrolled, open_rows. A warp of a 3x3 kernel has too few instructions in a step for one step to
+// cover the way to memory; larger kernels have enough, and no registers for more.
+template <int K, int S>
+constexpr int row_slots = K == 3 ? open_rows<K, S> : 1;
+
+// From this size on, steps at the ends of a band leave out the products of results that are not in it. Below,
+// the branches would cost more.
+constexpr int least_kernel_to_skip = 7;
 
 struct Stream {
   bool gradient;  // of the input, with stride 1: a correlation with the taps in reverse order
@@ -119,9 +136,9 @@ struct StridedRow {
   __device__ Accumulator<T> number(int c, int v) const { return at[c].number(v); }
 };
 
-// Adjacent columns in vectors of four. `S * W` of them lie below the results; whether the few to the left and to the
-// right exist is the same for all of these. Padding is K / 2, and the source is S times as wide as the result, a
-// multiple of W.
+// Adjacent columns in vectors of four. `S * W` of them lie below the results; whether the few to the left and
+// to the right exist is the same for all of these. Padding is K / 2, and the source is S times as wide as the
+// result, a multiple of W.
 template <class T, int W, int K, int S>
 struct VectorRow {
   static constexpr int count = (W - 1) * S + K;

@@ -1,14 +1,14 @@
-// The forward pass with kernels of 3, 5 and 7 rows and columns, strides 1 and 2, and the gradient of the input with
-// stride 1.
+// The forward pass with kernels of 3, 5 and 7 rows and columns, strides 1 and 2, and the gradient of the
+// input with stride 1.
 //
-// A thread walks down a band of rows of `W` neighbouring results. It reads each row of the source once, and adds
-// what the row gives to all the rows of results that it is part of: with stride 1 these are K rows of sums, kept
-// in registers beside the weights, of which one is finished with each source row. So (W + K - 1) loads serve for
-// W * K * K products, and addresses, checks of borders and conversions are paid once for a row. Rows are loaded
-// some steps ahead.
+// A thread walks down a band of rows of `W` neighbouring results. It reads each row of the source once, and
+// adds what the row gives to all the rows of results that it is part of: with stride 1 these are K rows of
+// sums, kept in registers beside the weights, of which one is finished with each source row. So (W + K - 1)
+// loads serve for W * K * K products, and addresses, checks of borders and conversions are paid once for a
+// row. Rows are loaded some steps ahead.
 //
-// Every result adds its terms in the same order whatever the band, the vectors and the layout: rows of taps, in
-// each of them the columns.
+// Every result adds its terms in the same order whatever the band, the vectors and the layout: rows of taps,
+// in each of them the columns.
 #pragma once
 
 #include "cuda/depthwise/row_stream.cuh"
@@ -17,27 +17,13 @@ namespace convext {
 namespace cuda {
 namespace depthwise_kernels {
 
-constexpr int stream_threads = 128;
-
-// Rows of results that a source row is part of.
-template <int K, int S>
-constexpr int open_rows = (K + S - 1) / S;
-
-// Steps that rows are loaded ahead; it divides the number of steps that are unrolled, which is open_rows. A warp
-// of a 3x3 kernel has too few instructions in a step for one step to cover the way to memory.
-template <int K, int S>
-constexpr int steps_ahead = K == 3 && S == 1 ? 3 : 1;
-
-// From this size on, steps at the ends of a band leave out the products of results that are not in it. Below, the
-// branches would cost more.
-constexpr int least_kernel_to_skip = 7;
-
 template <class T, int V, int W, int K, int S, Columns form>
 struct ResultStream {
   using Value = Accumulator<T>;
   using Row = SourceRow<T, V, W, K, S, form>;
   static constexpr int open = open_rows<K, S>;
-  static constexpr int ahead = steps_ahead<K, S>;
+  static constexpr int slots = row_slots<K, S>;
+  static constexpr int ahead = slots > 1 ? slots - 1 : 1;
 
   Value weight[K][K][V];
 
@@ -46,7 +32,7 @@ struct ResultStream {
                       const Value (&shift)[V]) const {
     const typename Row::Where where(p, x);
     Value sums[open][W][V] = {};
-    Row pending[ahead][S];
+    Row pending[slots][S];
     const int steps = rows + open - 1;
     int next_row = y * S - p.rows_before;
     const T* next = source + int64_t{next_row} * p.source_row + int64_t{where.first_column} * p.source_column;
@@ -74,14 +60,14 @@ struct ResultStream {
         // The results `a` steps back meet the source row s of this step in tap row a * S + s.
 #pragma unroll
         for (int s = 0; s < S; ++s) {
-          Row& row = pending[u % ahead][s];
+          const Row& row = pending[u % slots][s];
           Value values[Row::count][V];
 #pragma unroll
           for (int c = 0; c < Row::count; ++c) {
 #pragma unroll
             for (int v = 0; v < V; ++v) values[c][v] = row.number(c, v);
           }
-          fetch(row, step + ahead < steps);
+          fetch(pending[(u + ahead) % slots][s], step + ahead < steps);
 #pragma unroll
           for (int a = 0; a < open; ++a) {
             if (a * S + s >= K) continue;
@@ -120,23 +106,30 @@ struct ResultStream {
       for (int w = 0; w < W; ++w) vector.lane[w] = narrow<T>(sums[w][0] + shift[0]);
       store_vector<T, W>(to, vector);
     } else {
-#pragma unroll
-      for (int w = 0; w < W; ++w) {
-        if (W > 1 && x + w >= p.result_columns) break;
+      const auto store_at = [&](int w) {
         Vector<T, V> vector;
 #pragma unroll
         for (int v = 0; v < V; ++v) vector.lane[v] = narrow<T>(sums[w][v] + shift[v]);
         store_vector<T, V>(to + w * p.result_column, vector);
+      };
+      if (W == 1 || x + W <= p.result_columns) {
+#pragma unroll
+        for (int w = 0; w < W; ++w) store_at(w);
+      } else {
+#pragma unroll
+        for (int w = 0; w < W - 1; ++w) {
+          if (x + w < p.result_columns) store_at(w);
+        }
       }
     }
   }
 };
 
-// Zero times a weight that is not finite would be NaN, where a gradient has no term at all: here the terms that
-// exist are added one by one. It is rare, and need not be fast.
+// Zero times a weight that is not finite would be NaN, where a gradient has no term at all: here the terms
+// that exist are added one by one. It is rare, and need not be fast.
 template <class T, int K>
-__device__ inline void add_existing_terms(const Stream& p, int x, int columns, int y, int rows, const T* source,
-                                          const T* weight, T* result) {
+__device__ inline void add_existing_terms(const Stream& p, int x, int columns, int y, int rows,
+                                          const T* source, const T* weight, T* result) {
 #pragma unroll 1
   for (int k = 0; k < rows * columns; ++k) {
     const int row = y + k / columns;
@@ -189,7 +182,9 @@ __device__ inline void run_item(const Stream& p, const ResultStream<T, V, W, K, 
 
 // Blocks of a multiprocessor that leave each thread the registers it needs, found with -Xptxas -v.
 template <class T, int V, int W, int K, int S>
-constexpr int stream_blocks = K == 7 || (S == 2 && K == 5) ? 4 : K == 5 || S == 2 || V * W > 4 ? 5 : 7;
+constexpr int stream_blocks = K == 7 || (S == 2 && (K == 5 || V > 1)) ? 4
+                              : K == 5 || S == 2 || V * W > 4         ? 5
+                                                                      : 6;
 
 // Threads along the columns of a plane, then its bands, then the planes.
 template <class T, int W, int K, int S, Columns form>
@@ -218,8 +213,8 @@ __global__ void __launch_bounds__(stream_threads, (stream_blocks<T, 1, W, K, S>)
   }
 }
 
-// Threads along the channels, then the columns of a sample, its bands, and the samples. The weights go by way of
-// shared memory, since neighbouring channels' lie far apart.
+// Threads along the channels, then the columns of a sample, its bands, and the samples. The weights go by way
+// of shared memory, since neighbouring channels' lie far apart.
 template <class T, int V, int W, int K, int S>
 __global__ void __launch_bounds__(stream_threads, (stream_blocks<T, V, W, K, S>))
     stream_channels(Stream p, const T* source, const T* weight, const T* bias, T* result) {

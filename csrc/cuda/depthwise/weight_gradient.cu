@@ -1,3 +1,4 @@
+#include "cuda/depthwise/add_chunks.cuh"
 #include "cuda/depthwise/launch.h"
 #include "cuda/depthwise/weight_gradient.cuh"
 
@@ -77,8 +78,8 @@ const char* launch_step(const ConvProblem& p, const ConvData& data, void* worksp
                              static_cast<const T*>(data.input), static_cast<const T*>(data.output),
                              static_cast<T*>(data.weight), static_cast<Total<T>*>(workspace));
   if (error != nullptr || plan.chunks == 1) return error;
-  return launch_add_chunks<T>(plan.chunks, element_count(to.order), workspace, data.weight, to, device,
-                              stream);
+  return launch_add_chunks_of_elements<T>(plan.chunks, element_count(to.order), workspace, data.weight, to,
+                                          device, stream);
 }
 
 template <class T, int K>
