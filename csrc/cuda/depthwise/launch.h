@@ -20,6 +20,10 @@ bool takes_stream(const ConvProblem& problem);
 const char* launch_stream(const ConvProblem& problem, const ConvData& data, const CudaDevice& device,
                           void* stream);
 
+// grad_input with stride 2.
+const char* launch_gradient_stream(const ConvProblem& problem, const ConvData& data, const CudaDevice& device,
+                                   void* stream);
+
 int64_t weight_stream_workspace_bytes(const ConvProblem& problem);
 const char* launch_weight_stream(const ConvProblem& problem, const ConvData& data, void* workspace,
                                  const CudaDevice& device, void* stream);

@@ -34,10 +34,12 @@ struct Stream {
   bool gradient;  // of the input, with stride 1: a correlation with the taps in reverse order
   int channels;
   int result_rows, result_columns, source_rows, source_columns;
-  int rows_before, columns_before;  // padding of the source
-  int band_rows;                    // results that a thread walks down at a time
-  int bands, groups;                // of rows, and of columns
-  int64_t items;                    // threads' pieces of work: groups x bands x samples, x channels in planes
+  int rows_before, columns_before;    // padding of the source
+  int rows_padding, columns_padding;  // of the problem, where that is not the same
+  bool planes;                        // items go through the planes
+  int band_rows;                      // results that a thread walks down at a time
+  int bands, groups;                  // of rows, and of columns
+  int64_t items;  // threads' pieces of work: groups x bands x samples, x channels in planes
   Divisor by_groups, by_bands, by_channels;
   int64_t source_batch, source_channel, result_batch, result_channel;
   int source_row, source_column, result_row, result_column;

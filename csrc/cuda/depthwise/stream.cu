@@ -7,21 +7,6 @@ namespace cuda {
 namespace depthwise_kernels {
 namespace {
 
-// Bands of rows: as few as keep the device busy, for each reads some rows of its neighbours once more. No
-// result depends on them.
-void cut_rows(int columns_of_thread, int64_t threads_of_column, int kernel, const CudaDevice& device,
-              Stream* plan) {
-  const int64_t threads_wanted = int64_t{2048} * device.multiprocessors;
-  const int64_t least_rows = kernel < 5 ? 8 : 14;
-  plan->groups = static_cast<int>(ceil_div(plan->result_columns, columns_of_thread));
-  int64_t bands = ceil_div(threads_wanted, threads_of_column * plan->groups);
-  if (bands > ceil_div(plan->result_rows, least_rows)) bands = ceil_div(plan->result_rows, least_rows);
-  plan->band_rows = static_cast<int>(ceil_div(plan->result_rows, bands));
-  plan->bands = static_cast<int>(ceil_div(plan->result_rows, plan->band_rows));
-  plan->by_groups = divisor_of(plan->groups);
-  plan->by_bands = divisor_of(plan->bands);
-}
-
 template <class T>
 struct Tensors {
   const T* source;
@@ -102,6 +87,8 @@ bool takes_stream(const ConvProblem& problem) {
 
 const char* launch_stream(const ConvProblem& problem, const ConvData& data, const CudaDevice& device,
                           void* stream) {
+  if (problem.pass == Pass::grad_input && problem.stride.height == 2)
+    return launch_gradient_stream(problem, data, device, stream);
   switch (problem.dtype) {
     case DType::bfloat16:
       return launch_as<BFloat16>(problem, data, device, stream);

@@ -29,11 +29,17 @@ inline bool can_stream(const ConvProblem& p) {
   const bool size = p.kernel.height == p.kernel.width &&
                     (p.kernel.height == 3 || p.kernel.height == 5 || p.kernel.height == 7);
   const bool steps = p.stride.height == p.stride.width && p.dilation.height == 1 && p.dilation.width == 1 &&
-                     (p.stride.height == 1 || (p.stride.height == 2 && p.pass != Pass::grad_input));
+                     (p.stride.height == 1 || p.stride.height == 2);
+  // The gradient with stride 2 knows the taps of a row from its parity (gradient_stream.cuh).
+  const int64_t parity = p.kernel.height / 2 % 2;
+  const bool parities = p.pass != Pass::grad_input || p.stride.height == 1 ||
+                        (p.padding.top % 2 == parity && p.padding.left % 2 == parity);
   const bool offsets =
       offsets_fit(p.input.height, p.input_strides.row, p.input.width, p.input_strides.column) &&
       offsets_fit(p.output.height, p.output_strides.row, p.output.width, p.output_strides.column);
-  return p.dtype != DType::float64 && size && steps && offsets;
+  const bool blocks = p.in_channels <= int64_t{1}
+                                           << 20;  // of channels; a grid has no more along its second axis
+  return p.dtype != DType::float64 && blocks && size && steps && parities && offsets;
 }
 
 inline Stream stream_plan(const ConvProblem& p) {
@@ -64,6 +70,21 @@ inline Stream stream_plan(const ConvProblem& p) {
   plan.weight_column = p.weight_strides.column;
   plan.by_channels = divisor_of(plan.channels);
   return plan;
+}
+
+// Bands of rows: as few as keep the device busy, for each reads some rows of its neighbours once more. No
+// result depends on them.
+inline void cut_rows(int columns_of_thread, int64_t threads_of_column, int kernel, const CudaDevice& device,
+                     Stream* plan) {
+  const int64_t threads_wanted = int64_t{2048} * device.multiprocessors;
+  const int64_t least_rows = kernel < 5 ? 8 : 14;
+  plan->groups = static_cast<int>(ceil_div(plan->result_columns, columns_of_thread));
+  int64_t bands = ceil_div(threads_wanted, threads_of_column * plan->groups);
+  if (bands > ceil_div(plan->result_rows, least_rows)) bands = ceil_div(plan->result_rows, least_rows);
+  plan->band_rows = static_cast<int>(ceil_div(plan->result_rows, bands));
+  plan->bands = static_cast<int>(ceil_div(plan->result_rows, plan->band_rows));
+  plan->by_groups = divisor_of(plan->groups);
+  plan->by_bands = divisor_of(plan->bands);
 }
 
 // Whether vectors of `lanes` elements are aligned at every step of these strides.
