@@ -37,8 +37,7 @@ inline bool can_stream(const ConvProblem& p) {
   const bool offsets =
       offsets_fit(p.input.height, p.input_strides.row, p.input.width, p.input_strides.column) &&
       offsets_fit(p.output.height, p.output_strides.row, p.output.width, p.output_strides.column);
-  const bool blocks = p.in_channels <= int64_t{1}
-                                           << 20;  // of channels; a grid has no more along its second axis
+  const bool blocks = p.in_channels <= int64_t{1} << 20;  // of channels: a grid has fewer than 2^16
   return p.dtype != DType::float64 && blocks && size && steps && parities && offsets;
 }
 
