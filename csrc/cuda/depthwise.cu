@@ -56,6 +56,8 @@ const char* run(const ConvProblem& problem, const ConvData& data, void* workspac
     return takes_stream ? depthwise_kernels::launch_weight_stream(problem, data, workspace, device, stream)
                         : depthwise_kernels::launch_weight_gradient(problem, data, workspace, device, stream);
   }
+  if (depthwise_kernels::takes_large(problem))
+    return depthwise_kernels::launch_large(problem, data, device, stream);
   return takes_stream ? depthwise_kernels::launch_stream(problem, data, device, stream)
                       : depthwise_kernels::launch_correlation(problem, data, device, stream);
 }

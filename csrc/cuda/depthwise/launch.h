@@ -28,6 +28,11 @@ int64_t weight_stream_workspace_bytes(const ConvProblem& problem);
 const char* launch_weight_stream(const ConvProblem& problem, const ConvData& data, void* workspace,
                                  const CudaDevice& device, void* stream);
 
+// forward and grad_input of kernels of 64 taps and more, with stride 1.
+bool takes_large(const ConvProblem& problem);
+const char* launch_large(const ConvProblem& problem, const ConvData& data, const CudaDevice& device,
+                         void* stream);
+
 }  // namespace depthwise_kernels
 }  // namespace cuda
 }  // namespace convext
