@@ -25,7 +25,8 @@ const char* launch_kernel(const ConvProblem& p, const ConvData& data, const Cuda
   plan.item_lanes = stream_threads / plan.channel_lanes;
   const int rows = plan.result_rows;
   plan.result_rows = (rows + 1) / 2;  // bands are of pairs
-  cut_rows(2 * gradient_columns, p.batch * plan.channels, K, device, &plan);
+  cut_rows(2 * gradient_columns, p.batch * plan.channels, open_rows<K, 2>, gradient_stream_blocks<K>, device,
+           &plan);
   plan.result_rows = rows;
   plan.items = p.batch * (plan.planes ? plan.channels : 1) * plan.bands * plan.groups;
   const bool vectors = plan.planes && plan.result_column == 1 &&

@@ -57,9 +57,7 @@ Large plan(const ConvProblem& p) {
   plan.planes_of_block = static_cast<int>(planes);
   plan.units = ceil_div(plan.planes, planes) * plan.tiles_across * plan.tiles_down;
   plan.by_channels = divisor_of(plan.channels);
-  plan.by_tile_pitch = divisor_of(plan.tile_pitch);
   plan.by_tile_rows = divisor_of(plan.tile_rows);
-  plan.by_kernel_columns = divisor_of(plan.kernel_columns);
   plan.by_kernel_rows = divisor_of(plan.kernel_rows);
   plan.source_batch = from.batch;
   plan.source_channel = from.channel;

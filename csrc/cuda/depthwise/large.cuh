@@ -35,7 +35,7 @@ struct Large {
   int tile_rows, tile_pitch;       // of the source, in shared memory
   int weight_pitch;
   int64_t planes, units;
-  Divisor by_channels, by_tile_pitch, by_tile_rows, by_kernel_columns, by_kernel_rows;
+  Divisor by_channels, by_tile_rows, by_kernel_rows;
   int64_t source_batch, source_channel, source_row, source_column;
   int64_t result_batch, result_channel, result_row, result_column;
   int64_t weight_channel, weight_row, weight_column;
@@ -89,22 +89,31 @@ struct LargeTile {
   }
 };
 
-// The terms of a gradient that exist, where a weight is not finite.
+// Where a weight is not finite, the terms of a gradient that exist, one by one: zero times such a weight
+// would be NaN.
 template <class T>
-__device__ inline float existing_sum(const Large& p, int y, int x, const T* source, const T* weight) {
-  float sum = 0;
-  for (int i = 0; i < p.kernel_rows; ++i) {
-    for (int j = 0; j < p.kernel_columns; ++j) {
-      const int row = y - p.rows_before + i;
-      const int column = x - p.columns_before + j;
-      if (row < 0 || row >= p.source_rows || column < 0 || column >= p.source_columns) continue;
-      sum +=
-          widen(source[row * p.source_row + column * p.source_column]) *
-          widen(
-              weight[(p.kernel_rows - 1 - i) * p.weight_row + (p.kernel_columns - 1 - j) * p.weight_column]);
+__device__ inline void add_existing_of_tile(const Large& p, int first_y, int first_x, const T* source,
+                                            const T* weight, T* result) {
+#pragma unroll 1
+  for (int k = 0; k < large_side * large_side; ++k) {
+    const int y = first_y + k / large_side;
+    const int x = first_x + k % large_side;
+    if (y >= p.result_rows || x >= p.result_columns) continue;
+    float sum = 0;
+#pragma unroll 1
+    for (int i = 0; i < p.kernel_rows; ++i) {
+#pragma unroll 1
+      for (int j = 0; j < p.kernel_columns; ++j) {
+        const int row = y - p.rows_before + i;
+        const int column = x - p.columns_before + j;
+        if (row < 0 || row >= p.source_rows || column < 0 || column >= p.source_columns) continue;
+        sum += widen(source[row * p.source_row + column * p.source_column]) *
+               widen(weight[(p.kernel_rows - 1 - i) * p.weight_row +
+                            (p.kernel_columns - 1 - j) * p.weight_column]);
+      }
     }
+    result[y * p.result_row + x * p.result_column] = narrow<T>(sum);
   }
-  return sum;
 }
 
 template <class T>
@@ -115,7 +124,9 @@ __global__ void __launch_bounds__(large_threads, 3)
   const int weights_of_plane = p.kernel_rows * p.weight_pitch;
   float* tiles = weights + p.planes_of_block * weights_of_plane;
   const int thread = static_cast<int>(threadIdx.x);
-  const int threads = static_cast<int>(blockDim.x);
+  const int lane = thread % 32;
+  const int warp = thread / 32;
+  const int warps = static_cast<int>(blockDim.x) / 32;
   const int threads_of_plane = p.groups_across * p.groups_down;
   const int own_plane = thread / threads_of_plane;
   const int group = thread - own_plane * threads_of_plane;
@@ -134,41 +145,53 @@ __global__ void __launch_bounds__(large_threads, 3)
                                                                   : p.planes_of_block;
     __syncthreads();  // the previous tile has been read
     int not_finite = 0;
-    for (int k = thread; k < planes * p.kernel_rows * p.kernel_columns; k += threads) {
-      const int line = quotient(k, p.by_kernel_columns);
-      const int j = k - line * p.kernel_columns;
+    // A warp takes a row at a time.
+    for (int line = warp; line < planes * p.kernel_rows; line += warps) {
       const int plane = quotient(line, p.by_kernel_rows);
       const int i = line - plane * p.kernel_rows;
-      const int64_t channel = (first_plane + plane) % p.channels;
-      const float factor =
-          widen(weight[channel * p.weight_channel + (p.gradient ? p.kernel_rows - 1 - i : i) * p.weight_row +
-                       (p.gradient ? p.kernel_columns - 1 - j : j) * p.weight_column]);
-      weights[line * p.weight_pitch + j] = factor;
-      if (!(factor - factor == 0)) not_finite = 1;
+      const int64_t at = first_plane + plane;
+      const int64_t channel = at - quotient(at, p.by_channels) * p.channels;
+      const T* from =
+          weight + channel * p.weight_channel + (p.gradient ? p.kernel_rows - 1 - i : i) * p.weight_row;
+      for (int j = lane; j < p.kernel_columns; j += 32) {
+        const float factor = widen(from[(p.gradient ? p.kernel_columns - 1 - j : j) * p.weight_column]);
+        weights[line * p.weight_pitch + j] = factor;
+        if (!(factor - factor == 0)) not_finite = 1;
+      }
     }
-    for (int k = thread; k < planes * p.tile_rows * p.tile_pitch; k += threads) {
-      const int line = quotient(k, p.by_tile_pitch);
+    for (int line = warp; line < planes * p.tile_rows; line += warps) {
       const int plane = quotient(line, p.by_tile_rows);
       const int row = first_y - p.rows_before + line - plane * p.tile_rows;
-      const int column = first_x - p.columns_before + k - line * p.tile_pitch;
       const int64_t n = quotient(first_plane + plane, p.by_channels);
       const int64_t channel = first_plane + plane - n * p.channels;
-      float value = 0;
-      if (row >= 0 && row < p.source_rows && column >= 0 && column < p.source_columns)
-        value = widen(source[n * p.source_batch + channel * p.source_channel + row * p.source_row +
-                             column * p.source_column]);
-      tiles[k] = value;
+      const int before = first_x - p.columns_before;
+      const int columns = row >= 0 && row < p.source_rows ? p.source_columns : 0;
+      const T* from = source + n * p.source_batch + channel * p.source_channel + row * p.source_row +
+                      before * p.source_column;
+      float* to = tiles + line * p.tile_pitch;
+#pragma unroll 4
+      for (int c = lane; c < p.tile_pitch; c += 32)
+        to[c] = before + c >= 0 && before + c < columns ? widen(from[c * p.source_column]) : 0.0f;
     }
     const bool existing_only = __syncthreads_or(not_finite) != 0 && p.gradient;
     if (own_plane >= planes || first_y + own_y >= p.result_rows || first_x + own_x >= p.result_columns)
       continue;
 
+    const int64_t n = quotient(first_plane + own_plane, p.by_channels);
+    const int64_t channel = first_plane + own_plane - n * p.channels;
+    T* to = result + n * p.result_batch + channel * p.result_channel;
+    if (existing_only) {
+      add_existing_of_tile(p, first_y + own_y, first_x + own_x,
+                           source + n * p.source_batch + channel * p.source_channel,
+                           weight + channel * p.weight_channel, to);
+      continue;
+    }
     LargeTile own = {};
     float totals[large_side][large_side] = {};
     const float* from = tiles + (own_plane * p.tile_rows + own_y) * p.tile_pitch + own_x;
     const float* factors = weights + own_plane * weights_of_plane;
     int rows_to_add = p.rows_of_chain;
-    for (int row = 0; !existing_only && row < p.kernel_rows + large_side - 1; ++row) {
+    for (int row = 0; row < p.kernel_rows + large_side - 1; ++row) {
       if (row >= large_side - 1 && row < p.kernel_rows) {
         own.add_row<true>(from, factors, p.weight_pitch, row, p.kernel_rows, p.kernel_columns);
       } else {
@@ -189,10 +212,7 @@ __global__ void __launch_bounds__(large_threads, 3)
       }
     }
 
-    const int64_t n = quotient(first_plane + own_plane, p.by_channels);
-    const int64_t channel = first_plane + own_plane - n * p.channels;
     const float shift = bias != nullptr ? widen(bias[channel]) : 0.0f;
-    T* to = result + n * p.result_batch + channel * p.result_channel;
 #pragma unroll
     for (int t = 0; t < large_side; ++t) {
       const int y = first_y + own_y + t;
@@ -200,11 +220,7 @@ __global__ void __launch_bounds__(large_threads, 3)
       for (int w = 0; w < large_side; ++w) {
         const int x = first_x + own_x + w;
         if (y >= p.result_rows || x >= p.result_columns) continue;
-        float sum = totals[t][w] + own.sums[t][w] + shift;
-        if (existing_only)
-          sum = existing_sum(p, y, x, source + n * p.source_batch + channel * p.source_channel,
-                             weight + channel * p.weight_channel);
-        to[y * p.result_row + x * p.result_column] = narrow<T>(sum);
+        to[y * p.result_row + x * p.result_column] = narrow<T>(totals[t][w] + own.sums[t][w] + shift);
       }
     }
   }

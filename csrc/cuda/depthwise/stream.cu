@@ -24,7 +24,7 @@ const char* launch_channels(const ConvProblem& p, Stream plan, const Tensors<T>&
   const int blocks = static_cast<int>(ceil_div(vectors, 32));
   plan.channel_lanes = static_cast<int>(ceil_div(vectors, blocks));
   plan.item_lanes = stream_threads / plan.channel_lanes;
-  cut_rows(W, p.batch * vectors, K, device, &plan);
+  cut_rows(W, p.batch * vectors, K, stream_blocks<T, V, W, K, S>, device, &plan);
   plan.items = p.batch * plan.bands * plan.groups;
   const Grid grid{grid_size(ceil_div(plan.items, plan.item_lanes), device), blocks};
   return launch(stream_channels<T, V, W, K, S>, grid, stream_threads, 0, stream, plan, at.source, at.weight,
@@ -34,7 +34,7 @@ const char* launch_channels(const ConvProblem& p, Stream plan, const Tensors<T>&
 template <class T, int W, int K, int S, Columns form>
 const char* launch_planes(const ConvProblem& p, Stream plan, const Tensors<T>& at, const CudaDevice& device,
                           void* stream) {
-  cut_rows(W, p.batch * plan.channels, K, device, &plan);
+  cut_rows(W, p.batch * plan.channels, K, stream_blocks<T, 1, W, K, S>, device, &plan);
   plan.items = p.batch * plan.channels * plan.bands * plan.groups;
   const Grid grid{grid_size(ceil_div(plan.items, stream_threads), device)};
   return launch(stream_planes<T, W, K, S, form>, grid, stream_threads, 0, stream, plan, at.source, at.weight,

@@ -26,8 +26,9 @@ inline bool offsets_fit(int64_t rows, int64_t row_stride, int64_t columns, int64
 // Whether the streaming kernels take the problem. It follows from shapes and layouts alone, as the order of
 // additions does.
 inline bool can_stream(const ConvProblem& p) {
-  const bool size = p.kernel.height == p.kernel.width &&
-                    (p.kernel.height == 3 || p.kernel.height == 5 || p.kernel.height == 7);
+  const bool size =
+      p.pass == Pass::grad_weight || (p.kernel.height == p.kernel.width &&
+                                      (p.kernel.height == 3 || p.kernel.height == 5 || p.kernel.height == 7));
   const bool steps = p.stride.height == p.stride.width && p.dilation.height == 1 && p.dilation.width == 1 &&
                      (p.stride.height == 1 || p.stride.height == 2);
   // The gradient with stride 2 knows the taps of a row from its parity (gradient_stream.cuh).
@@ -71,17 +72,27 @@ inline Stream stream_plan(const ConvProblem& p) {
   return plan;
 }
 
-// Bands of rows: as few as keep the device busy, for each reads some rows of its neighbours once more. No
-// result depends on them.
-inline void cut_rows(int columns_of_thread, int64_t threads_of_column, int kernel, const CudaDevice& device,
-                     Stream* plan) {
-  const int64_t threads_wanted = int64_t{2048} * device.multiprocessors;
-  const int64_t least_rows = kernel < 5 ? 8 : 14;
+// Bands of rows, so that the device has work for whole waves of threads, as many as are resident at a time;
+// each band costs some rows more, which it shares with its neighbours, and as much as about two rows to
+// begin. No result depends on the bands.
+inline void cut_rows(int columns_of_thread, int64_t threads_of_column, int kernel,
+                     int blocks_of_multiprocessor, const CudaDevice& device, Stream* plan) {
+  constexpr int64_t least_rows = 4;
+  const int64_t resident = int64_t{stream_threads} * blocks_of_multiprocessor * device.multiprocessors;
+  const int64_t rows = plan->result_rows;
   plan->groups = static_cast<int>(ceil_div(plan->result_columns, columns_of_thread));
-  int64_t bands = ceil_div(threads_wanted, threads_of_column * plan->groups);
-  if (bands > ceil_div(plan->result_rows, least_rows)) bands = ceil_div(plan->result_rows, least_rows);
-  plan->band_rows = static_cast<int>(ceil_div(plan->result_rows, bands));
-  plan->bands = static_cast<int>(ceil_div(plan->result_rows, plan->band_rows));
+  const int64_t threads = threads_of_column * plan->groups;
+  int64_t best_bands = 1;
+  int64_t best_time = 0;
+  for (int64_t bands = 1; bands == 1 || (bands <= 64 && bands * least_rows <= rows); ++bands) {
+    const int64_t time = ceil_div(threads * bands, resident) * (ceil_div(rows, bands) + kernel + 1);
+    if (bands == 1 || time < best_time) {
+      best_bands = bands;
+      best_time = time;
+    }
+  }
+  plan->band_rows = static_cast<int>(ceil_div(rows, best_bands));
+  plan->bands = static_cast<int>(ceil_div(rows, plan->band_rows));
   plan->by_groups = divisor_of(plan->groups);
   plan->by_bands = divisor_of(plan->bands);
 }

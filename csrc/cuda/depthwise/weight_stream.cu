@@ -9,6 +9,8 @@ namespace depthwise_kernels {
 namespace {
 
 constexpr int64_t rows_of_band = 32;  // times the columns of a thread, at most chain_terms
+// Blocks of the first kernel, twice as many for tiles of 3 x 3, whose chunks have few sums: more of them
+// balance the load, but are more to add.
 constexpr int64_t most_blocks = 1024;
 static_assert(rows_of_band * columns_per_thread <= chain_terms, "a band is one chain");
 
@@ -16,8 +18,14 @@ static_assert(rows_of_band * columns_per_thread <= chain_terms, "a band is one c
 template <int K, int S>
 constexpr int weight_columns = K == 7 && S == 2 ? 2 : columns_per_thread;
 
+// The side of a tile of taps.
+int tile_of(const ConvProblem& p) {
+  const int64_t side = p.kernel.height > p.kernel.width ? p.kernel.height : p.kernel.width;
+  return side <= 3 ? 3 : side <= 5 ? 5 : 7;
+}
+
 int columns_of(const ConvProblem& p) {
-  return p.kernel.height == 7 && p.stride.height == 2 ? weight_columns<7, 2> : columns_per_thread;
+  return tile_of(p) == 7 && p.stride.height == 2 ? weight_columns<7, 2> : columns_per_thread;
 }
 
 struct Plan {
@@ -25,6 +33,7 @@ struct Plan {
   Rounds rounds;
   bool along_channels;
   int channel_blocks;
+  int64_t tiles;
 };
 
 // All of it follows from shapes and strides: the order of the additions does not depend on where tensors lie.
@@ -42,7 +51,11 @@ Plan plan(const ConvProblem& p) {
   s.items = p.batch * s.bands * s.groups;
   plan.channel_blocks = static_cast<int>(ceil_div(s.channels, s.channel_lanes));
   plan.rounds.count = ceil_div(s.items, s.item_lanes);
-  int64_t chunks = most_blocks / plan.channel_blocks;
+  plan.rounds.kernel_rows = static_cast<int>(p.kernel.height);
+  plan.rounds.kernel_columns = static_cast<int>(p.kernel.width);
+  plan.rounds.tiles_across = static_cast<int>(ceil_div(p.kernel.width, tile_of(p)));
+  plan.tiles = plan.rounds.tiles_across * ceil_div(p.kernel.height, tile_of(p));
+  int64_t chunks = (tile_of(p) == 3 ? 2 : 1) * most_blocks / (plan.channel_blocks * plan.tiles);
   if (chunks < 1) chunks = 1;
   if (chunks > plan.rounds.count) chunks = plan.rounds.count;
   plan.rounds.per_chunk = ceil_div(plan.rounds.count, chunks);
@@ -61,9 +74,9 @@ const char* launch_kernel(const ConvProblem& p, const ConvData& data, void* work
   auto* chunk_sums = static_cast<Total<T>*>(workspace);
   const Destination to{{{p.kernel.width, p.kernel.height, 1, p.out_channels}, {3, 2, 1, 0}},
                        p.weight_strides};
-  const Grid grid{int64_t{plan.channel_blocks} * plan.rounds.chunks};
-  const bool vectors =
-      !plan.along_channels && can_load_vectors<K, S, W>(p, plan.stream, input, grad_output, sizeof(T));
+  const Grid grid{int64_t{plan.channel_blocks} * plan.rounds.chunks, plan.tiles};
+  const bool vectors = !plan.along_channels && plan.tiles == 1 &&
+                       can_load_vectors<K, S, W>(p, plan.stream, input, grad_output, sizeof(T));
   const auto kernel =
       vectors ? weight_stream<T, W, K, S, Columns::vectors> : weight_stream<T, W, K, S, Columns::strided>;
   const char* error = launch(kernel, grid, stream_threads, 0, stream, plan.stream, plan.rounds, to, input,
@@ -83,8 +96,8 @@ const char* launch_stride(const ConvProblem& p, const ConvData& data, void* work
 template <class T>
 const char* launch_as(const ConvProblem& p, const ConvData& data, void* workspace, const CudaDevice& device,
                       void* stream) {
-  if (p.kernel.height == 3) return launch_stride<T, 3>(p, data, workspace, device, stream);
-  if (p.kernel.height == 5) return launch_stride<T, 5>(p, data, workspace, device, stream);
+  if (tile_of(p) == 3) return launch_stride<T, 3>(p, data, workspace, device, stream);
+  if (tile_of(p) == 5) return launch_stride<T, 5>(p, data, workspace, device, stream);
   return launch_stride<T, 7>(p, data, workspace, device, stream);
 }
 

@@ -1,4 +1,5 @@
-// The gradient of the weight with kernels of 3, 5 and 7 rows and columns and strides 1 and 2.
+// The gradient of the weight with strides 1 and 2, in tiles of 3 x 3, 5 x 5 or 7 x 7 taps: one, or for larger
+// kernels as many as it takes, each of which reads the data.
 //
 // The walk of stream.cuh with the parts exchanged: a thread keeps a sum for each tap and the rows of the
 // output's gradient that a source row meets, K of them with stride 1, and reads every row of both once, for W
@@ -16,6 +17,8 @@ namespace depthwise_kernels {
 struct Rounds {
   int64_t count, per_chunk;
   int chunks;
+  int kernel_rows, kernel_columns;
+  int tiles_across;  // of taps
 };
 
 // `W` neighbouring columns of the output's gradient.
@@ -173,15 +176,15 @@ struct WeightStream {
 };
 
 // Blocks of a multiprocessor that leave each thread the registers it needs, found with -Xptxas -v.
-template <int K, int S>
-constexpr int weight_stream_blocks = K == 3 && S == 1 ? 5
-                                     : K == 7         ? 3
-                                                      : 4;
+template <int K, int S, Columns form>
+constexpr int weight_stream_blocks = K == 3 && S == 1 && form == Columns::vectors ? 5
+                                     : K == 7 || (K == 5 && S == 2)               ? 3
+                                                                                  : 4;
 
 // A block has channel_lanes channels, a power of two, and as many items at a time as that leaves
-// threads for. Grid: chunks, fastest, and blocks of channels.
+// threads for. Grid: chunks, fastest, and blocks of channels; tiles of taps.
 template <class T, int W, int K, int S, Columns form>
-__global__ void __launch_bounds__(stream_threads, (weight_stream_blocks<K, S>))
+__global__ void __launch_bounds__(stream_threads, (weight_stream_blocks<K, S, form>))
     weight_stream(Stream p, Rounds rounds, Destination to, const T* input, const T* grad_output, T* result,
                   Total<T>* chunk_sums) {
   using Value = Accumulator<T>;
@@ -193,6 +196,11 @@ __global__ void __launch_bounds__(stream_threads, (weight_stream_blocks<K, S>))
   };
   CONVEXT_SHARED(Shared, shared);
   const int thread = static_cast<int>(threadIdx.x);
+  const int tile_row = static_cast<int>(blockIdx.y) / rounds.tiles_across;
+  const int first_tap_row = tile_row * K;
+  const int first_tap_column = (static_cast<int>(blockIdx.y) - tile_row * rounds.tiles_across) * K;
+  p.rows_before -= first_tap_row;
+  p.columns_before -= first_tap_column;
   const int lanes = form == Columns::vectors ? 1 : p.channel_lanes;
   const int channel_lane = thread % lanes;
   const int item_lane = thread / lanes;
@@ -245,12 +253,14 @@ __global__ void __launch_bounds__(stream_threads, (weight_stream_blocks<K, S>))
     }
   }
 
-  const int64_t elements = int64_t{p.channels} * (K * K);
+  const int64_t elements = int64_t{p.channels} * rounds.kernel_rows * rounds.kernel_columns;
   for (int k = thread; k < sums_of_block; k += stream_threads) {
     const int tap = k / lanes;  // as above: the thread reads what it wrote
     const int c = k - tap * lanes;
-    if (first_channel + c >= p.channels) continue;
-    const int64_t element = int64_t{first_channel + c} * (K * K) + tap;
+    const int i = first_tap_row + tap / K;
+    const int j = first_tap_column + tap % K;
+    if (first_channel + c >= p.channels || i >= rounds.kernel_rows || j >= rounds.kernel_columns) continue;
+    const int64_t element = (int64_t{first_channel + c} * rounds.kernel_rows + i) * rounds.kernel_columns + j;
     if (rounds.chunks > 1) {
       chunk_sums[chunk * elements + element] = shared.total[tap][c];
     } else {
