@@ -34,7 +34,7 @@ const char* launch_kernel(const ConvProblem& p, const ConvData& data, const Cuda
                        is_aligned(result, sizeof(T), 2 * gradient_columns,
                                   {p.batch == 1 ? 0 : plan.result_batch,
                                    plan.channels == 1 ? 0 : plan.result_channel, plan.result_row});
-  const Grid grid{grid_size(ceil_div(plan.items, plan.item_lanes), device), blocks};
+  const Grid grid{blocks, second_axis(ceil_div(plan.items, plan.item_lanes), device)};
   const auto kernel =
       vectors ? gradient_stream<T, K, Columns::vectors> : gradient_stream<T, K, Columns::strided>;
   return launch(kernel, grid, stream_threads, 0, stream, plan, grad_output, weight, result);

@@ -154,8 +154,8 @@ constexpr int gradient_stream_blocks = K == 3   ? 6
                                        : K == 5 ? 5
                                                 : 4;
 
-// Grid: blocks of items, and of channels where those are adjacent. In planes, a block's channel_lanes are 1
-// and the items go through the planes, too.
+// Grid: blocks of channels where those are adjacent, else 1, and blocks of items. In planes, the items go
+// through the planes, too, and a block's channel_lanes are 1.
 template <class T, int K, Columns form>
 __global__ void __launch_bounds__(stream_threads, (gradient_stream_blocks<K>))
     gradient_stream(Stream p, const T* grad_output, const T* weight, T* result) {
@@ -165,8 +165,8 @@ __global__ void __launch_bounds__(stream_threads, (gradient_stream_blocks<K>))
   GradientStream<T, K, form> stream;
   bool finite = true;
   int64_t channel = -1;
-  for (int64_t item = int64_t{blockIdx.x} * p.item_lanes + item_lane; item < p.items;
-       item += int64_t{gridDim.x} * p.item_lanes) {
+  for (int64_t item = int64_t{blockIdx.y} * p.item_lanes + item_lane; item < p.items;
+       item += int64_t{gridDim.y} * p.item_lanes) {
     const int64_t rest = quotient(item, p.by_groups);
     const int x = static_cast<int>(item - rest * p.groups) * gradient_columns;
     const int64_t plane = quotient(rest, p.by_bands);
@@ -174,7 +174,7 @@ __global__ void __launch_bounds__(stream_threads, (gradient_stream_blocks<K>))
     const int pairs_in_all = (p.result_rows + 1) / 2;
     const int pairs = y + p.band_rows < pairs_in_all ? p.band_rows : pairs_in_all - y;
     int64_t n = plane;
-    int64_t channel_of_item = int64_t{blockIdx.y} * p.channel_lanes + lane;
+    int64_t channel_of_item = int64_t{blockIdx.x} * p.channel_lanes + lane;
     if (p.planes) {
       n = quotient(plane, p.by_channels);
       channel_of_item = plane - n * p.channels;

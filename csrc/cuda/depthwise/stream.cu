@@ -26,7 +26,7 @@ const char* launch_channels(const ConvProblem& p, Stream plan, const Tensors<T>&
   plan.item_lanes = stream_threads / plan.channel_lanes;
   cut_rows(W, p.batch * vectors, K, stream_blocks<T, V, W, K, S>, device, &plan);
   plan.items = p.batch * plan.bands * plan.groups;
-  const Grid grid{grid_size(ceil_div(plan.items, plan.item_lanes), device), blocks};
+  const Grid grid{blocks, second_axis(ceil_div(plan.items, plan.item_lanes), device)};
   return launch(stream_channels<T, V, W, K, S>, grid, stream_threads, 0, stream, plan, at.source, at.weight,
                 at.bias, at.result);
 }

@@ -224,7 +224,7 @@ __global__ void __launch_bounds__(stream_threads, (stream_blocks<T, V, W, K, S>)
   };
   CONVEXT_SHARED(Shared, shared);
   const int block_channels = p.channel_lanes * V;
-  const int first_channel = static_cast<int>(blockIdx.y) * block_channels;
+  const int first_channel = static_cast<int>(blockIdx.x) * block_channels;
   for (int k = static_cast<int>(threadIdx.x); k < K * K * block_channels; k += stream_threads) {
     const int channel = k / (K * K);
     const int tap = k - channel * (K * K);
@@ -251,8 +251,8 @@ __global__ void __launch_bounds__(stream_threads, (stream_blocks<T, V, W, K, S>)
       finite = finite && factor.lane[v] - factor.lane[v] == 0;
     }
   }
-  for (int64_t item = int64_t{blockIdx.x} * p.item_lanes + item_lane; item < p.items;
-       item += int64_t{gridDim.x} * p.item_lanes) {
+  for (int64_t item = int64_t{blockIdx.y} * p.item_lanes + item_lane; item < p.items;
+       item += int64_t{gridDim.y} * p.item_lanes) {
     const int64_t n = quotient(quotient(item, p.by_groups), p.by_bands);
     run_item(p, stream, finite, item, n, first_channel + lane, source, weight, bias, result);
   }

@@ -38,8 +38,7 @@ inline bool can_stream(const ConvProblem& p) {
   const bool offsets =
       offsets_fit(p.input.height, p.input_strides.row, p.input.width, p.input_strides.column) &&
       offsets_fit(p.output.height, p.output_strides.row, p.output.width, p.output_strides.column);
-  const bool blocks = p.in_channels <= int64_t{1} << 20;  // of channels: a grid has fewer than 2^16
-  return p.dtype != DType::float64 && blocks && size && steps && parities && offsets;
+  return p.dtype != DType::float64 && size && steps && parities && offsets;
 }
 
 inline Stream stream_plan(const ConvProblem& p) {
@@ -72,6 +71,12 @@ inline Stream stream_plan(const ConvProblem& p) {
   return plan;
 }
 
+// As grid_size, for the second axis of a grid.
+inline int64_t second_axis(int64_t blocks, const CudaDevice& device) {
+  const int64_t size = grid_size(blocks, device);
+  return size < 65535 ? size : 65535;
+}
+
 // Bands of rows, so that the device has work for whole waves of threads, as many as are resident at a time;
 // each band costs some rows more, which it shares with its neighbours, and as much as about two rows to
 // begin. No result depends on the bands.
@@ -80,12 +85,13 @@ inline void cut_rows(int columns_of_thread, int64_t threads_of_column, int kerne
   constexpr int64_t least_rows = 4;
   const int64_t resident = int64_t{stream_threads} * blocks_of_multiprocessor * device.multiprocessors;
   const int64_t rows = plan->result_rows;
+  const int64_t rows_more = kernel >= least_kernel_to_skip ? 4 : kernel + 1;
   plan->groups = static_cast<int>(ceil_div(plan->result_columns, columns_of_thread));
   const int64_t threads = threads_of_column * plan->groups;
   int64_t best_bands = 1;
   int64_t best_time = 0;
   for (int64_t bands = 1; bands == 1 || (bands <= 64 && bands * least_rows <= rows); ++bands) {
-    const int64_t time = ceil_div(threads * bands, resident) * (ceil_div(rows, bands) + kernel + 1);
+    const int64_t time = ceil_div(threads * bands, resident) * (ceil_div(rows, bands) + rows_more);
     if (bands == 1 || time < best_time) {
       best_bands = bands;
       best_time = time;

@@ -8,11 +8,14 @@ namespace cuda {
 namespace depthwise_kernels {
 namespace {
 
-constexpr int64_t rows_of_band = 32;  // times the columns of a thread, at most chain_terms
+// Rows of a band: times the columns of a thread, at most chain_terms. Fewer where there would be too few
+// threads to cover the way to memory.
+constexpr int64_t most_rows = 32, least_rows = 8;
+constexpr int64_t threads_wanted = 65536;
 // Blocks of the first kernel, twice as many for tiles of 3 x 3, whose chunks have few sums: more of them
 // balance the load, but are more to add.
 constexpr int64_t most_blocks = 1024;
-static_assert(rows_of_band * columns_per_thread <= chain_terms, "a band is one chain");
+static_assert(most_rows * columns_per_thread <= chain_terms, "a band is one chain");
 
 // A large stride leaves too few registers for more.
 template <int K, int S>
@@ -32,7 +35,6 @@ struct Plan {
   Stream stream;
   Rounds rounds;
   bool along_channels;
-  int channel_blocks;
   int64_t tiles;
 };
 
@@ -44,18 +46,22 @@ Plan plan(const ConvProblem& p) {
   s.channel_lanes = plan.along_channels ? lanes_for(s.channels, 32) : 1;
   s.item_lanes = stream_threads / s.channel_lanes;
   s.groups = static_cast<int>(ceil_div(s.result_columns, columns_of(p)));
-  s.band_rows = static_cast<int>(ceil_div(s.result_rows, ceil_div(s.result_rows, rows_of_band)));
+  int64_t rows = most_rows;
+  while (rows > least_rows &&
+         p.batch * s.channels * s.groups * ceil_div(s.result_rows, rows) < threads_wanted)
+    rows /= 2;
+  s.band_rows = static_cast<int>(ceil_div(s.result_rows, ceil_div(s.result_rows, rows)));
   s.bands = static_cast<int>(ceil_div(s.result_rows, s.band_rows));
   s.by_groups = divisor_of(s.groups);
   s.by_bands = divisor_of(s.bands);
   s.items = p.batch * s.bands * s.groups;
-  plan.channel_blocks = static_cast<int>(ceil_div(s.channels, s.channel_lanes));
+  plan.rounds.channel_blocks = static_cast<int>(ceil_div(s.channels, s.channel_lanes));
   plan.rounds.count = ceil_div(s.items, s.item_lanes);
   plan.rounds.kernel_rows = static_cast<int>(p.kernel.height);
   plan.rounds.kernel_columns = static_cast<int>(p.kernel.width);
   plan.rounds.tiles_across = static_cast<int>(ceil_div(p.kernel.width, tile_of(p)));
   plan.tiles = plan.rounds.tiles_across * ceil_div(p.kernel.height, tile_of(p));
-  int64_t chunks = (tile_of(p) == 3 ? 2 : 1) * most_blocks / (plan.channel_blocks * plan.tiles);
+  int64_t chunks = (tile_of(p) == 3 ? 2 : 1) * most_blocks / (plan.rounds.channel_blocks * plan.tiles);
   if (chunks < 1) chunks = 1;
   if (chunks > plan.rounds.count) chunks = plan.rounds.count;
   plan.rounds.per_chunk = ceil_div(plan.rounds.count, chunks);
@@ -74,7 +80,7 @@ const char* launch_kernel(const ConvProblem& p, const ConvData& data, void* work
   auto* chunk_sums = static_cast<Total<T>*>(workspace);
   const Destination to{{{p.kernel.width, p.kernel.height, 1, p.out_channels}, {3, 2, 1, 0}},
                        p.weight_strides};
-  const Grid grid{int64_t{plan.channel_blocks} * plan.rounds.chunks, plan.tiles};
+  const Grid grid{int64_t{plan.rounds.channel_blocks} * plan.rounds.chunks, plan.tiles};
   const bool vectors = !plan.along_channels && plan.tiles == 1 &&
                        can_load_vectors<K, S, W>(p, plan.stream, input, grad_output, sizeof(T));
   const auto kernel =

@@ -17,6 +17,7 @@ namespace depthwise_kernels {
 struct Rounds {
   int64_t count, per_chunk;
   int chunks;
+  int channel_blocks;
   int kernel_rows, kernel_columns;
   int tiles_across;  // of taps
 };
@@ -182,7 +183,7 @@ constexpr int weight_stream_blocks = K == 3 && S == 1 && form == Columns::vector
                                                                                   : 4;
 
 // A block has channel_lanes channels, a power of two, and as many items at a time as that leaves
-// threads for. Grid: chunks, fastest, and blocks of channels; tiles of taps.
+// threads for. Grid: blocks of channels, fastest, and chunks; tiles of taps.
 template <class T, int W, int K, int S, Columns form>
 __global__ void __launch_bounds__(stream_threads, (weight_stream_blocks<K, S, form>))
     weight_stream(Stream p, Rounds rounds, Destination to, const T* input, const T* grad_output, T* result,
@@ -204,8 +205,8 @@ __global__ void __launch_bounds__(stream_threads, (weight_stream_blocks<K, S, fo
   const int lanes = form == Columns::vectors ? 1 : p.channel_lanes;
   const int channel_lane = thread % lanes;
   const int item_lane = thread / lanes;
-  const int channel_block = static_cast<int>(blockIdx.x) / rounds.chunks;
-  const int chunk = static_cast<int>(blockIdx.x) - channel_block * rounds.chunks;
+  const int chunk = static_cast<int>(blockIdx.x) / rounds.channel_blocks;
+  const int channel_block = static_cast<int>(blockIdx.x) - chunk * rounds.channel_blocks;
   const int first_channel = channel_block * lanes;
   const int channel = first_channel + channel_lane;
   const int sums_of_block = K * K * lanes;
