@@ -184,15 +184,10 @@ __global__ void __launch_bounds__(stream_threads, (gradient_stream_blocks<K>))
     if (channel_of_item != channel) {
       channel = channel_of_item;
       finite = true;
-#pragma unroll
-      for (int i = 0; i < K; ++i) {
-#pragma unroll
-        for (int j = 0; j < K; ++j) {
-          const Accumulator<T> factor = widen(filter[i * p.weight_row + j * p.weight_column]);
-          stream.weight[i][j] = factor;
-          finite = finite && factor - factor == 0;
-        }
-      }
+      load_filter<T, K>(p, filter, false, [&](int i, int j, Accumulator<T> factor) {
+        stream.weight[i][j] = factor;
+        finite = finite && factor - factor == 0;
+      });
     }
     const T* from = grad_output + n * p.source_batch + channel * p.source_channel;
     T* to = result + n * p.result_batch + channel * p.result_channel;

@@ -43,7 +43,8 @@ struct Stream {
   Divisor by_groups, by_bands, by_channels;
   int64_t source_batch, source_channel, result_batch, result_channel;
   int source_row, source_column, result_row, result_column;
-  int64_t weight_channel, weight_row, weight_column;
+  int64_t weight_channel;
+  int weight_row, weight_column;
   // Where threads lie along the channels:
   int channel_lanes;  // vectors of channels of a block
   int item_lanes;     // items of a block at a time
@@ -186,6 +187,19 @@ struct VectorRow {
     return after.number(c - left - S * W);
   }
 };
+
+// The taps of a channel, in reverse order if `reverse`.
+template <class T, int K, class Set>
+__device__ inline void load_filter(const Stream& p, const T* filter, bool reverse, const Set& set) {
+  const int row_step = reverse ? -p.weight_row : p.weight_row;
+  const int column_step = reverse ? -p.weight_column : p.weight_column;
+  const T* first = reverse ? filter + (K - 1) * (p.weight_row + p.weight_column) : filter;
+#pragma unroll
+  for (int i = 0; i < K; ++i) {
+#pragma unroll
+    for (int j = 0; j < K; ++j) set(i, j, widen(first[i * row_step + j * column_step]));
+  }
+}
 
 template <class T, int V, int W, int K, int S, Columns form>
 using SourceRow =

@@ -197,15 +197,13 @@ __global__ void __launch_bounds__(stream_threads, (stream_blocks<T, 1, W, K, S>)
     const int64_t channel = plane - n * p.channels;
     const T* filter = weight + channel * p.weight_channel;
     ResultStream<T, 1, W, K, S, form> stream;
+    load_filter<T, K>(p, filter, S == 1 && p.gradient,
+                      [&](int i, int j, Accumulator<T> factor) { stream.weight[i][j][0] = factor; });
     bool finite = true;
+    if (S == 1 && p.gradient) {
 #pragma unroll
-    for (int i = 0; i < K; ++i) {
-#pragma unroll
-      for (int j = 0; j < K; ++j) {
-        const int row = S == 1 && p.gradient ? K - 1 - i : i;
-        const int column = S == 1 && p.gradient ? K - 1 - j : j;
-        const Accumulator<T> factor = widen(filter[row * p.weight_row + column * p.weight_column]);
-        stream.weight[i][j][0] = factor;
+      for (int tap = 0; tap < K * K; ++tap) {
+        const Accumulator<T> factor = stream.weight[tap / K][tap % K][0];
         finite = finite && factor - factor == 0;
       }
     }

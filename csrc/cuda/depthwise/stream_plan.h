@@ -37,7 +37,8 @@ inline bool can_stream(const ConvProblem& p) {
                         (p.padding.top % 2 == parity && p.padding.left % 2 == parity);
   const bool offsets =
       offsets_fit(p.input.height, p.input_strides.row, p.input.width, p.input_strides.column) &&
-      offsets_fit(p.output.height, p.output_strides.row, p.output.width, p.output_strides.column);
+      offsets_fit(p.output.height, p.output_strides.row, p.output.width, p.output_strides.column) &&
+      offsets_fit(p.kernel.height, p.weight_strides.row, p.kernel.width, p.weight_strides.column);
   return p.dtype != DType::float64 && size && steps && parities && offsets;
 }
 
@@ -65,8 +66,8 @@ inline Stream stream_plan(const ConvProblem& p) {
   plan.result_row = static_cast<int>(to.row);
   plan.result_column = static_cast<int>(to.column);
   plan.weight_channel = p.weight_strides.out_channel;
-  plan.weight_row = p.weight_strides.row;
-  plan.weight_column = p.weight_strides.column;
+  plan.weight_row = static_cast<int>(p.weight_strides.row);
+  plan.weight_column = static_cast<int>(p.weight_strides.column);
   plan.by_channels = divisor_of(plan.channels);
   return plan;
 }
