@@ -90,6 +90,14 @@ void add_depthwise(Collector& cases, int count) {
       c.problem.padding = {3, 2, 2, 4};
       c.fill = Fill::normal;
       cases.add(c);
+      // More columns and rows than a tile in shared memory.
+      c = cases.start(pass);
+      c.input_layout = c.output_layout = layout;
+      set_channels(c, 3, 1, 1);
+      c.problem.input = {70, 90};
+      c.problem.kernel = {8, 9};
+      c.problem.padding = {4, 3, 4, 4};
+      cases.add(c);
     }
   }
 }
