@@ -43,14 +43,23 @@ Reason why_not(const ConvProblem& p, const CudaDevice&) {
 }
 
 int64_t workspace_bytes(const ConvProblem& problem, const CudaDevice&) {
-  return problem.pass == Pass::grad_weight ? depthwise_kernels::weight_gradient_workspace_bytes(problem) : 0;
+  if (problem.pass != Pass::grad_weight) return 0;
+  return depthwise_kernels::takes_stream(problem)
+             ? depthwise_kernels::weight_stream_workspace_bytes(problem)
+             : depthwise_kernels::weight_gradient_workspace_bytes(problem);
 }
 
 const char* run(const ConvProblem& problem, const ConvData& data, void* workspace, const CudaDevice& device,
                 void* stream) {
-  return problem.pass == Pass::grad_weight
-             ? depthwise_kernels::launch_weight_gradient(problem, data, workspace, device, stream)
-             : depthwise_kernels::launch_correlation(problem, data, device, stream);
+  const bool takes_stream = depthwise_kernels::takes_stream(problem);
+  if (problem.pass == Pass::grad_weight) {
+    return takes_stream ? depthwise_kernels::launch_weight_stream(problem, data, workspace, device, stream)
+                        : depthwise_kernels::launch_weight_gradient(problem, data, workspace, device, stream);
+  }
+  if (depthwise_kernels::takes_large(problem))
+    return depthwise_kernels::launch_large(problem, data, device, stream);
+  return takes_stream ? depthwise_kernels::launch_stream(problem, data, device, stream)
+                      : depthwise_kernels::launch_correlation(problem, data, device, stream);
 }
 
 }  // namespace

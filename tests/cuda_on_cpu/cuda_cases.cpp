@@ -90,6 +90,42 @@ void add_depthwise(Collector& cases, int count) {
       c.problem.padding = {3, 2, 2, 4};
       c.fill = Fill::normal;
       cases.add(c);
+      // More columns and rows than a tile in shared memory.
+      c = cases.start(pass);
+      c.input_layout = c.output_layout = layout;
+      set_channels(c, 3, 1, 1);
+      c.problem.input = {70, 90};
+      c.problem.kernel = {8, 9};
+      c.problem.padding = {4, 3, 4, 4};
+      cases.add(c);
+    }
+  }
+}
+
+// Kernels that are read as streams of rows, in every form: maps whose rows are whole vectors, or not; one
+// band and several; every type, with numbers that are not finite, too.
+void add_depthwise_streams(Collector& cases, int count) {
+  for (int k = 0; k < count; ++k) {
+    for (Pass pass : passes) {
+      for (int64_t stride : {1, 2}) {
+        for (Layout layout : {Layout::contiguous, Layout::channels_last}) {
+          Case c = cases.start(pass);
+          ConvProblem& p = c.problem;
+          Random& draw = cases.draw();
+          c.input_layout = c.output_layout = layout;
+          if (draw.one_in(4) == 0) c.seed *= 27;  // aligned
+          p.dtype = p.out_dtype = draw.pick({DType::float32, DType::bfloat16, DType::float16});
+          set_channels(c, draw.pick<int64_t>({1, 2, 3, 6, 8, 34, 40}), 1, 1);
+          p.batch = draw.between(1, 3);
+          const int64_t side = draw.pick<int64_t>({3, 5, 7});
+          p.kernel = {side, side};
+          p.stride = {stride, stride};
+          p.input = {draw.between(1, draw.pick<int64_t>({16, 75})), draw.pick<int64_t>({8, 16, 24, 7, 14})};
+          p.padding = {side / 2, side / 2, side / 2, side / 2};
+          if (draw.one_in(4)) p.padding = {draw.between(0, 4), draw.between(0, 4), draw.between(0, 4), 3};
+          cases.add(c);
+        }
+      }
     }
   }
 }
@@ -162,6 +198,7 @@ void add_tensor_cores(Collector& cases, int count) {
 std::vector<Case> cuda_cases(int thinning) {
   Collector cases(thinning == 1 ? 3e6 : 2e5);
   add_depthwise(cases, 300 / thinning);
+  add_depthwise_streams(cases, 40 / thinning);
   add_dense(cases, 100 / thinning);
   add_tensor_cores(cases, 50 / thinning);
   return cases.take();

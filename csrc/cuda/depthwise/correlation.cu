@@ -108,8 +108,12 @@ const char* launch_as(const ConvProblem& p, const ConvData& data, const CudaDevi
   constexpr auto weight_bytes = static_cast<int64_t>(sizeof(Accumulator<T>));
   const bool channels_adjacent = plan.channels > 1 && plan.source.channel == 1 && plan.result.channel == 1;
   Threads threads = Threads::along_columns;
-  const bool unrolled = (p.kernel.height == 3 || p.kernel.height == 5 || p.kernel.height == 7) &&
-                        (p.stride.height == 1 || (p.stride.height == 2 && p.dilation.height % 2 == 1));
+  // With two phases only in float64, since the other types' problems of stride 2 are streams (stream_plan.h),
+  // but for a few, which do not repay the time that compiling these takes.
+  constexpr bool has_phases = std::is_same_v<T, double>;
+  const bool unrolled =
+      (p.kernel.height == 3 || p.kernel.height == 5 || p.kernel.height == 7) &&
+      (p.stride.height == 1 || (has_phases && p.stride.height == 2 && p.dilation.height % 2 == 1));
   if (channels_adjacent) {
     const bool vectors =
         unrolled && plan.channels % lanes == 0 &&
@@ -126,8 +130,10 @@ const char* launch_as(const ConvProblem& p, const ConvData& data, const CudaDevi
                                                                            bias, result, device, stream);
   };
   const auto with_phases = [&](auto rows) {
-    if (p.stride.height == 1) return start(rows, std::integral_constant<int, 1>{});
-    return start(rows, std::integral_constant<int, 2>{});
+    if constexpr (has_phases) {
+      if (p.stride.height == 2) return start(rows, std::integral_constant<int, 2>{});
+    }
+    return start(rows, std::integral_constant<int, 1>{});
   };
   if (unrolled && threads != Threads::along_channels) {
     if (p.kernel.height == 3) return with_phases(std::integral_constant<int, 3>{});

@@ -1,3 +1,4 @@
+#include "cuda/depthwise/add_chunks.cuh"
 #include "cuda/depthwise/launch.h"
 #include "cuda/depthwise/weight_gradient.cuh"
 
@@ -77,16 +78,18 @@ const char* launch_step(const ConvProblem& p, const ConvData& data, void* worksp
                              static_cast<const T*>(data.input), static_cast<const T*>(data.output),
                              static_cast<T*>(data.weight), static_cast<Total<T>*>(workspace));
   if (error != nullptr || plan.chunks == 1) return error;
-  return launch_add_chunks<T>(plan.chunks, element_count(to.order), workspace, data.weight, to, device,
-                              stream);
+  return launch_add_chunks_of_elements<T>(plan.chunks, element_count(to.order), workspace, data.weight, to,
+                                          device, stream);
 }
 
 template <class T, int K>
 const char* launch_tile(const ConvProblem& p, const ConvData& data, void* workspace, const CudaDevice& device,
                         void* stream) {
   if (p.stride.height == 1) return launch_step<T, K, 1>(p, data, workspace, device, stream);
-  if (p.stride.height == 2 && p.dilation.height == 1)
-    return launch_step<T, K, 2>(p, data, workspace, device, stream);
+  if constexpr (std::is_same_v<T, double>) {  // of the other types such problems are streams
+    if (p.stride.height == 2 && p.dilation.height == 1)
+      return launch_step<T, K, 2>(p, data, workspace, device, stream);
+  }
   return launch_step<T, K, K>(p, data, workspace, device, stream);
 }
 
