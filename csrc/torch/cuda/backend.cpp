@@ -53,6 +53,10 @@ class Selected {
 
 }  // namespace
 
+bool is_here(const Tensor& tensor) {
+  return tensor.is_cuda();
+}
+
 int32_t common_device(std::initializer_list<Argument> arguments) {
   const Argument& first = *arguments.begin();
   for (const Argument& other : arguments) {
