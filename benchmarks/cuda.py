@@ -536,8 +536,13 @@ def table_of_bounds(results: Sequence[Result]) -> str:
         ratios = [row.ratio_torch for row in rows if row.ratio_torch is not None]
         shares = [row.roofline for row in rows if row.roofline is not None]
         summary = report.Summary.of(ratios)
+        compared = (
+            f"{summary.mean:>7.2f} {summary.worst:>6.2f} {summary.slower:>8}"
+            if ratios
+            else f"{'-':>7} {'-':>6} {'-':>8}"
+        )
         lines.append(
-            f"{' '.join(key):<36} {len(rows):>6} {summary.mean:>7.2f} {summary.worst:>6.2f} {summary.slower:>8} "
+            f"{' '.join(key):<36} {len(rows):>6} {compared} "
             f"{report.geometric_mean(shares):>9.0%} {min(shares, default=math.nan):>6.0%}"
         )
     return "\n".join(lines)
