@@ -26,7 +26,9 @@ def module_for(tensor: Any) -> Any:
     """
     if _modes() or _profiler_is_enabled():
         return None
-    return _cuda if _cuda is not None and getattr(tensor, "is_cuda", False) else _C
+    if _cuda is None or not getattr(tensor, "is_cuda", False):
+        return _C
+    return _cuda
 
 
 def _enable() -> None:

@@ -23,7 +23,8 @@ import torch
 from torch.autograd import forward_ad
 from torch.autograd.function import Function
 
-from convext import _direct, ops
+from convext import ops
+from convext._direct import module_for
 from convext._forward_mode import Tensors, is_innermost_transform, product_rule, split_and_call
 from convext._geometry import DEFAULT_GEOMETRY, Geometry, operator_arguments
 
@@ -101,7 +102,7 @@ def corr2d(
         and (weight.requires_grad or input.requires_grad or (bias is not None and bias.requires_grad))
     ) or forward_ad._current_level >= 0:
         return CrossCorrelation2d.short_apply(input, weight, bias, *settings)
-    native = _direct.module_for(input)
+    native = module_for(input)
     if native is not None:
         output = native.direct_corr2d(input, weight, bias, settings)
         if output is not None:
@@ -218,7 +219,7 @@ class CrossCorrelation2d(_Shortcut):
         if settings:
             if any(isinstance(setting, int) for setting in settings[:3]):
                 settings = (*_as_geometry(*settings[:5]), *settings[5:])
-        native = _direct.module_for(input)
+        native = module_for(input)
         if native is not None:
             output = native.direct_corr2d(input, weight, bias, settings)
             if output is not None:
@@ -236,7 +237,7 @@ class CrossCorrelation2d(_Shortcut):
     def backward(ctx: Any, grad_output: torch.Tensor) -> tuple[Any, ...]:  # type: ignore[override]
         input, weight = ctx.saved_tensors
         needs = ctx.needs_input_grad
-        native = _direct.module_for(input)
+        native = module_for(input)
         if native is not None and not (_is_grad_enabled() or _transform_is_active() is not None or _is_compiling()):
             gradients = native.direct_gradients(grad_output, input, weight, ctx.settings, *needs[:3])
             if gradients is not None:
