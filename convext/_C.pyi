@@ -1,4 +1,4 @@
-# What csrc/torch/cpu/module.cpp offers to Python.
+# What csrc/torch/cpu/module.cpp and csrc/torch/direct.cpp offer to Python.
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ def forced_kernel() -> str: ...
 def set_high_float32_precision(high: bool) -> None: ...
 def build_info() -> dict[str, str]: ...
 def enable_direct_calls(
-    handle_from_tensor: Any, tensors_from_handles: Any, tensor_type: type, parameter_type: type
+    handle_from_tensor: Any, tensors_from_handles: Any, tensor_type: type, parameter_type: type, /
 ) -> None: ...
 def direct_corr2d(
     input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, settings: tuple[Any, ...], /

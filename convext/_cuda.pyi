@@ -1,5 +1,9 @@
-# What csrc/torch/cuda/module.cpp offers to Python.
+# What csrc/torch/cuda/module.cpp and csrc/torch/direct.cpp offer to Python.
 from typing import Any
+
+from convext._C import direct_corr2d as direct_corr2d
+from convext._C import direct_gradients as direct_gradients
+from convext._C import enable_direct_calls as enable_direct_calls
 
 def kernels() -> list[tuple[str, str, str]]: ...
 def plan(

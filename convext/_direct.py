@@ -7,21 +7,28 @@ calls go by the operators (`convext.ops`), and the result is the same.
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import torch
 
-from convext import _C
+from convext import _C, _cuda_part
 
-corr2d = _C.direct_corr2d
-gradients = _C.direct_gradients
-
+_cuda = _cuda_part.module
 _modes = torch._C._len_torch_dispatch_stack
 _profiler_is_enabled = torch.autograd._profiler_enabled
 
 
-def is_possible() -> bool:
-    """Whether nobody would miss a call that the dispatcher does not see."""
-    return _modes() == 0 and not _profiler_is_enabled()
+def module_for(tensor: Any) -> Any:
+    """The native module whose ``direct_corr2d`` and ``direct_gradients`` to try for a call with this tensor, or None
+    where somebody would miss a call that the dispatcher does not see.
+
+    A module declines, by returning None, all tensors that are not on its own device.
+    """
+    if _modes() or _profiler_is_enabled():
+        return None
+    if _cuda is None or not getattr(tensor, "is_cuda", False):
+        return _C
+    return _cuda
 
 
 def _enable() -> None:
@@ -37,7 +44,9 @@ def _enable() -> None:
     except (AttributeError, TypeError):
         return
     if works:
-        _C.enable_direct_calls(to_handle, from_handles, torch.Tensor, torch.nn.Parameter)
+        for native in (_C, _cuda):
+            if native is not None:
+                native.enable_direct_calls(to_handle, from_handles, torch.Tensor, torch.nn.Parameter)
 
 
 _enable()

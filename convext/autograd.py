@@ -23,7 +23,8 @@ import torch
 from torch.autograd import forward_ad
 from torch.autograd.function import Function
 
-from convext import _direct, ops
+from convext import ops
+from convext._direct import module_for
 from convext._forward_mode import Tensors, is_innermost_transform, product_rule, split_and_call
 from convext._geometry import DEFAULT_GEOMETRY, Geometry, operator_arguments
 
@@ -101,8 +102,9 @@ def corr2d(
         and (weight.requires_grad or input.requires_grad or (bias is not None and bias.requires_grad))
     ) or forward_ad._current_level >= 0:
         return CrossCorrelation2d.short_apply(input, weight, bias, *settings)
-    if _direct.is_possible():
-        output = _direct.corr2d(input, weight, bias, settings)
+    native = module_for(input)
+    if native is not None:
+        output = native.direct_corr2d(input, weight, bias, settings)
         if output is not None:
             return output
     return _run(ops.corr2d, input, weight, bias, *settings)
@@ -217,8 +219,9 @@ class CrossCorrelation2d(_Shortcut):
         if settings:
             if any(isinstance(setting, int) for setting in settings[:3]):
                 settings = (*_as_geometry(*settings[:5]), *settings[5:])
-        if _direct.is_possible():
-            output = _direct.corr2d(input, weight, bias, settings)
+        native = module_for(input)
+        if native is not None:
+            output = native.direct_corr2d(input, weight, bias, settings)
             if output is not None:
                 return output
         return _run(ops.corr2d, input, weight, bias, *settings)
@@ -234,8 +237,9 @@ class CrossCorrelation2d(_Shortcut):
     def backward(ctx: Any, grad_output: torch.Tensor) -> tuple[Any, ...]:  # type: ignore[override]
         input, weight = ctx.saved_tensors
         needs = ctx.needs_input_grad
-        if _direct.is_possible() and not _is_grad_enabled() and _transform_is_active() is None and not _is_compiling():
-            gradients = _direct.gradients(grad_output, input, weight, ctx.settings, *needs[:3])
+        native = module_for(input)
+        if native is not None and not (_is_grad_enabled() or _transform_is_active() is not None or _is_compiling()):
+            gradients = native.direct_gradients(grad_output, input, weight, ctx.settings, *needs[:3])
             if gradients is not None:
                 return gradients if len(needs) == 3 else (*gradients, *[None] * (len(needs) - 3))
         geometry = _as_geometry(*ctx.settings) if ctx.settings else DEFAULT_GEOMETRY

@@ -18,6 +18,9 @@ DEVICES = sorted({kernel.device for kernel in KERNELS})
 # Tests run side by side (pytest -n) and are small. Those that need more threads ask for them.
 torch.set_num_threads(1)
 
+# What tests compare with is float32 on a GPU, too: by default cuDNN may round its factors to 10 bits.
+torch.backends.cudnn.allow_tf32 = False
+
 
 @pytest.fixture(params=DEVICES)
 def device(request: pytest.FixtureRequest) -> str:

@@ -54,6 +54,30 @@ def test_it_loads_without_a_device() -> None:
     """)
 
 
+def test_its_direct_calls_take_no_cpu_tensors() -> None:
+    """Switched on or not; and those of the other module are not switched by it."""
+    run_python("""
+        import torch, convext
+        from convext import _C, _cuda
+
+        x, w = torch.ones(1, 1, 3, 3), torch.ones(1, 1, 2, 2)
+        conversions = torch._C._aoti
+        to_handle = conversions.unsafe_alloc_void_ptr_from_tensor
+        from_handles = conversions.alloc_tensors_by_stealing_from_void_ptrs
+        for _ in range(2):
+            assert _cuda.direct_corr2d(x, w, None, ()) is None
+            assert _cuda.direct_gradients(torch.ones(1, 1, 2, 2), x, w, (), True, True, True) is None
+            assert _C.direct_corr2d(x, w, None, ()).tolist() == [[[[4.0, 4.0], [4.0, 4.0]]]]
+            _cuda.enable_direct_calls(to_handle, from_handles, torch.Tensor, torch.nn.Parameter)
+        try:
+            _cuda.enable_direct_calls(to_handle, from_handles, torch.Tensor, None)
+        except TypeError:
+            pass
+        else:
+            raise AssertionError("None was taken for a type")
+    """)
+
+
 def test_plans_for_a_device_that_is_not_here() -> None:
     run_python("""
         from convext import _cuda
@@ -205,8 +229,10 @@ def test_streams_devices_and_graphs() -> None:
         torch.cuda._sleep(10_000_000)
         late = x * 2
         doubled = convext.conv2d(late, w, padding=1)
+        (late_gradient,) = torch.autograd.grad(doubled, w, torch.ones_like(doubled))
     stream.synchronize()
     assert torch.equal(doubled, wanted * 2)
+    assert torch.equal(late_gradient, 2 * torch.autograd.grad(wanted, w, torch.ones_like(wanted))[0])
 
     graph = torch.cuda.CUDAGraph()
     still = x.clone()
@@ -221,6 +247,21 @@ def test_streams_devices_and_graphs() -> None:
             call()
     with pytest.raises(RuntimeError, match="input and weight must be on the same device, but input is on cuda:0"):
         torch.ops.convext.corr2d(x, w.cpu())
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="there are no two CUDA devices")
+def test_the_tensors_device_need_not_be_the_current_one() -> None:
+    wanted = None
+    for device in ("cuda:0", "cuda:1"):
+        x = torch.arange(162.0, device=device).reshape(2, 1, 9, 9)
+        w = torch.arange(9.0, device=device).reshape(1, 1, 3, 3).requires_grad_()
+        output = convext.conv2d(x, w)
+        (gradient,) = torch.autograd.grad(output, w, torch.ones_like(output))
+        assert output.device == gradient.device == x.device
+        assert torch.cuda.current_device() == 0
+        if wanted is None:
+            wanted = output.cpu(), gradient.cpu()
+        assert torch.equal(output.cpu(), wanted[0]) and torch.equal(gradient.cpu(), wanted[1])
 
 
 @needs_gpu

@@ -22,14 +22,14 @@ def in_layout(tensor: torch.Tensor, layout: str) -> torch.Tensor:
     )
 
 
-def _values(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+def _values(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> torch.Tensor:
     """Random numbers; large tensors repeat a pattern, which is quicker to make."""
     count = 1
     for size in shape:
         count *= size
     length = min(count, 999_983)  # a prime: no row repeats the one above
     numbers = torch.randn(length) if dtype.is_floating_point else torch.randint(0, 10, (length,))
-    pattern = numbers.to(dtype)
+    pattern = numbers.to(dtype).to(device)
     return pattern.repeat(-(-count // length))[:count].reshape(shape)
 
 
@@ -52,7 +52,7 @@ class Workload:
         key = (name, layout)
         if key not in self._tensors:
             other = [tensor for (known, _), tensor in self._tensors.items() if known == name]
-            source = other[0] if other else _values(shape, self.dtype).to(self.device)
+            source = other[0] if other else _values(shape, self.dtype, self.device)
             self._tensors[key] = in_layout(source, layout)
         return self._tensors[key]
 

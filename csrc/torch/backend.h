@@ -15,6 +15,9 @@ struct Argument {
   const torch::stable::Tensor& tensor;
 };
 
+// Whether it is on a device of this kind.
+bool is_here(const torch::stable::Tensor& tensor);
+
 // The device that all of them are on; one sentence where they are not, as std::runtime_error.
 int32_t common_device(std::initializer_list<Argument> arguments);
 

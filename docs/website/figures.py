@@ -30,7 +30,9 @@ def section(file: Path) -> str:
 def _machine(results: Sequence[Result], information: dict[str, Any]) -> str:
     """The machine, the libraries and what was timed, in a sentence."""
     build = information["build"]
-    clauses = [f"Measured on {build['machine']}, {build['isa_in_use']}, {build['platform']}, {build['compiler']}"]
+    host = f"{build['machine']}, {build['isa_in_use']}, {build['platform']}, {build['compiler']}"
+    gpu = information.get("device", {}).get("name")
+    clauses = [f"Measured on {gpu} beside {host}" if gpu else f"Measured on {host}"]
     peaks = [flops for dtype, _, flops in information.get("machine", {}).get("peak", []) if dtype == "f32"]
     if peaks:
         clauses.append(f"peak {max(peaks) / 1e9:.0f} GFLOP/s in float32")

@@ -14,7 +14,12 @@ namespace backend {
 
 using torch::stable::Tensor;
 
-// Nothing to check: where any argument is elsewhere, torch's dispatcher calls another device's operator.
+bool is_here(const Tensor& tensor) {
+  return tensor.is_cpu();
+}
+
+// Nothing to check: where any argument is elsewhere, torch's dispatcher calls another device's operator, and
+// direct calls ask `is_here` of each.
 int32_t common_device(std::initializer_list<Argument>) {
   return 0;
 }

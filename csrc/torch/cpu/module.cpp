@@ -9,8 +9,8 @@
 #include "core/verbose.h"
 #include "cpu/fma_probe.h"
 #include "cpu/planner.h"
-#include "torch/cpu/direct.h"
 #include "torch/cpu/threads.h"
+#include "torch/direct.h"
 #include "torch/python_call.h"
 
 namespace py = pybind11;
@@ -82,15 +82,6 @@ PYBIND11_MODULE(_C, module) {
   module.def("build_info", &convext::build_info);
   convext::verbose::print_header();
   if (!convext::add_direct_calls(module.ptr())) throw py::error_already_set();
-  module.def(
-      "enable_direct_calls",
-      [](const py::object& handle_from_tensor, const py::object& tensors_from_handles,
-         const py::type& tensor_type, const py::type& parameter_type) {
-        convext::enable_direct_calls(handle_from_tensor.ptr(), tensors_from_handles.ptr(), tensor_type.ptr(),
-                                     parameter_type.ptr());
-      },
-      py::arg("handle_from_tensor"), py::arg("tensors_from_handles"), py::arg("tensor_type"),
-      py::arg("parameter_type"), "Without this call the direct functions return None.");
   module.def(
       "run_fma_probe",
       [](const std::string& dtype, int64_t steps) {

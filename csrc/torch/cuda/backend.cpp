@@ -2,6 +2,7 @@
 
 #include <torch/csrc/stable/accelerator.h>
 
+#include <optional>
 #include <string>
 
 #include "core/verbose.h"
@@ -18,6 +19,7 @@ namespace {
 
 using torch::stable::Tensor;
 using torch::stable::accelerator::DeviceGuard;
+using torch::stable::accelerator::getCurrentDeviceIndex;
 
 std::string device_name(const Tensor& tensor) {
   int32_t type = 0;
@@ -39,9 +41,11 @@ bool is_aligned(const void* data) {
 }
 
 // Selects the device for as long as it lives: for torch, and for the runtime that this module is linked with.
+// Nearly always it is the current one, and then nothing has to be restored either.
 class Selected {
  public:
-  explicit Selected(int32_t device) : guard_(device) {
+  explicit Selected(int32_t device) {
+    if (getCurrentDeviceIndex() != device) guard_.emplace(device);
     std::string error;
     properties_ = cuda::find_device(device, &error);
     check(properties_ != nullptr, error);
@@ -51,20 +55,25 @@ class Selected {
   const CudaDevice& properties() const { return *properties_; }
 
  private:
-  DeviceGuard guard_;
+  std::optional<DeviceGuard> guard_;
   const CudaDevice* properties_ = nullptr;
 };
 
 }  // namespace
 
+bool is_here(const Tensor& tensor) {
+  return tensor.is_cuda();
+}
+
 int32_t common_device(std::initializer_list<Argument> arguments) {
   const Argument& first = *arguments.begin();
+  const int32_t device = first.tensor.get_device_index();
   for (const Argument& other : arguments) {
-    check(other.tensor.is_cuda() && other.tensor.get_device_index() == first.tensor.get_device_index(),
-          first.name, " and ", other.name, " must be on the same device, but ", first.name, " is ",
+    if (other.tensor.is_cuda() && other.tensor.get_device_index() == device) continue;
+    check(false, first.name, " and ", other.name, " must be on the same device, but ", first.name, " is ",
           device_name(first.tensor), " and ", other.name, " is ", device_name(other.tensor));
   }
-  return first.tensor.get_device_index();
+  return device;
 }
 
 Tensor allocate(const int64_t* sizes, const int64_t* strides, int64_t rank, int32_t torch_dtype,

@@ -1,6 +1,6 @@
-// convext._cuda: what Python may ask about the CUDA kernels. Importing it also registers the operators for
-// CUDA tensors; it needs neither a driver nor a device for that. Python's own C interface does for so little:
-// pybind11 would take ten seconds to compile.
+// convext._cuda: what Python may ask about the CUDA kernels, and the direct calls of direct.cpp. Importing it
+// also registers the operators for CUDA tensors; it needs neither a driver nor a device for that. Python's
+// own C interface does for so little: pybind11 would take ten seconds to compile.
 #include <Python.h>
 
 #include <stdexcept>
@@ -12,6 +12,7 @@
 #include "cuda/device.h"
 #include "cuda/planner.h"
 #include "torch/cuda/stream.h"
+#include "torch/direct.h"
 
 namespace convext {
 namespace {
@@ -185,5 +186,7 @@ PyModuleDef definition = {PyModuleDef_HEAD_INIT,
 }  // namespace convext
 
 PyMODINIT_FUNC PyInit__cuda() {
-  return PyModule_Create(&convext::definition);
+  PyObject* module = PyModule_Create(&convext::definition);
+  if (module != nullptr && !convext::add_direct_calls(module)) Py_CLEAR(module);
+  return module;
 }

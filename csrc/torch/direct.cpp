@@ -3,13 +3,14 @@
 // wrong arguments, a torch that lacks what is needed here); the caller then goes by the operators, which know
 // what to do or what to say. convext/_direct.py decides when nothing that listens to the dispatcher would
 // miss a call.
-#include "torch/cpu/direct.h"
+#include "torch/direct.h"
 
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 
 #include <optional>
 #include <stdexcept>
 
+#include "torch/backend.h"
 #include "torch/passes.h"
 
 namespace convext {
@@ -49,7 +50,7 @@ Tensor tensor_of(PyObject* object) {
   if (handle == nullptr) throw NotForUs();
   Tensor tensor(static_cast<AtenTensorHandle>(handle));
   int32_t layout = 0;
-  if (!tensor.is_cpu() || aoti_torch_get_layout(tensor.get(), &layout) != AOTI_TORCH_SUCCESS ||
+  if (!backend::is_here(tensor) || aoti_torch_get_layout(tensor.get(), &layout) != AOTI_TORCH_SUCCESS ||
       layout != aoti_torch_layout_strided()) {
     throw NotForUs();
   }
@@ -189,6 +190,25 @@ PyObject* direct_gradients(PyObject*, PyObject* const* arguments, Py_ssize_t cou
   });
 }
 
+// The types are those of tensors and parameters.
+PyObject* enable_direct_calls(PyObject*, PyObject* arguments) {
+  PyObject* from_tensor = nullptr;
+  PyObject* from_handles = nullptr;
+  PyObject* tensor = nullptr;
+  PyObject* parameter = nullptr;
+  if (PyArg_ParseTuple(arguments, "OOO!O!", &from_tensor, &from_handles, &PyType_Type, &tensor, &PyType_Type,
+                       &parameter) == 0) {
+    return nullptr;
+  }
+  tensor_type = reinterpret_cast<PyTypeObject*>(Py_NewRef(tensor));
+  parameter_type = reinterpret_cast<PyTypeObject*>(Py_NewRef(parameter));
+  is_neg = PyUnicode_InternFromString("is_neg");
+  if (is_neg == nullptr) return nullptr;
+  tensors_from_handles = Py_NewRef(from_handles);
+  handle_from_tensor = Py_NewRef(from_tensor);
+  Py_RETURN_NONE;
+}
+
 PyMethodDef methods[] = {
     {"direct_corr2d", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(direct_corr2d)),
      METH_FASTCALL,
@@ -198,6 +218,9 @@ PyMethodDef methods[] = {
      "direct_gradients(grad_output, input, weight, settings, *needs): the gradients of input, weight and "
      "bias, "
      "or None: call the operators instead."},
+    {"enable_direct_calls", enable_direct_calls, METH_VARARGS,
+     "enable_direct_calls(handle_from_tensor, tensors_from_handles, tensor_type, parameter_type): without "
+     "this call the direct functions return None."},
     {nullptr, nullptr, 0, nullptr},
 };
 
@@ -205,15 +228,6 @@ PyMethodDef methods[] = {
 
 bool add_direct_calls(PyObject* module) {
   return PyModule_AddFunctions(module, methods) == 0;
-}
-
-void enable_direct_calls(PyObject* from_tensor, PyObject* from_handles, PyObject* tensor,
-                         PyObject* parameter) {
-  tensor_type = reinterpret_cast<PyTypeObject*>(Py_NewRef(tensor));
-  parameter_type = reinterpret_cast<PyTypeObject*>(Py_NewRef(parameter));
-  is_neg = PyUnicode_InternFromString("is_neg");
-  tensors_from_handles = Py_NewRef(from_handles);
-  handle_from_tensor = Py_NewRef(from_tensor);
 }
 
 }  // namespace convext
