@@ -25,6 +25,11 @@
 namespace convext {
 namespace cuda {
 
+// The upper half of either, that of the first below.
+__device__ inline uint32_t high_halves(uint32_t first, uint32_t second) {
+  return __byte_perm(first, second, 0x7632);
+}
+
 // Where something lies in shared memory, in bytes.
 __device__ inline uint32_t shared_address(const void* pointer) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
@@ -73,6 +78,13 @@ __device__ inline void wait_for_copies() {
   asm volatile("cp.async.wait_group %0;" ::"n"(pending) : "memory");
 }
 
+// Two bfloat16, the first in the lower half.
+__device__ inline uint32_t two_bfloat16(float first, float second) {
+  uint32_t both;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(second), "f"(first));
+  return both;
+}
+
 // sum += left * right, in float32.
 template <class T>
 __device__ inline void multiply_add(float (&sum)[4], const uint32_t (&left)[4], const uint32_t (&right)[2]) {
@@ -106,6 +118,10 @@ __device__ inline void load_matrices_transposed(uint32_t (&)[4], const void*) {
 }
 __device__ inline void copy_async(void*, const void*, bool) {
   __trap();
+}
+__device__ inline uint32_t two_bfloat16(float, float) {
+  __trap();
+  return 0;
 }
 __device__ inline void commit_copies() {
   __trap();

@@ -28,8 +28,8 @@ Reason why_not(const ConvProblem& p, const CudaDevice& device) {
   const Reason reason = tiles::why_no_tiles(p);
   if (reason != nullptr) return reason;
   // Of few terms, what is left out of the products of split numbers is more than float32's rounding of sums.
-  if (p.dtype == DType::float32 && p.precision == Float32Precision::highest && terms(p) < 64)
-    return "a sum has fewer than 64 terms, and float32 is to be exact";
+  if (p.dtype == DType::float32 && p.precision == Float32Precision::highest && terms(p) < 16)
+    return "a sum has fewer than 16 terms, which float32 adds up with a smaller error";
   return mma::why_no_packing(p);
 }
 
@@ -49,7 +49,7 @@ const char* run(const ConvProblem& problem, const ConvData& data, void* workspac
 
 extern const CudaKernel tensor_cores{
     "tensor_cores",
-    "a product of matrices on tensor cores; float32 by three products of split numbers",
+    "a product of matrices on tensor cores; float32 by six products of split numbers",
     why_not,
     workspace_bytes,
     run,

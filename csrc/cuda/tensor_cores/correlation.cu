@@ -45,13 +45,15 @@ __global__ void __launch_bounds__(block_threads, columns == 128 ? 1 : 2)
     Sums sums;
     sums.clear(turn == 1);
     const SliceCopies<T, columns> copies(p, source, weight, first_pixel, first_channel);
-    const auto load = [&](Both& slices, int slice) {
+    typename SliceCopies<T, columns>::Place place;
+    const auto load = [&](Both& slices, int slice, int part) {
+      if (part == 0) place = copies.place(slice);
       const int depth = copies.piece() * piece_numbers<T>;
-      copies.start(slice, slices.left.at(copies.row(), depth), Both::left_line,
+      copies.start(place, part, slices.left.at(copies.row(), depth), Both::left_line,
                    slices.right.at(copies.row(), depth), Both::right_line);
     };
     run_pipeline(reinterpret_cast<Both*>(memory), (p.depth + slice_depth<T> - 1) / slice_depth<T>, load,
-                 [&](Both& slices) { sums.add_slice(slices); });
+                 [&](Both& slices, const auto& meanwhile) { sums.add_slice(slices, meanwhile); });
     sums.end_chain();
     const bool again = Sums::splits && turn == 0 && __syncthreads_or(sums.all_finite() ? 0 : 1) != 0;
 

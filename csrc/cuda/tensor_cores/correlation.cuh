@@ -51,28 +51,38 @@ class SliceCopies {
   __device__ static int row() { return static_cast<int>(threadIdx.x) / slice_pieces; }
   __device__ static int piece() { return static_cast<int>(threadIdx.x) % slice_pieces; }
 
-  // Starts the copies; the lines of either slice lie so many numbers apart.
-  __device__ void start(int slice, T* left, int left_line, T* right, int right_line) const {
+  // What a thread copies of a slice, besides the rows.
+  struct Place {
+    bool exists;
+    int y, x;
+    int64_t offset;
+    const T* filter;
+  };
+
+  __device__ Place place(int slice) const {
     const int depth = slice * slice_depth<T> + piece() * piece_numbers<T>;
-    const bool exists = depth < p_.depth;
     const Tap tap = tiles::tap_of(depth, p_);
     const int y = tap.row * p_.rows.source_per_tap;
     const int x = tap.column * p_.columns.source_per_tap;
-    const int64_t offset = tap.channel + y * p_.source.row + x * p_.source.column;
+    return {depth < p_.depth, y, x, tap.channel + y * p_.source.row + x * p_.source.column,
+            filters_ + tap.channel * p_.weight_source_channel +
+                (p_.rows.first_tap + tap.row * p_.rows.tap_step) * p_.weight_row +
+                (p_.columns.first_tap + tap.column * p_.columns.tap_step) * p_.weight_column};
+  }
+
+  // Starts a part of the copies; the lines of either slice lie so many numbers apart.
+  __device__ void start(const Place& at, int part, T* left, int left_line, T* right, int right_line) const {
 #pragma unroll
-    for (int i = 0; i < source_rows; ++i) {
+    for (int i = part; i < source_rows; i += copy_parts) {
       const bool inside =
-          exists && is_below(y_[i] + y, p_.rows.source) && is_below(x_[i] + x, p_.columns.source);
-      copy_async(left + i * copy_rows * left_line, pixel_[i] + offset, inside);
+          at.exists && is_below(y_[i] + at.y, p_.rows.source) && is_below(x_[i] + at.x, p_.columns.source);
+      copy_async(left + i * copy_rows * left_line, pixel_[i] + at.offset, inside);
     }
-    const int64_t step = copy_rows * p_.weight_result_channel;
-    const T* from = filters_ + tap.channel * p_.weight_source_channel +
-                    (p_.rows.first_tap + tap.row * p_.rows.tap_step) * p_.weight_row +
-                    (p_.columns.first_tap + tap.column * p_.columns.tap_step) * p_.weight_column;
 #pragma unroll
-    for (int i = 0; i < filter_rows; ++i, from += step) {
+    for (int i = part; i < filter_rows; i += copy_parts) {
       if (columns < copy_rows && row() >= columns) break;
-      copy_async(right + i * copy_rows * right_line, from, exists && i * copy_rows < last_filter_);
+      copy_async(right + i * copy_rows * right_line, at.filter + i * (copy_rows * p_.weight_result_channel),
+                 at.exists && i * copy_rows < last_filter_);
     }
   }
 

@@ -5,9 +5,11 @@
 //
 //     bfloat16, float16    products are exact; chains of 256
 //     Tf32                 float32 with products of numbers rounded to 11 bits; chains of 256
-//     SplitFloat           float32 by three products of numbers split in two of 11 bits; chains of 16, so
-//     that
+//     SplitFloat           float32 by six products of numbers split in three of 8 bits; chains of 16, so that
 //                          what rounding towards zero loses stays small beside float32's own rounding
+//
+// Split numbers cannot tell inf from NaN: inf - inf is one of their parts. Where a result is not finite, a
+// second turn computes the product of the high parts alone, which says what it is.
 #pragma once
 
 #include "cuda/tensor_cores/slices.cuh"
@@ -40,30 +42,34 @@ struct Fragment {
   }
 };
 
-// x = high + low, up to 2^-22 of x.
+// float32 as the sum of three bfloat16: 8 bits cut off from 24, 8 of the rest to the nearest, and what is
+// left, exactly. Each register has two numbers. Of the nine products of such sums, the three smallest are
+// left out: 2^-23 of the whole at most, and of either sign.
 template <int count>
-struct Fragment<SplitFloat, count> {
-  uint32_t high[count], low[count];
+struct SplitFragment {
+  static constexpr int parts = 3;
 
-  // The nearest of 11 bits, and the rest, of 12 bits of which the last is cut off. Of NaN, the low part is
-  // NaN whatever this makes of the high one.
-  __device__ void prepare() {
-#pragma unroll
-    for (int k = 0; k < count; ++k) {
-      const float value = __uint_as_float(high[k]);
-      high[k] = (high[k] + 0x1000u) & 0xffffe000u;
-      low[k] = __float_as_uint(value - __uint_as_float(high[k]));
-    }
+  uint32_t part[parts][count];
+
+  __device__ void split(int k, uint32_t first, uint32_t second) {
+    part[0][k] = high_halves(first, second);
+    const float first_rest = __uint_as_float(first) - __uint_as_float(first & 0xffff0000u);
+    const float second_rest = __uint_as_float(second) - __uint_as_float(second & 0xffff0000u);
+    part[1][k] = two_bfloat16(first_rest, second_rest);
+    const float first_last = first_rest - __uint_as_float(part[1][k] << 16);
+    const float second_last = second_rest - __uint_as_float(part[1][k] & 0xffff0000u);
+    part[2][k] = high_halves(__float_as_uint(first_last), __float_as_uint(second_last));
   }
 
-  // For the second turn: what is not 0, NaN, or finite stays so, if of 11 bits only.
-  __device__ void prepare_high() {
-#pragma unroll
-    for (int k = 0; k < count; ++k) {
-      const uint32_t bits = high[k];
-      if (is_finite_bits(bits) && (bits & 0x7fffe000u) == 0 && bits << 1 != 0) high[k] = bits | 0x00800000u;
-      if (!is_finite_bits(bits) && bits << 9 != 0) high[k] = 0x7fc00000u;
-    }
+  // For the second turn: what is not 0, NaN or infinite stays so.
+  __device__ void take_high(int k, uint32_t first, uint32_t second) {
+    part[0][k] = high_halves(kept(first), kept(second));
+  }
+
+ private:
+  __device__ static uint32_t kept(uint32_t bits) {
+    if (is_finite_bits(bits)) return (bits & 0x7fff0000u) == 0 && bits << 1 != 0 ? bits | 0x00800000u : bits;
+    return bits << 9 != 0 ? 0x7fc00000u : bits;
   }
 };
 
@@ -124,15 +130,18 @@ struct Products {
     return finite;
   }
 
-  template <class Left, class Right>
-  __device__ void add_slice(Slices<Left, Right>& slices) {
+  // Calls meanwhile(part) for all parts between the multiplications.
+  template <class Left, class Right, class Meanwhile>
+  __device__ void add_slice(Slices<Left, Right>& slices, const Meanwhile& meanwhile) {
     if constexpr (splits) {
       if (only_high) {
         add_high(slices);
+#pragma unroll
+        for (int part = 0; part < copy_parts; ++part) meanwhile(part);
         return;
       }
 #pragma unroll
-      for (int step = 0; step < steps; step += 2) add_split(slices, step);
+      for (int step = 0; step < steps; step += 2) add_split(slices, step, meanwhile);
     } else {
       // The next fragments are on their way while these are multiplied.
       Fragment<Kind, 4> left[2][row_tiles];
@@ -151,6 +160,8 @@ struct Products {
           for (int n = 0; n < column_tiles; ++n)
             multiply_add<T>(chain[m][n], left[step % 2][m].high, right[step % 2][n].high);
         }
+        static_assert(steps == copy_parts, "one part for each step");
+        meanwhile(step);
       }
       if (++slices_in_chain == slices_of_chain) end_chain();
     }
@@ -161,68 +172,96 @@ struct Products {
     return numbers[k / 4 / column_tiles][k / 4 % column_tiles][k % 4];
   }
 
-  // The second turn.
-  template <class Left, class Right>
-  __device__ void add_high(Slices<Left, Right>& slices) {
-    Fragment<Kind, 4> left[row_tiles];
-    Fragment<Kind, 2> right[column_tiles];
-#pragma unroll 1
-    for (int step = 0; step < steps; ++step) {
-      load(slices, step, left, right);
+  // The numbers of two steps in one fragment of twice the depth. In what order the depths lie in it does not
+  // matter, as long as it is the same for both operands.
+  template <class Left, class Take>
+  __device__ static void load_split_left(Left& slice, int step, int m, const Take& take) {
 #pragma unroll
-      for (int m = 0; m < row_tiles; ++m) left[m].prepare_high();
+    for (int s = 0; s < 2; ++s) {
+      uint32_t bits[4];
+      load_left(slice, step + s, m, bits);
+      take(2 * s, bits[0], bits[2]);
+      take(2 * s + 1, bits[1], bits[3]);
+    }
+  }
+  template <class Right, class Take>
+  __device__ static void load_split_right(Right& slice, int step, int n, const Take& take) {
 #pragma unroll
-      for (int n = 0; n < column_tiles; ++n) right[n].prepare_high();
+    for (int s = 0; s < 2; ++s) {
+      uint32_t first[2], second[2];
+      load_right(slice, step + s, n, first, second);
+      take(0, s, first[0], first[1]);
+      take(1, s, second[0], second[1]);
+    }
+  }
+
+  // The small products first.
+  template <class Left, class Right, class Meanwhile>
+  __device__ void add_split(Slices<Left, Right>& slices, int step, const Meanwhile& meanwhile) {
+    constexpr int turns = 6;
+    constexpr int left_part[turns] = {2, 0, 1, 1, 0, 0};
+    constexpr int right_part[turns] = {0, 2, 1, 0, 1, 0};
+    SplitFragment<4> left[row_tiles];
+#pragma unroll
+    for (int m = 0; m < row_tiles; ++m) {
+      load_split_left(slices.left, step, m,
+                      [&](int k, uint32_t first, uint32_t second) { left[m].split(k, first, second); });
+    }
+#pragma unroll
+    for (int n = 0; n < column_tiles; n += 2) {
+      SplitFragment<2> right[2];
+      load_split_right(slices.right, step, n, [&](int pair, int k, uint32_t first, uint32_t second) {
+        right[pair].split(k, first, second);
+      });
+      float sum[2][row_tiles][4] = {};
+#pragma unroll
+      for (int turn = 0; turn < turns; ++turn) {
+#pragma unroll
+        for (int m = 0; m < row_tiles; ++m) {
+#pragma unroll
+          for (int pair = 0; pair < 2; ++pair) {
+            multiply_add<BFloat16>(sum[pair][m], left[m].part[left_part[turn]],
+                                   right[pair].part[right_part[turn]]);
+          }
+        }
+      }
+      constexpr int pairs = column_tiles / 2 * (steps / 2);
+      const int at = step / 2 * (column_tiles / 2) + n / 2;
+#pragma unroll
+      for (int part = at * copy_parts / pairs; part < (at + 1) * copy_parts / pairs; ++part) meanwhile(part);
 #pragma unroll
       for (int m = 0; m < row_tiles; ++m) {
 #pragma unroll
-        for (int n = 0; n < column_tiles; ++n) multiply_add<T>(total[m][n], left[m].high, right[n].high);
+        for (int pair = 0; pair < 2; ++pair) {
+#pragma unroll
+          for (int k = 0; k < 4; ++k) total[m][n + pair][k] += sum[pair][m][k];
+        }
       }
     }
   }
 
-  // Two steps, the small products first.
+  // The second turn.
   template <class Left, class Right>
-  __device__ void add_split(Slices<Left, Right>& slices, int step) {
-    Fragment<Kind, 4> left[2][row_tiles];
-#pragma unroll
-    for (int s = 0; s < 2; ++s) {
+  __device__ void add_high(Slices<Left, Right>& slices) {
+#pragma unroll 1
+    for (int step = 0; step < steps; step += 2) {
+      SplitFragment<4> left[row_tiles];
 #pragma unroll
       for (int m = 0; m < row_tiles; ++m) {
-        load_left(slices.left, step + s, m, left[s][m].high);
-        left[s][m].prepare();
-      }
-    }
-#pragma unroll
-    for (int n = 0; n < column_tiles; n += 2) {
-      Fragment<Kind, 2> right[2][2];
-#pragma unroll
-      for (int s = 0; s < 2; ++s) {
-        load_right(slices.right, step + s, n, right[s][0].high, right[s][1].high);
-        right[s][0].prepare();
-        right[s][1].prepare();
+        load_split_left(slices.left, step, m,
+                        [&](int k, uint32_t first, uint32_t second) { left[m].take_high(k, first, second); });
       }
 #pragma unroll
-      for (int pair = 0; pair < 2; ++pair) {
-        float sum[row_tiles][4];
+      for (int n = 0; n < column_tiles; n += 2) {
+        SplitFragment<2> right[2];
+        load_split_right(slices.right, step, n, [&](int pair, int k, uint32_t first, uint32_t second) {
+          right[pair].take_high(k, first, second);
+        });
 #pragma unroll
         for (int m = 0; m < row_tiles; ++m) {
 #pragma unroll
-          for (int k = 0; k < 4; ++k) sum[m][k] = 0;
-        }
-#pragma unroll
-        for (int turn = 0; turn < 6; ++turn) {
-          const int s = turn < 4 ? turn / 2 : turn - 4;
-#pragma unroll
-          for (int m = 0; m < row_tiles; ++m) {
-            multiply_add<T>(sum[m], turn < 4 && turn % 2 == 0 ? left[s][m].low : left[s][m].high,
-                            turn < 4 && turn % 2 == 1 ? right[s][pair].low : right[s][pair].high);
-          }
-        }
-#pragma unroll
-        for (int m = 0; m < row_tiles; ++m) {
-#pragma unroll
-          for (int k = 0; k < 4; ++k) total[m][n + pair][k] += sum[m][k];
+          for (int pair = 0; pair < 2; ++pair)
+            multiply_add<BFloat16>(total[m][n + pair], left[m].part[0], right[pair].part[0]);
         }
       }
     }

@@ -70,13 +70,21 @@ __device__ inline bool is_below(int position, int size) {
   return static_cast<unsigned>(position) < static_cast<unsigned>(size);
 }
 
-// Runs through the depth in slices: `load(slice, index)` starts the copies of one, `multiply(slice)` uses it.
+// The copies of a slice are started in so many parts, between the multiplications of another: so that the
+// tensor cores have work while addresses are computed.
+constexpr int copy_parts = 4;
+
+// Runs through the depth in slices. `load(slice, index, part)` starts a part of the copies of one;
+// `multiply(slice, meanwhile)` uses one and calls meanwhile(part) for every part in turn.
 template <class AllSlices, class Load, class Multiply>
 __device__ inline void run_pipeline(AllSlices* slices, int count, const Load& load,
                                     const Multiply& multiply) {
 #pragma unroll 1
   for (int k = 0; k < stages - 1; ++k) {
-    if (k < count) load(slices[k], k);
+    if (k < count) {
+#pragma unroll
+      for (int part = 0; part < copy_parts; ++part) load(slices[k], k, part);
+    }
     commit_copies();
   }
   int use = 0;
@@ -86,9 +94,10 @@ __device__ inline void run_pipeline(AllSlices* slices, int count, const Load& lo
     wait_for_copies<stages - 2>();
     // All threads see the slice, and all have left behind the one whose place the next takes.
     __syncthreads();
-    if (k + stages - 1 < count) load(slices[fill], k + stages - 1);
+    multiply(slices[use], [&](int part) {
+      if (k + stages - 1 < count) load(slices[fill], k + stages - 1, part);
+    });
     commit_copies();
-    multiply(slices[use]);
     use = use + 1 == stages ? 0 : use + 1;
     fill = fill + 1 == stages ? 0 : fill + 1;
   }

@@ -4,6 +4,7 @@
 // two ahead of the one that is multiplied, while the tensor cores read that one from shared memory by
 // themselves.
 #include <cstdlib>
+
 #include "cuda/tensor_cores/correlation.cuh"
 #include "cuda/tensor_cores/warpgroup_ptx.cuh"
 #include "cuda/tensor_cores/warpgroups.h"
@@ -58,8 +59,12 @@ __global__ void __launch_bounds__(block_threads, columns == 128 ? 2 : 1)
   constexpr int line = swizzled_line_bytes / static_cast<int>(sizeof(T));
   const auto load = [&](int slice) {
     Stage<columns>& to = slices[slice % stages];
-    copies.start(slice, reinterpret_cast<T*>(to.left + place), line, reinterpret_cast<T*>(to.right + place),
-                 line);
+    const auto at = copies.place(slice);
+#pragma unroll
+    for (int part = 0; part < copy_parts; ++part) {
+      copies.start(at, part, reinterpret_cast<T*>(to.left + place), line,
+                   reinterpret_cast<T*>(to.right + place), line);
+    }
   };
   const int count = (p.depth + slice_depth<T> - 1) / slice_depth<T>;
   const int warpgroup = thread / warpgroup_threads;
@@ -143,7 +148,8 @@ const char* launch_as(const Packing& packing, const ConvData& data, const int* f
   return tiles::for_each_class(p, [&](int row_class, int column_class) {
     const char* e = getenv("CONVEXT_WG");
     const int v = e ? atoi(e) : 0;
-    if (v == 1 || (v == 0 && wide)) return launch_class<T, 256, 4>(packing, data, flag, row_class, column_class, stream);
+    if (v == 1 || (v == 0 && wide))
+      return launch_class<T, 256, 4>(packing, data, flag, row_class, column_class, stream);
     if (v == 2) return launch_class<T, 128, 4>(packing, data, flag, row_class, column_class, stream);
     return launch_class<T, 128, 3>(packing, data, flag, row_class, column_class, stream);
   });
@@ -156,7 +162,8 @@ bool wants_warpgroups(const ConvProblem& p, const CudaDevice& device) {
   const int64_t depth =
       (gradient ? out_channels_per_group(p) : in_channels_per_group(p)) * p.kernel.height * p.kernel.width;
   return device.capability == 90 && (p.dtype == DType::bfloat16 || p.dtype == DType::float16) &&
-         result_channels(p) > 64 && depth <= most_depth && !(getenv("CONVEXT_WG") && atoi(getenv("CONVEXT_WG")) == 9);
+         result_channels(p) > 64 && depth <= most_depth &&
+         !(getenv("CONVEXT_WG") && atoi(getenv("CONVEXT_WG")) == 9);
 }
 
 const char* launch_warpgroups(const Packing& packing, const ConvData& data, const int* flag,

@@ -73,30 +73,25 @@ __global__ void __launch_bounds__(block_threads, rows == 128 ? 1 : 2)
   const int x = (tap - tap_row * p.kernel_width) * p.column_dilation - p.left;
   const T* plane = input + (tile.first_column + column - tap * p.in_channels) + y * p.input_strides.row +
                    x * p.input_strides.column;
-  const auto load = [&](Both& slices, int slice) {
+  const auto load = [&](Both& slices, int slice, int part) {
     const int first = tile.first_pixel + slice * slice_depth<T>;
-    int pixel = first + LeftShare::line(0);
-    const T* from = grad + pixel * operands.grad_pixel;
-    T* grads = slices.left.at(row, LeftShare::line(0));
 #pragma unroll
-    for (int i = 0; i < LeftShare::count; ++i) {
-      copy_async(grads + i * LeftShare::lanes * Both::left_line, from, row_exists && pixel < tile.last_pixel);
-      pixel += LeftShare::lanes;
-      from += LeftShare::lanes * operands.grad_pixel;
+    for (int i = part; i < LeftShare::count; i += copy_parts) {
+      const int pixel = first + LeftShare::line(i);
+      copy_async(slices.left.at(row, LeftShare::line(i)), grad + pixel * operands.grad_pixel,
+                 row_exists && pixel < tile.last_pixel);
     }
-    T* values = slices.right.at(column, RightShare::line(0));
 #pragma unroll
-    for (int i = 0; i < RightShare::count; ++i) {
-      const int index = first + RightShare::line(i);
-      const Pixel at = tiles::pixel_of(index, p);
+    for (int i = part; i < RightShare::count; i += copy_parts) {
+      const int pixel = first + RightShare::line(i);
+      const Pixel at = tiles::pixel_of(pixel, p);
       const int down = at.row * p.row_stride;
       const int right = at.column * p.column_stride;
-      const bool exists = column_exists && index < tile.last_pixel && is_below(y + down, p.input_height) &&
-                          is_below(x + right, p.input_width);
-      copy_async(
-          values + i * RightShare::lanes * Both::right_line,
-          plane + at.n * p.input_strides.batch + down * p.input_strides.row + right * p.input_strides.column,
-          exists);
+      const T* from =
+          plane + at.n * p.input_strides.batch + down * p.input_strides.row + right * p.input_strides.column;
+      copy_async(slices.right.at(column, RightShare::line(i)), from,
+                 column_exists && pixel < tile.last_pixel && is_below(y + down, p.input_height) &&
+                     is_below(x + right, p.input_width));
     }
   };
   const int slices = (tile.last_pixel - tile.first_pixel + slice_depth<T> - 1) / slice_depth<T>;
@@ -106,7 +101,8 @@ __global__ void __launch_bounds__(block_threads, rows == 128 ? 1 : 2)
   for (int turn = 0; turn < 2; ++turn) {
     Sums sums;
     sums.clear(turn == 1);
-    run_pipeline(reinterpret_cast<Both*>(memory), slices, load, [&](Both& slice) { sums.add_slice(slice); });
+    run_pipeline(reinterpret_cast<Both*>(memory), slices, load,
+                 [&](Both& slice, const auto& meanwhile) { sums.add_slice(slice, meanwhile); });
     sums.end_chain();
     const bool again = Sums::splits && turn == 0 && __syncthreads_or(sums.all_finite() ? 0 : 1) != 0;
 

@@ -70,6 +70,14 @@ void wait_for_copies() {
     std::memcpy(copy.to, copy.from != nullptr ? copy.from : zeros, 16);
 }
 
+inline uint32_t high_halves(uint32_t first, uint32_t second) {
+  return first >> 16 | (second & 0xffff0000u);
+}
+
+inline uint32_t two_bfloat16(float first, float second) {
+  return narrow<BFloat16>(first).bits | static_cast<uint32_t>(narrow<BFloat16>(second).bits) << 16;
+}
+
 // Number `k` of a register.
 template <class T>
 float number_of(uint32_t packed, int k) {
