@@ -33,8 +33,8 @@ Reason why_not(const ConvProblem& p, const CudaDevice& device) {
   return mma::why_no_packing(p);
 }
 
-int64_t workspace_bytes(const ConvProblem& problem, const CudaDevice&) {
-  return problem.pass == Pass::grad_weight ? mma::weight_gradient_workspace_bytes(problem)
+int64_t workspace_bytes(const ConvProblem& problem, const CudaDevice& device) {
+  return problem.pass == Pass::grad_weight ? mma::weight_gradient_workspace_bytes(problem, device)
                                            : mma::correlation_workspace_bytes(problem);
 }
 

@@ -12,7 +12,7 @@ int64_t correlation_workspace_bytes(const ConvProblem& problem);
 const char* launch_correlation(const ConvProblem& problem, const ConvData& data, void* workspace,
                                const CudaDevice& device, void* stream);
 
-int64_t weight_gradient_workspace_bytes(const ConvProblem& problem);
+int64_t weight_gradient_workspace_bytes(const ConvProblem& problem, const CudaDevice& device);
 const char* launch_weight_gradient(const ConvProblem& problem, const ConvData& data, void* workspace,
                                    const CudaDevice& device, void* stream);
 

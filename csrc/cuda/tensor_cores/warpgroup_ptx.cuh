@@ -23,14 +23,17 @@ __device__ inline int swizzled_offset(int row, int piece) {
   return row * swizzled_line_bytes + ((piece ^ (row % 8)) * 16);
 }
 
-// A slice for the instruction, by its address in shared memory: the address, the distance of groups of eight
-// rows (both in units of 16 bytes; the third distance is not looked at for slices of this form), and which
-// swizzle it is.
-__host__ __device__ constexpr uint64_t slice_descriptor_bits(uint32_t address) {
-  return uint64_t{(address & 0x3ffffu) >> 4} | uint64_t{1} << 16 |
+// Or the depth lies outside: a line is 64 numbers of a row axis at one depth, its pieces are swizzled by the
+// depth in the same way, and 64 lines below each other are followed by those of the next 64 rows.
+//
+// A slice for the instruction, by its address in shared memory: the address, the distance of blocks of 64
+// rows (only looked at if the depth lies outside), the distance of groups of eight lines (all in units of 16
+// bytes), and which swizzle it is.
+__host__ __device__ constexpr uint64_t slice_descriptor_bits(uint32_t address, int block_bytes) {
+  return uint64_t{(address & 0x3ffffu) >> 4} | static_cast<uint64_t>(block_bytes / 16) << 16 |
          uint64_t{8 * swizzled_line_bytes / 16} << 32 | uint64_t{1} << 62;
 }
-static_assert(slice_descriptor_bits(0x10400) == 0x4000004000011040u, "as the manual's tables have it");
+static_assert(slice_descriptor_bits(0x10400, 16) == 0x4000004000011040u, "as the manual's tables have it");
 
 }  // namespace cuda
 }  // namespace convext
@@ -45,10 +48,14 @@ namespace cuda {
 using SliceDescriptor = uint64_t;
 
 __device__ inline SliceDescriptor slice_descriptor(const void* slice) {
-  return slice_descriptor_bits(static_cast<uint32_t>(__cvta_generic_to_shared(slice)));
+  return slice_descriptor_bits(shared_address(slice), 16);
 }
 
-// The same slice from so many bytes of depth on.
+__device__ inline SliceDescriptor outer_slice_descriptor(const void* slice, int block_bytes) {
+  return slice_descriptor_bits(shared_address(slice), block_bytes);
+}
+
+// The same slice from so many bytes of its lines, or of lines, on.
 __device__ inline SliceDescriptor deeper(SliceDescriptor slice, int bytes) {
   return slice + static_cast<uint64_t>(bytes >> 4);
 }
@@ -77,15 +84,15 @@ __device__ inline void wait_for_multiplications() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(pending) : "memory");
 }
 
-// sum += left * right over 32 bytes of depth: 64 rows, 128 columns.
-#define CONVEXT_MULTIPLY(type)                                                                             \
+// sum += left * right over a depth of 16: 64 rows, 128 columns.
+#define CONVEXT_MULTIPLY(type, outside)                                                                    \
   asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32." type "." type                                \
                " "                                                                                         \
                "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15,"                    \
                " %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31,"          \
                " %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47,"          \
                " %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "        \
-               "%64, %65, 1, 1, 1, 0, 0;"                                                                  \
+               "%64, %65, 1, 1, 1, " outside ";"                                                           \
                : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3]), "+f"(sum[4]), "+f"(sum[5]),       \
                  "+f"(sum[6]), "+f"(sum[7]), "+f"(sum[8]), "+f"(sum[9]), "+f"(sum[10]), "+f"(sum[11]),     \
                  "+f"(sum[12]), "+f"(sum[13]), "+f"(sum[14]), "+f"(sum[15]), "+f"(sum[16]), "+f"(sum[17]), \
@@ -99,18 +106,22 @@ __device__ inline void wait_for_multiplications() {
                  "+f"(sum[60]), "+f"(sum[61]), "+f"(sum[62]), "+f"(sum[63])                                \
                : "l"(left), "l"(right))
 
-template <class T>
+template <class T, bool outside = false>
 __device__ inline void multiply_add_together(float (&sum)[64], SliceDescriptor left, SliceDescriptor right) {
-  if constexpr (std::is_same_v<T, BFloat16>) {
-    CONVEXT_MULTIPLY("bf16");
+  if constexpr (std::is_same_v<T, BFloat16> && outside) {
+    CONVEXT_MULTIPLY("bf16", "1, 1");
+  } else if constexpr (std::is_same_v<T, BFloat16>) {
+    CONVEXT_MULTIPLY("bf16", "0, 0");
+  } else if constexpr (outside) {
+    CONVEXT_MULTIPLY("f16", "1, 1");
   } else {
-    CONVEXT_MULTIPLY("f16");
+    CONVEXT_MULTIPLY("f16", "0, 0");
   }
 }
 #undef CONVEXT_MULTIPLY
 
-// sum += left * right over 32 bytes of depth: 64 rows, 256 columns.
-#define CONVEXT_MULTIPLY(type)                                                                             \
+// sum += left * right over a depth of 16: 64 rows, 256 columns.
+#define CONVEXT_MULTIPLY(type, outside)                                                                    \
   asm volatile(                                                                                            \
       "wgmma.mma_async.sync.aligned.m64n256k16.f32." type "." type                                         \
       " "                                                                                                  \
@@ -122,7 +133,7 @@ __device__ inline void multiply_add_together(float (&sum)[64], SliceDescriptor l
       " %80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95,"                   \
       " %96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111,"       \
       " %112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127}, " \
-      "%128, %129, 1, 1, 1, 0, 0;"                                                                         \
+      "%128, %129, 1, 1, 1, " outside ";"                                                                  \
       : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3]), "+f"(sum[4]), "+f"(sum[5]), "+f"(sum[6]),  \
         "+f"(sum[7]), "+f"(sum[8]), "+f"(sum[9]), "+f"(sum[10]), "+f"(sum[11]), "+f"(sum[12]),             \
         "+f"(sum[13]), "+f"(sum[14]), "+f"(sum[15]), "+f"(sum[16]), "+f"(sum[17]), "+f"(sum[18]),          \
@@ -147,12 +158,16 @@ __device__ inline void multiply_add_together(float (&sum)[64], SliceDescriptor l
         "+f"(sum[127])                                                                                     \
       : "l"(left), "l"(right))
 
-template <class T>
+template <class T, bool outside = false>
 __device__ inline void multiply_add_together(float (&sum)[128], SliceDescriptor left, SliceDescriptor right) {
-  if constexpr (std::is_same_v<T, BFloat16>) {
-    CONVEXT_MULTIPLY("bf16");
+  if constexpr (std::is_same_v<T, BFloat16> && outside) {
+    CONVEXT_MULTIPLY("bf16", "1, 1");
+  } else if constexpr (std::is_same_v<T, BFloat16>) {
+    CONVEXT_MULTIPLY("bf16", "0, 0");
+  } else if constexpr (outside) {
+    CONVEXT_MULTIPLY("f16", "1, 1");
   } else {
-    CONVEXT_MULTIPLY("f16");
+    CONVEXT_MULTIPLY("f16", "0, 0");
   }
 }
 #undef CONVEXT_MULTIPLY
@@ -173,7 +188,7 @@ template <int>
 __device__ inline void wait_for_multiplications() {
   __trap();
 }
-template <class T, int numbers>
+template <class T, bool outside = false, int numbers>
 __device__ inline void multiply_add_together(float (&)[numbers], SliceDescriptor, SliceDescriptor) {
   __trap();
 }

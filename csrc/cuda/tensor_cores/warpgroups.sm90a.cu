@@ -3,7 +3,6 @@
 // A block has 128 x `columns` results, each of its two warpgroups 64 rows of them. Its threads copy a slice
 // two ahead of the one that is multiplied, while the tensor cores read that one from shared memory by
 // themselves.
-#include <cstdlib>
 
 #include "cuda/tensor_cores/correlation.cuh"
 #include "cuda/tensor_cores/warpgroup_ptx.cuh"
@@ -140,17 +139,18 @@ const char* launch_as(const Packing& packing, const ConvData& data, const int* f
   const ConvProblem& p = packing.problem;
   const int64_t pixels = p.pass == Pass::grad_input ? p.batch * p.input.height * p.input.width
                                                     : p.batch * p.output.height * p.output.width;
-  // Wide tiles read less, if there are enough of them.
+  // Wide tiles read less, if there are enough of them; narrow ones are two to a multiprocessor, if there are
+  // enough of those.
   const int64_t channels = result_channels(p);
-  const int64_t blocks = (pixels / block_rows + 1) * ((channels + 255) / 256) * p.groups;
+  const auto blocks = [&](int64_t columns) {
+    return (pixels + block_rows - 1) / block_rows * ((channels + columns - 1) / columns) * p.groups;
+  };
   const bool wide =
-      channels > 128 && blocks >= device.multiprocessors && (channels % 256 == 0 || channels > 512);
+      channels > 128 && round_up(channels, 256) * 4 <= channels * 5 && blocks(256) >= device.multiprocessors;
+  const bool deep = blocks(128) <= device.multiprocessors;
   return tiles::for_each_class(p, [&](int row_class, int column_class) {
-    const char* e = getenv("CONVEXT_WG");
-    const int v = e ? atoi(e) : 0;
-    if (v == 1 || (v == 0 && wide))
-      return launch_class<T, 256, 4>(packing, data, flag, row_class, column_class, stream);
-    if (v == 2) return launch_class<T, 128, 4>(packing, data, flag, row_class, column_class, stream);
+    if (wide) return launch_class<T, 256, 4>(packing, data, flag, row_class, column_class, stream);
+    if (deep) return launch_class<T, 128, 4>(packing, data, flag, row_class, column_class, stream);
     return launch_class<T, 128, 3>(packing, data, flag, row_class, column_class, stream);
   });
 }
@@ -162,8 +162,7 @@ bool wants_warpgroups(const ConvProblem& p, const CudaDevice& device) {
   const int64_t depth =
       (gradient ? out_channels_per_group(p) : in_channels_per_group(p)) * p.kernel.height * p.kernel.width;
   return device.capability == 90 && (p.dtype == DType::bfloat16 || p.dtype == DType::float16) &&
-         result_channels(p) > 64 && depth <= most_depth &&
-         !(getenv("CONVEXT_WG") && atoi(getenv("CONVEXT_WG")) == 9);
+         result_channels(p) > 64 && depth <= most_depth;
 }
 
 const char* launch_warpgroups(const Packing& packing, const ConvData& data, const int* flag,

@@ -1,26 +1,15 @@
-// The gradient of the weight on tensor cores: see tiles/weight_gradient.cuh for the matrices. Columns are the
-// input channels of every tap in whole pieces; those that are not in the weight are not stored.
+// The gradient of the weight on tensor cores: see tiles/weight_gradient.cuh for the matrices.
+#include "cuda/tensor_cores/gradient_warpgroups.h"
 #include "cuda/tensor_cores/launch.h"
 #include "cuda/tensor_cores/multiply.cuh"
-#include "cuda/tensor_cores/packing.h"
-#include "cuda/tiles/weight_gradient.cuh"
+#include "cuda/tensor_cores/weight_gradient.cuh"
 
 namespace convext {
 namespace cuda {
 namespace mma {
 namespace {
 
-using tiles::Pixel;
-using tiles::WeightGradient;
-using tiles::WeightTile;
-
 constexpr int block_columns = 128;
-
-// What the tiles cannot know of the tensors.
-struct Operands {
-  int in_channels, out_channels;  // of the weight, of a group
-  int64_t grad_pixel;             // numbers from pixel to pixel
-};
 
 template <class Kind, int rows>
 struct Layouts {
@@ -34,29 +23,17 @@ struct Layouts {
   static constexpr int64_t shared_bytes = slice_bytes > result_bytes ? slice_bytes : result_bytes;
 };
 
-// The pieces of a slice that a thread copies: of one place in the lines, and of some of these.
-template <class T, int numbers>
-struct Share {
-  static constexpr int pieces = numbers / piece_numbers<T>;
-  static constexpr int lanes = block_threads / pieces;
-  static constexpr int count = slice_depth<T> / lanes;
-  static_assert(count >= 1, "every thread has a piece");
-
-  __device__ static int line(int i) { return static_cast<int>(threadIdx.x) / pieces + i * lanes; }
-  __device__ static int number() { return static_cast<int>(threadIdx.x) % pieces * piece_numbers<T>; }
-};
-
 template <class Kind, int rows>
 __global__ void __launch_bounds__(block_threads, rows == 128 ? 1 : 2)
-    correlate_gradients(WeightGradient p, Operands operands, Destination to, const Stored<Kind>* input,
-                        const Stored<Kind>* grad_output, Stored<Kind>* result, float* chunk_sums) {
+    correlate_gradients(WeightGradient p, GradientOperands operands, Destination to,
+                        const Stored<Kind>* input, const Stored<Kind>* grad_output, Stored<Kind>* result,
+                        float* chunk_sums) {
   using T = Stored<Kind>;
   using Both = typename Layouts<Kind, rows>::Both;
   using Sums = Products<Kind, rows, block_columns>;
   using LeftShare = Share<T, rows>;
   using RightShare = Share<T, block_columns>;
   CONVEXT_DYNAMIC_SHARED(memory);
-  const int thread = static_cast<int>(threadIdx.x);
   const WeightTile tile = tiles::weight_tile(p, rows, block_columns);
   const int64_t group = blockIdx.y;
   input += group * p.in_channels * p.input_strides.channel;
@@ -65,14 +42,7 @@ __global__ void __launch_bounds__(block_threads, rows == 128 ? 1 : 2)
   const int row = LeftShare::number();
   const bool row_exists = tile.first_channel + row < p.out_channels;
   const T* grad = grad_output + tile.first_channel + row;
-  const int column = RightShare::number();
-  const bool column_exists = tile.first_column + column < p.columns;
-  const int tap = quotient(tile.first_column + column, p.by_in_channels);
-  const int tap_row = quotient(tap, p.by_kernel_width);
-  const int y = tap_row * p.row_dilation - p.top;
-  const int x = (tap - tap_row * p.kernel_width) * p.column_dilation - p.left;
-  const T* plane = input + (tile.first_column + column - tap * p.in_channels) + y * p.input_strides.row +
-                   x * p.input_strides.column;
+  const PatchColumn<T> patches(p, input, tile.first_column + RightShare::number());
   const auto load = [&](Both& slices, int slice, int part) {
     const int first = tile.first_pixel + slice * slice_depth<T>;
 #pragma unroll
@@ -84,14 +54,7 @@ __global__ void __launch_bounds__(block_threads, rows == 128 ? 1 : 2)
 #pragma unroll
     for (int i = part; i < RightShare::count; i += copy_parts) {
       const int pixel = first + RightShare::line(i);
-      const Pixel at = tiles::pixel_of(pixel, p);
-      const int down = at.row * p.row_stride;
-      const int right = at.column * p.column_stride;
-      const T* from =
-          plane + at.n * p.input_strides.batch + down * p.input_strides.row + right * p.input_strides.column;
-      copy_async(slices.right.at(column, RightShare::line(i)), from,
-                 column_exists && pixel < tile.last_pixel && is_below(y + down, p.input_height) &&
-                     is_below(x + right, p.input_width));
+      patches.start(p, slices.right.at(RightShare::number(), RightShare::line(i)), pixel, tile.last_pixel);
     }
   };
   const int slices = (tile.last_pixel - tile.first_pixel + slice_depth<T> - 1) / slice_depth<T>;
@@ -118,23 +81,8 @@ __global__ void __launch_bounds__(block_threads, rows == 128 ? 1 : 2)
       }
     }
     __syncthreads();
-#pragma unroll 1
-    for (int k = thread; k < rows * block_columns; k += block_threads) {
-      const int channel = tile.first_channel + k / block_columns;
-      const int at = tile.first_column + k % block_columns;
-      const int of_tap = quotient(at, p.by_in_channels);
-      const int in_channel = at - of_tap * p.in_channels;
-      if (channel >= operands.out_channels || of_tap >= p.taps || in_channel >= operands.in_channels)
-        continue;
-      const int64_t element =
-          ((group * operands.out_channels + channel) * p.taps + of_tap) * operands.in_channels + in_channel;
-      const float sum = of_tile[k / block_columns * line + k % block_columns];
-      if (p.chunks > 1) {
-        store(chunk_sums + tile.chunk * p.elements + element, sum, turn == 1);
-      } else {
-        store(result + offset_of(element, to), narrow<T>(sum), turn == 1);
-      }
-    }
+    store_sums<T, rows, block_columns, line>(p, operands, tile, group, of_tile, to, result, chunk_sums,
+                                             turn == 1);
     if (!again) return;
     __syncthreads();  // the tile has been read
   }
@@ -145,34 +93,16 @@ int rows_of_tile(const ConvProblem& packed) {
   return channels <= 32 ? 32 : channels <= 64 ? 64 : 128;
 }
 
-WeightGradient plan_of(const ConvProblem& problem, const Packing& packing) {
-  WeightGradient plan =
-      tiles::weight_gradient_of(packing.problem, rows_of_tile(packing.problem), block_columns);
-  plan.elements = problem.out_channels * in_channels_per_group(problem) * plan.taps;
-  return plan;
-}
-
-int64_t sums_bytes(const WeightGradient& plan) {
-  return plan.chunks == 1 ? 0 : plan.chunks * plan.elements * static_cast<int64_t>(sizeof(float));
+WeightGradient plan_of(const ConvProblem& problem, const ConvProblem& packed) {
+  return gradient_plan(problem, packed, rows_of_tile(packed), block_columns);
 }
 
 template <class Kind, int rows>
 const char* launch_tiles(const ConvProblem& problem, const Packing& packing, const ConvData& data,
                          void* chunk_sums, const CudaDevice& device, void* stream) {
-  using T = Stored<Kind>;
-  const ConvProblem& p = packing.problem;
-  const WeightGradient plan = plan_of(problem, packing);
-  const Destination to{
-      {{in_channels_per_group(problem), p.kernel.width, p.kernel.height, problem.out_channels}, {1, 3, 2, 0}},
-      problem.weight_strides};
-  const Operands operands{static_cast<int>(in_channels_per_group(problem)),
-                          static_cast<int>(out_channels_per_group(problem)), p.out_channels};
-  const char* error = launch(
-      correlate_gradients<Kind, rows>, Grid{int64_t{plan.tiles} * plan.chunks, p.groups}, block_threads,
-      Layouts<Kind, rows>::shared_bytes, stream, plan, operands, to, static_cast<const T*>(data.input),
-      static_cast<const T*>(data.output), static_cast<T*>(data.weight), static_cast<float*>(chunk_sums));
-  if (error != nullptr || plan.chunks == 1) return error;
-  return launch_add_chunks<T, float>(plan.chunks, plan.elements, chunk_sums, data.weight, to, device, stream);
+  return launch_gradient<Stored<Kind>>(correlate_gradients<Kind, rows>, Layouts<Kind, rows>::shared_bytes,
+                                       plan_of(problem, packing.problem), problem, packing.problem, data,
+                                       chunk_sums, device, stream);
 }
 
 template <class Kind>
@@ -190,9 +120,12 @@ const char* launch_as(const ConvProblem& problem, const Packing& packing, const 
 
 }  // namespace
 
-int64_t weight_gradient_workspace_bytes(const ConvProblem& problem) {
+int64_t weight_gradient_workspace_bytes(const ConvProblem& problem, const CudaDevice& device) {
   const Packing packing = packing_of(problem);
-  return packing.bytes() + sums_bytes(plan_of(problem, packing));
+  const int64_t sums = gradient_wants_warpgroups(problem, packing.problem, device)
+                           ? gradient_warpgroups_bytes(problem, packing.problem)
+                           : sums_bytes(plan_of(problem, packing.problem));
+  return packing.bytes() + sums;
 }
 
 const char* launch_weight_gradient(const ConvProblem& problem, const ConvData& data, void* workspace,
@@ -202,6 +135,8 @@ const char* launch_weight_gradient(const ConvProblem& problem, const ConvData& d
   const char* error = launch_packing(problem, packing, workspace, &packed, stream);
   if (error != nullptr) return error;
   void* chunk_sums = static_cast<unsigned char*>(workspace) + packing.bytes();
+  if (gradient_wants_warpgroups(problem, packing.problem, device))
+    return launch_gradient_warpgroups(problem, packing.problem, packed, chunk_sums, device, stream);
   switch (problem.dtype) {
     case DType::bfloat16:
       return launch_as<BFloat16>(problem, packing, packed, chunk_sums, device, stream);

@@ -12,14 +12,18 @@ namespace cuda {
 
 struct SliceDescriptor {
   const unsigned char* slice;
-  int depth_bytes;
+  int block_bytes;  // of 64 rows, if the depth lies outside
+  int bytes;        // of depth, or of lines, before the first
 };
 
 inline SliceDescriptor slice_descriptor(const void* slice) {
-  return {static_cast<const unsigned char*>(slice), 0};
+  return {static_cast<const unsigned char*>(slice), 0, 0};
+}
+inline SliceDescriptor outer_slice_descriptor(const void* slice, int block_bytes) {
+  return {static_cast<const unsigned char*>(slice), block_bytes, 0};
 }
 inline SliceDescriptor deeper(SliceDescriptor slice, int bytes) {
-  return {slice.slice, slice.depth_bytes + bytes};
+  return {slice.slice, slice.block_bytes, slice.bytes + bytes};
 }
 
 inline void publish_to_warpgroups() {}
@@ -35,13 +39,21 @@ void wait_for_multiplications() {
 // Number k of the 16 along the depth of a row.
 template <class T>
 float number_of(SliceDescriptor from, int row, int k) {
-  const int byte = from.depth_bytes + 2 * k;
   T number;
-  std::memcpy(&number, from.slice + swizzled_offset(row, byte / 16) + byte % 16, sizeof(number));
+  if (from.block_bytes == 0) {
+    const int byte = from.bytes + 2 * k;
+    std::memcpy(&number, from.slice + swizzled_offset(row, byte / 16) + byte % 16, sizeof(number));
+  } else {
+    const int line = from.bytes / swizzled_line_bytes + k;
+    const int piece = row % 64 / 8;
+    std::memcpy(&number,
+                from.slice + row / 64 * from.block_bytes + swizzled_offset(line, piece) + row % 8 * 2,
+                sizeof(number));
+  }
   return widen(number);
 }
 
-template <class T, int numbers>
+template <class T, bool outside = false, int numbers>
 void multiply_add_together(float (&sum)[numbers], SliceDescriptor left, SliceDescriptor right) {
   const int thread = static_cast<int>(threadIdx.x) % 128;
   cuda_on_cpu::start_multiplication([&sum, left, right, thread] {

@@ -1,0 +1,120 @@
+// What the kernels of the gradient of the weight share. See tiles/weight_gradient.cuh for the matrices;
+// columns are the input channels of every tap in whole pieces, and those that are not in the weight are not
+// stored.
+#pragma once
+
+#include "cuda/tensor_cores/packing.h"
+#include "cuda/tensor_cores/slices.cuh"
+#include "cuda/tiles/weight_gradient.cuh"
+
+namespace convext {
+namespace cuda {
+namespace mma {
+
+using tiles::Pixel;
+using tiles::WeightGradient;
+using tiles::WeightTile;
+
+// What the tiles cannot know of the tensors.
+struct GradientOperands {
+  int in_channels, out_channels;  // of the weight, of a group
+  int64_t grad_pixel;             // numbers from pixel to pixel
+};
+
+// The pieces of a slice that a thread copies: of one place in the lines, and of some of these.
+template <class T, int numbers>
+struct Share {
+  static constexpr int pieces = numbers / piece_numbers<T>;
+  static constexpr int lanes = block_threads / pieces;
+  static constexpr int count = slice_depth<T> / lanes;
+  static_assert(count >= 1, "every thread has a piece");
+
+  __device__ static int line(int i) { return static_cast<int>(threadIdx.x) / pieces + i * lanes; }
+  __device__ static int number() { return static_cast<int>(threadIdx.x) % pieces * piece_numbers<T>; }
+};
+
+// Where the columns of one piece of a slice read.
+template <class T>
+struct PatchColumn {
+  bool exists;
+  int y, x;
+  const T* plane;
+
+  __device__ PatchColumn(const WeightGradient& p, const T* input, int column) : exists(column < p.columns) {
+    const int tap = quotient(column, p.by_in_channels);
+    const int tap_row = quotient(tap, p.by_kernel_width);
+    y = tap_row * p.row_dilation - p.top;
+    x = (tap - tap_row * p.kernel_width) * p.column_dilation - p.left;
+    plane = input + (column - tap * p.in_channels) + y * p.input_strides.row + x * p.input_strides.column;
+  }
+
+  // Starts the copy for a pixel of the output.
+  __device__ void start(const WeightGradient& p, T* to, int pixel, int last_pixel) const {
+    const Pixel at = tiles::pixel_of(pixel, p);
+    const int down = at.row * p.row_stride;
+    const int right = at.column * p.column_stride;
+    const T* from =
+        plane + at.n * p.input_strides.batch + down * p.input_strides.row + right * p.input_strides.column;
+    copy_async(to, from,
+               exists && pixel < last_pixel && is_below(y + down, p.input_height) &&
+                   is_below(x + right, p.input_width));
+  }
+};
+
+// From shared memory, [row][column], as far as it is part of the weight.
+template <class T, int rows, int columns, int line>
+__device__ inline void store_sums(const WeightGradient& p, const GradientOperands& operands,
+                                  const WeightTile& tile, int64_t group, const float* sums,
+                                  const Destination& to, T* result, float* chunk_sums, bool again) {
+#pragma unroll 1
+  for (int k = static_cast<int>(threadIdx.x); k < rows * columns; k += block_threads) {
+    const int channel = tile.first_channel + k / columns;
+    const int column = tile.first_column + k % columns;
+    const int tap = quotient(column, p.by_in_channels);
+    const int in_channel = column - tap * p.in_channels;
+    if (channel >= operands.out_channels || tap >= p.taps || in_channel >= operands.in_channels) continue;
+    const int64_t element =
+        ((group * operands.out_channels + channel) * p.taps + tap) * operands.in_channels + in_channel;
+    const float sum = sums[k / columns * line + k % columns];
+    if (p.chunks > 1) {
+      store(chunk_sums + tile.chunk * p.elements + element, sum, again);
+    } else {
+      store(result + offset_of(element, to), narrow<T>(sum), again);
+    }
+  }
+}
+
+// Runs the kernel, and what adds its chunks.
+template <class T, class Kernel>
+const char* launch_gradient(Kernel kernel, int64_t shared_bytes, const WeightGradient& plan,
+                            const ConvProblem& problem, const ConvProblem& packed, const ConvData& data,
+                            void* chunk_sums, const CudaDevice& device, void* stream) {
+  const Destination to{
+      {{in_channels_per_group(problem), problem.kernel.width, problem.kernel.height, problem.out_channels},
+       {1, 3, 2, 0}},
+      problem.weight_strides};
+  const GradientOperands operands{static_cast<int>(in_channels_per_group(problem)),
+                                  static_cast<int>(out_channels_per_group(problem)), packed.out_channels};
+  const char* error = launch(kernel, Grid{int64_t{plan.tiles} * plan.chunks, problem.groups}, block_threads,
+                             shared_bytes, stream, plan, operands, to, static_cast<const T*>(data.input),
+                             static_cast<const T*>(data.output), static_cast<T*>(data.weight),
+                             static_cast<float*>(chunk_sums));
+  if (error != nullptr || plan.chunks == 1) return error;
+  return launch_add_chunks<T, float>(plan.chunks, plan.elements, chunk_sums, data.weight, to, device, stream);
+}
+
+// For tiles of so many rows and columns.
+inline WeightGradient gradient_plan(const ConvProblem& problem, const ConvProblem& packed, int rows,
+                                    int columns) {
+  WeightGradient plan = tiles::weight_gradient_of(packed, rows, columns);
+  plan.elements = problem.out_channels * in_channels_per_group(problem) * plan.taps;
+  return plan;
+}
+
+inline int64_t sums_bytes(const WeightGradient& plan) {
+  return plan.chunks == 1 ? 0 : plan.chunks * plan.elements * static_cast<int64_t>(sizeof(float));
+}
+
+}  // namespace mma
+}  // namespace cuda
+}  // namespace convext
