@@ -78,6 +78,14 @@ __device__ inline void wait_for_copies() {
   asm volatile("cp.async.wait_group %0;" ::"n"(pending) : "memory");
 }
 
+// sum += left * right of float64, m8n8k4: with g = lane / 4 and t = lane % 4, a thread holds row g and depth
+// t of the left, column g and depth t of the right, and of the sum row g, columns 2t and 2t + 1.
+__device__ inline void multiply_add(double (&sum)[2], double left, double right) {
+  asm("mma.sync.aligned.m8n8k4.row.col.f64.f64.f64.f64 {%0, %1}, {%2}, {%3}, {%0, %1};"
+      : "+d"(sum[0]), "+d"(sum[1])
+      : "d"(left), "d"(right));
+}
+
 // Two bfloat16, the first in the lower half.
 __device__ inline uint32_t two_bfloat16(float first, float second) {
   uint32_t both;
@@ -117,6 +125,9 @@ __device__ inline void load_matrices_transposed(uint32_t (&)[4], const void*) {
   __trap();
 }
 __device__ inline void copy_async(void*, const void*, bool) {
+  __trap();
+}
+__device__ inline void multiply_add(double (&)[2], double, double) {
   __trap();
 }
 __device__ inline uint32_t two_bfloat16(float, float) {

@@ -1,4 +1,4 @@
-// Products of matrices of bfloat16, float16 and float32 on tensor cores. docs/cuda.md has the reasoning.
+// Products of matrices of floating-point numbers on tensor cores. docs/cuda.md has the reasoning.
 #include "cuda/kernel_list.h"
 #include "cuda/tensor_cores/launch.h"
 #include "cuda/tensor_cores/packing.h"
@@ -22,8 +22,9 @@ int64_t terms(const ConvProblem& p) {
 }
 
 Reason why_not(const ConvProblem& p, const CudaDevice& device) {
-  if (p.dtype != DType::bfloat16 && p.dtype != DType::float16 && p.dtype != DType::float32)
-    return "the dtype is not bfloat16, float16 or float32";
+  if (p.dtype != DType::bfloat16 && p.dtype != DType::float16 && p.dtype != DType::float32 &&
+      p.dtype != DType::float64)
+    return "the dtype is an integer";
   if (device.capability < 80) return "the device is older than compute capability 8.0";
   const Reason reason = tiles::why_no_tiles(p);
   if (reason != nullptr) return reason;

@@ -62,17 +62,14 @@ __global__ void __launch_bounds__(block_threads, columns == 128 ? 1 : 2)
 #pragma unroll
     for (int n = 0; n < Sums::column_tiles; ++n) {
 #pragma unroll
-      for (int k = 0; k < 2; ++k) {
+      for (int k = 0; k < Sums::numbers; ++k) {
         const int column = Sums::column_of(n, k);
-        const int channel = first_channel + column;
-        float shift = 0;
-        if (bias != nullptr && channel < p.result_channels)
-          shift = widen(bias[group * p.result_channels + channel]);
+        typename Sums::Sum shift = 0;
+        if (bias != nullptr && first_channel + column < p.result_channels)
+          shift = widen(bias[group * p.result_channels + first_channel + column]);
 #pragma unroll
-        for (int m = 0; m < Sums::row_tiles; ++m) {
+        for (int m = 0; m < Sums::row_tiles; ++m)
           tile[Sums::row_of(m, k) * line + column] = narrow<T>(sums.total[m][n][k] + shift);
-          tile[Sums::row_of(m, 2 + k) * line + column] = narrow<T>(sums.total[m][n][2 + k] + shift);
-        }
       }
     }
     __syncthreads();
@@ -137,6 +134,8 @@ const char* launch_correlation(const ConvProblem& problem, const ConvData& data,
       return launch_as<BFloat16>(packing, packed, flag, stream);
     case DType::float16:
       return launch_as<Float16>(packing, packed, flag, stream);
+    case DType::float64:
+      return launch_as<double>(packing, packed, flag, stream);
     default:
       return problem.precision == Float32Precision::high
                  ? launch_as<Tf32>(packing, packed, flag, stream)

@@ -172,7 +172,7 @@ bool gradient_wants_warpgroups(const ConvProblem& problem, const ConvProblem& pa
 }
 
 int64_t gradient_warpgroups_bytes(const ConvProblem& problem, const ConvProblem& packed) {
-  return sums_bytes(plan_of(problem, packed));
+  return sums_bytes(plan_of(problem, packed), problem.dtype);
 }
 
 const char* launch_gradient_warpgroups(const ConvProblem& problem, const ConvProblem& packed,

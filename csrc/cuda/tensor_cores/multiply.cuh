@@ -8,6 +8,8 @@
 //     SplitFloat           float32 by six products of numbers split in three of 8 bits; chains of 16, so that
 //                          what rounding towards zero loses stays small beside float32's own rounding
 //
+//     double               as C++ has it, in one chain
+//
 // Split numbers cannot tell inf from NaN: inf - inf is one of their parts. Where a result is not finite, a
 // second turn computes the product of the high parts alone, which says what it is.
 #pragma once
@@ -23,7 +25,7 @@ struct SplitFloat {};
 
 // What the tensors hold.
 template <class Kind>
-using Stored = std::conditional_t<sizeof(Kind) == 2, Kind, float>;
+using Stored = std::conditional_t<sizeof(Kind) == 2 || std::is_same_v<Kind, double>, Kind, float>;
 
 // Numbers as the fragments hold them, in the order of ptx.cuh. Of those of 32 bits, the tensor cores do not
 // look at the last 13.
@@ -80,7 +82,10 @@ struct Products {
   static constexpr int warps_down = block_threads / 32 / warps_across;
   static constexpr int warp_rows = rows / warps_down;
   static constexpr int warp_columns = columns / warps_across;
-  static constexpr int row_tiles = warp_rows / 16;
+  // Of one multiplication, and how many sums of it a thread has.
+  static constexpr int tile_rows = std::is_same_v<Kind, double> ? 8 : 16;
+  static constexpr int numbers = tile_rows / 4;
+  static constexpr int row_tiles = warp_rows / tile_rows;
   static constexpr int column_tiles = warp_columns / 8;
   static constexpr int step_depth = 2 * piece_numbers<T>;  // of one multiplication
   static constexpr int steps = slice_pieces / 2;
@@ -88,8 +93,10 @@ struct Products {
   static constexpr int slices_of_chain = chain_terms / slice_depth<T>;
   static_assert(row_tiles >= 1 && column_tiles % 2 == 0, "matrices of 16 x 16 are loaded");
 
-  float total[row_tiles][column_tiles][4];
-  float chain[row_tiles][column_tiles][4];
+  using Sum = Accumulator<T>;
+
+  Sum total[row_tiles][column_tiles][numbers];
+  Sum chain[row_tiles][column_tiles][numbers];
   int slices_in_chain;
   bool only_high;
 
@@ -100,19 +107,19 @@ struct Products {
   }
 
   // Where number k of tile (m, n) belongs.
-  __device__ static int row_of(int m, int k) { return warp_row() + 16 * m + lane() / 4 + k / 2 * 8; }
+  __device__ static int row_of(int m, int k) { return warp_row() + tile_rows * m + lane() / 4 + k / 2 * 8; }
   __device__ static int column_of(int n, int k) { return warp_column() + 8 * n + lane() % 4 * 2 + k % 2; }
 
   __device__ void clear(bool second_turn) {
     slices_in_chain = 0;
     only_high = second_turn;
 #pragma unroll
-    for (int k = 0; k < row_tiles * column_tiles * 4; ++k) number(total, k) = number(chain, k) = 0;
+    for (int k = 0; k < row_tiles * column_tiles * numbers; ++k) number(total, k) = number(chain, k) = 0;
   }
 
   __device__ void end_chain() {
 #pragma unroll
-    for (int k = 0; k < row_tiles * column_tiles * 4; ++k) {
+    for (int k = 0; k < row_tiles * column_tiles * numbers; ++k) {
       number(total, k) += number(chain, k);
       number(chain, k) = 0;
     }
@@ -123,9 +130,9 @@ struct Products {
   __device__ bool all_finite() const {
     bool finite = true;
 #pragma unroll
-    for (int k = 0; k < row_tiles * column_tiles * 4; ++k) {
-      const float sum = total[k / 4 / column_tiles][k / 4 % column_tiles][k % 4];
-      finite = finite && is_finite_bits(__float_as_uint(sum));
+    for (int k = 0; k < row_tiles * column_tiles * numbers; ++k) {
+      const Sum sum = total[k / numbers / column_tiles][k / numbers % column_tiles][k % numbers];
+      finite = finite && sum - sum == 0;
     }
     return finite;
   }
@@ -133,7 +140,23 @@ struct Products {
   // Calls meanwhile(part) for all parts between the multiplications.
   template <class Left, class Right, class Meanwhile>
   __device__ void add_slice(Slices<Left, Right>& slices, const Meanwhile& meanwhile) {
-    if constexpr (splits) {
+    if constexpr (std::is_same_v<Kind, double>) {
+      double left[2][row_tiles];
+      double right[2][column_tiles];
+      load_doubles(slices, 0, left[0], right[0]);
+#pragma unroll
+      for (int step = 0; step < copy_parts; ++step) {
+        if (step + 1 < copy_parts)
+          load_doubles(slices, step + 1, left[(step + 1) % 2], right[(step + 1) % 2]);
+#pragma unroll
+        for (int m = 0; m < row_tiles; ++m) {
+#pragma unroll
+          for (int n = 0; n < column_tiles; ++n)
+            multiply_add(total[m][n], left[step % 2][m], right[step % 2][n]);
+        }
+        meanwhile(step);
+      }
+    } else if constexpr (splits) {
       if (only_high) {
         add_high(slices);
 #pragma unroll
@@ -168,8 +191,8 @@ struct Products {
   }
 
  private:
-  __device__ static float& number(float (&numbers)[row_tiles][column_tiles][4], int k) {
-    return numbers[k / 4 / column_tiles][k / 4 % column_tiles][k % 4];
+  __device__ static Sum& number(Sum (&all)[row_tiles][column_tiles][numbers], int k) {
+    return all[k / numbers / column_tiles][k / numbers % column_tiles][k % numbers];
   }
 
   // The numbers of two steps in one fragment of twice the depth. In what order the depths lie in it does not
@@ -265,6 +288,19 @@ struct Products {
         }
       }
     }
+  }
+
+  // Of a step of four: a thread has that of row lane / 4 and depth lane % 4, and so for the columns.
+  template <class Left, class Right>
+  __device__ static void load_doubles(Slices<Left, Right>& slices, int step, double (&left)[row_tiles],
+                                      double (&right)[column_tiles]) {
+    static_assert(slice_depth<double> == 4 * copy_parts, "four steps are a slice");
+    const int depth = 4 * step + lane() % 4;
+#pragma unroll
+    for (int m = 0; m < row_tiles; ++m) left[m] = *slices.left.at(row_of(m, 0), depth);
+#pragma unroll
+    for (int n = 0; n < column_tiles; ++n)
+      right[n] = *slices.right.at(warp_column() + 8 * n + lane() / 4, depth);
   }
 
   template <class Left, class Right>

@@ -121,6 +121,8 @@ const char* launch_copy(const Copy& plan, int64_t groups, DType dtype, const voi
       return launch_copy<uint16_t>(plan, groups, 0x7f80, from, to, stream);
     case DType::float16:
       return launch_copy<uint16_t>(plan, groups, 0x7c00, from, to, stream);
+    case DType::float64:
+      return launch_copy<uint64_t>(plan, groups, uint64_t{0x7ff} << 52, from, to, stream);
     default:
       return launch_copy<uint32_t>(plan, groups, 0x7f800000u, from, to, stream);
   }

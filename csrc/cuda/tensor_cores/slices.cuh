@@ -32,7 +32,9 @@ struct Slice {
   static constexpr Order order = order_;
   static constexpr int rows = rows_;
   static constexpr int lines = order == Order::depth_inside ? rows : slice_depth<T>;
-  static constexpr int gap = order == Order::depth_inside || sizeof(T) == 2 ? piece_numbers<T> : 8;
+  static constexpr int gap = sizeof(T) == 8                                   ? 4
+                             : order == Order::depth_inside || sizeof(T) == 2 ? piece_numbers<T>
+                                                                              : 8;
   static constexpr int line_numbers = (order == Order::depth_inside ? slice_depth<T> : rows) + gap;
 
   alignas(piece_bytes) T number[lines][line_numbers];
@@ -59,8 +61,9 @@ __device__ inline bool is_finite_bits(uint32_t bits) {
 template <class T>
 __device__ inline void store(T* to, T value, bool second_turn) {
   if (second_turn) {
-    const bool was_finite = is_finite_bits(__float_as_uint(widen(*to)));
-    if (was_finite || is_finite_bits(__float_as_uint(widen(value)))) return;
+    const auto was = widen(*to);
+    const auto is = widen(value);
+    if (was - was == 0 || is - is == 0) return;
   }
   *to = value;
 }

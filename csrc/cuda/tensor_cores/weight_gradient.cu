@@ -19,7 +19,7 @@ struct Layouts {
   using Both = Slices<Left, Right>;
   static constexpr int result_line = block_columns + 4;
   static constexpr int64_t slice_bytes = int64_t{stages} * sizeof(Both);
-  static constexpr int64_t result_bytes = int64_t{rows} * result_line * sizeof(float);
+  static constexpr int64_t result_bytes = int64_t{rows} * result_line * sizeof(Accumulator<T>);
   static constexpr int64_t shared_bytes = slice_bytes > result_bytes ? slice_bytes : result_bytes;
 };
 
@@ -27,7 +27,7 @@ template <class Kind, int rows>
 __global__ void __launch_bounds__(block_threads, rows == 128 ? 1 : 2)
     correlate_gradients(WeightGradient p, GradientOperands operands, Destination to,
                         const Stored<Kind>* input, const Stored<Kind>* grad_output, Stored<Kind>* result,
-                        float* chunk_sums) {
+                        Accumulator<Stored<Kind>>* chunk_sums) {
   using T = Stored<Kind>;
   using Both = typename Layouts<Kind, rows>::Both;
   using Sums = Products<Kind, rows, block_columns>;
@@ -70,13 +70,13 @@ __global__ void __launch_bounds__(block_threads, rows == 128 ? 1 : 2)
     const bool again = Sums::splits && turn == 0 && __syncthreads_or(sums.all_finite() ? 0 : 1) != 0;
 
     constexpr int line = Layouts<Kind, rows>::result_line;
-    float* of_tile = reinterpret_cast<float*>(memory);  // [row][column]
+    auto* of_tile = reinterpret_cast<Accumulator<T>*>(memory);  // [row][column]
 #pragma unroll
     for (int m = 0; m < Sums::row_tiles; ++m) {
 #pragma unroll
       for (int n = 0; n < Sums::column_tiles; ++n) {
 #pragma unroll
-        for (int k = 0; k < 4; ++k)
+        for (int k = 0; k < Sums::numbers; ++k)
           of_tile[Sums::row_of(m, k) * line + Sums::column_of(n, k)] = sums.total[m][n][k];
       }
     }
@@ -124,7 +124,7 @@ int64_t weight_gradient_workspace_bytes(const ConvProblem& problem, const CudaDe
   const Packing packing = packing_of(problem);
   const int64_t sums = gradient_wants_warpgroups(problem, packing.problem, device)
                            ? gradient_warpgroups_bytes(problem, packing.problem)
-                           : sums_bytes(plan_of(problem, packing.problem));
+                           : sums_bytes(plan_of(problem, packing.problem), problem.dtype);
   return packing.bytes() + sums;
 }
 
@@ -142,6 +142,8 @@ const char* launch_weight_gradient(const ConvProblem& problem, const ConvData& d
       return launch_as<BFloat16>(problem, packing, packed, chunk_sums, device, stream);
     case DType::float16:
       return launch_as<Float16>(problem, packing, packed, chunk_sums, device, stream);
+    case DType::float64:
+      return launch_as<double>(problem, packing, packed, chunk_sums, device, stream);
     default:
       return problem.precision == Float32Precision::high
                  ? launch_as<Tf32>(problem, packing, packed, chunk_sums, device, stream)

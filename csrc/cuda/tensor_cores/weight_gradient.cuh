@@ -64,8 +64,8 @@ struct PatchColumn {
 // From shared memory, [row][column], as far as it is part of the weight.
 template <class T, int rows, int columns, int line>
 __device__ inline void store_sums(const WeightGradient& p, const GradientOperands& operands,
-                                  const WeightTile& tile, int64_t group, const float* sums,
-                                  const Destination& to, T* result, float* chunk_sums, bool again) {
+                                  const WeightTile& tile, int64_t group, const Accumulator<T>* sums,
+                                  const Destination& to, T* result, Accumulator<T>* chunk_sums, bool again) {
 #pragma unroll 1
   for (int k = static_cast<int>(threadIdx.x); k < rows * columns; k += block_threads) {
     const int channel = tile.first_channel + k / columns;
@@ -75,7 +75,7 @@ __device__ inline void store_sums(const WeightGradient& p, const GradientOperand
     if (channel >= operands.out_channels || tap >= p.taps || in_channel >= operands.in_channels) continue;
     const int64_t element =
         ((group * operands.out_channels + channel) * p.taps + tap) * operands.in_channels + in_channel;
-    const float sum = sums[k / columns * line + k % columns];
+    const Accumulator<T> sum = sums[k / columns * line + k % columns];
     if (p.chunks > 1) {
       store(chunk_sums + tile.chunk * p.elements + element, sum, again);
     } else {
@@ -98,9 +98,10 @@ const char* launch_gradient(Kernel kernel, int64_t shared_bytes, const WeightGra
   const char* error = launch(kernel, Grid{int64_t{plan.tiles} * plan.chunks, problem.groups}, block_threads,
                              shared_bytes, stream, plan, operands, to, static_cast<const T*>(data.input),
                              static_cast<const T*>(data.output), static_cast<T*>(data.weight),
-                             static_cast<float*>(chunk_sums));
+                             static_cast<Accumulator<T>*>(chunk_sums));
   if (error != nullptr || plan.chunks == 1) return error;
-  return launch_add_chunks<T, float>(plan.chunks, plan.elements, chunk_sums, data.weight, to, device, stream);
+  return launch_add_chunks<T, Accumulator<T>>(plan.chunks, plan.elements, chunk_sums, data.weight, to, device,
+                                              stream);
 }
 
 // For tiles of so many rows and columns.
@@ -111,8 +112,8 @@ inline WeightGradient gradient_plan(const ConvProblem& problem, const ConvProble
   return plan;
 }
 
-inline int64_t sums_bytes(const WeightGradient& plan) {
-  return plan.chunks == 1 ? 0 : plan.chunks * plan.elements * static_cast<int64_t>(sizeof(float));
+inline int64_t sums_bytes(const WeightGradient& plan, DType dtype) {
+  return plan.chunks == 1 ? 0 : plan.chunks * plan.elements * (dtype == DType::float64 ? 8 : 4);
 }
 
 }  // namespace mma

@@ -152,5 +152,19 @@ void multiply_add(float (&sum)[4], const uint32_t (&left)[4], const uint32_t (&r
   }
 }
 
+// The m8n8k4 of float64.
+inline void multiply_add(double (&sum)[2], double left, double right) {
+  struct Pair {
+    double left, right;
+  };
+  const int lane = cuda_on_cpu::lane_index();
+  exchange_all(Pair{left, right}, [&](const auto& pair_of) {
+    for (int k = 0; k < 2; ++k) {
+      for (int t = 0; t < 4; ++t)
+        sum[k] += pair_of(lane / 4 * 4 + t).left * pair_of(4 * (2 * (lane % 4) + k) + t).right;
+    }
+  });
+}
+
 }  // namespace cuda
 }  // namespace convext
