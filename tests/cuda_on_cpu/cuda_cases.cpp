@@ -166,19 +166,24 @@ void add_dense(Collector& cases, int count) {
   }
 }
 
-// 16-bit numbers whose channels are loaded in vectors of 8, and neighbours of such problems; results and
-// depths around tiles of 128 and slices of 32.
+// Numbers whose channels are loaded in vectors, and neighbours of such problems; results and depths around
+// tiles of 128 and slices of 128 bytes.
 void add_tensor_cores(Collector& cases, int count) {
   for (int k = 0; k < count; ++k) {
     for (Pass pass : passes) {
       Case c = cases.start(pass);
       ConvProblem& p = c.problem;
       Random& draw = cases.draw();
-      p.dtype = p.out_dtype = draw.pick({DType::bfloat16, DType::float16});
+      p.dtype = p.out_dtype = draw.pick({DType::bfloat16, DType::float16, DType::float32, DType::float64});
+      // As TF32: exact where numbers have few bits.
+      if (p.dtype == DType::float32 && draw.one_in(2)) {
+        p.precision = Float32Precision::high;
+        c.fill = Fill::small_integers;
+      }
       c.input_layout = c.output_layout = Layout::channels_last;
       c.weight_layout = draw.pick({Layout::channels_last, Layout::channels_last, Layout::contiguous});
       c.seed *= 27;  // aligned
-      const auto channels = [&] { return draw.pick<int64_t>({8, 16, 24, 32, 40, 64, 72, 128, 136}); };
+      const auto channels = [&] { return draw.pick<int64_t>({3, 8, 16, 24, 32, 40, 64, 72, 128, 136}); };
       set_channels(c, draw.pick<int64_t>({1, 1, 2}), channels(), channels());
       p.batch = draw.between(1, 2);
       p.kernel = {draw.pick<int64_t>({1, 2, 3}), draw.pick<int64_t>({1, 2, 3})};

@@ -84,15 +84,16 @@ __device__ inline void wait_for_multiplications() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(pending) : "memory");
 }
 
-// sum += left * right over a depth of 16: 64 rows, 128 columns.
-#define CONVEXT_MULTIPLY(type, outside)                                                                    \
-  asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32." type "." type                                \
+// sum += left * right over 32 bytes of depth (a depth of 16 where it lies outside); float32 as TF32: 64 rows,
+// 128 columns.
+#define CONVEXT_MULTIPLY(shape, type, flags)                                                               \
+  asm volatile("wgmma.mma_async.sync.aligned.m64n128" shape ".f32." type "." type                          \
                " "                                                                                         \
                "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15,"                    \
                " %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31,"          \
                " %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47,"          \
                " %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "        \
-               "%64, %65, 1, 1, 1, " outside ";"                                                           \
+               "%64, %65, 1, 1, 1" flags ";"                                                               \
                : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3]), "+f"(sum[4]), "+f"(sum[5]),       \
                  "+f"(sum[6]), "+f"(sum[7]), "+f"(sum[8]), "+f"(sum[9]), "+f"(sum[10]), "+f"(sum[11]),     \
                  "+f"(sum[12]), "+f"(sum[13]), "+f"(sum[14]), "+f"(sum[15]), "+f"(sum[16]), "+f"(sum[17]), \
@@ -108,22 +109,26 @@ __device__ inline void wait_for_multiplications() {
 
 template <class T, bool outside = false>
 __device__ inline void multiply_add_together(float (&sum)[64], SliceDescriptor left, SliceDescriptor right) {
-  if constexpr (std::is_same_v<T, BFloat16> && outside) {
-    CONVEXT_MULTIPLY("bf16", "1, 1");
+  if constexpr (std::is_same_v<T, float>) {
+    static_assert(!outside, "of 16-bit numbers only");
+    CONVEXT_MULTIPLY("k8", "tf32", "");
+  } else if constexpr (std::is_same_v<T, BFloat16> && outside) {
+    CONVEXT_MULTIPLY("k16", "bf16", ", 1, 1");
   } else if constexpr (std::is_same_v<T, BFloat16>) {
-    CONVEXT_MULTIPLY("bf16", "0, 0");
+    CONVEXT_MULTIPLY("k16", "bf16", ", 0, 0");
   } else if constexpr (outside) {
-    CONVEXT_MULTIPLY("f16", "1, 1");
+    CONVEXT_MULTIPLY("k16", "f16", ", 1, 1");
   } else {
-    CONVEXT_MULTIPLY("f16", "0, 0");
+    CONVEXT_MULTIPLY("k16", "f16", ", 0, 0");
   }
 }
 #undef CONVEXT_MULTIPLY
 
-// sum += left * right over a depth of 16: 64 rows, 256 columns.
-#define CONVEXT_MULTIPLY(type, outside)                                                                    \
+// sum += left * right over 32 bytes of depth (a depth of 16 where it lies outside); float32 as TF32: 64 rows,
+// 256 columns.
+#define CONVEXT_MULTIPLY(shape, type, flags)                                                               \
   asm volatile(                                                                                            \
-      "wgmma.mma_async.sync.aligned.m64n256k16.f32." type "." type                                         \
+      "wgmma.mma_async.sync.aligned.m64n256" shape ".f32." type "." type                                   \
       " "                                                                                                  \
       "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15,"                             \
       " %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31,"                   \
@@ -133,7 +138,7 @@ __device__ inline void multiply_add_together(float (&sum)[64], SliceDescriptor l
       " %80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95,"                   \
       " %96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111,"       \
       " %112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127}, " \
-      "%128, %129, 1, 1, 1, " outside ";"                                                                  \
+      "%128, %129, 1, 1, 1" flags ";"                                                                      \
       : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3]), "+f"(sum[4]), "+f"(sum[5]), "+f"(sum[6]),  \
         "+f"(sum[7]), "+f"(sum[8]), "+f"(sum[9]), "+f"(sum[10]), "+f"(sum[11]), "+f"(sum[12]),             \
         "+f"(sum[13]), "+f"(sum[14]), "+f"(sum[15]), "+f"(sum[16]), "+f"(sum[17]), "+f"(sum[18]),          \
@@ -160,14 +165,17 @@ __device__ inline void multiply_add_together(float (&sum)[64], SliceDescriptor l
 
 template <class T, bool outside = false>
 __device__ inline void multiply_add_together(float (&sum)[128], SliceDescriptor left, SliceDescriptor right) {
-  if constexpr (std::is_same_v<T, BFloat16> && outside) {
-    CONVEXT_MULTIPLY("bf16", "1, 1");
+  if constexpr (std::is_same_v<T, float>) {
+    static_assert(!outside, "of 16-bit numbers only");
+    CONVEXT_MULTIPLY("k8", "tf32", "");
+  } else if constexpr (std::is_same_v<T, BFloat16> && outside) {
+    CONVEXT_MULTIPLY("k16", "bf16", ", 1, 1");
   } else if constexpr (std::is_same_v<T, BFloat16>) {
-    CONVEXT_MULTIPLY("bf16", "0, 0");
+    CONVEXT_MULTIPLY("k16", "bf16", ", 0, 0");
   } else if constexpr (outside) {
-    CONVEXT_MULTIPLY("f16", "1, 1");
+    CONVEXT_MULTIPLY("k16", "f16", ", 1, 1");
   } else {
-    CONVEXT_MULTIPLY("f16", "0, 0");
+    CONVEXT_MULTIPLY("k16", "f16", ", 0, 0");
   }
 }
 #undef CONVEXT_MULTIPLY

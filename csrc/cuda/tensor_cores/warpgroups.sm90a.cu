@@ -1,4 +1,5 @@
-// forward and grad_input of 16-bit numbers by warpgroups: see tiles/correlation.cuh for the matrices.
+// forward and grad_input of 16-bit numbers, and of float32 as TF32, by warpgroups: see tiles/correlation.cuh
+// for the matrices.
 //
 // A block has 128 x `columns` results, each of its two warpgroups 64 rows of them. Its threads copy a slice
 // two ahead of the one that is multiplied, while the tensor cores read that one from shared memory by
@@ -18,7 +19,7 @@ constexpr int warpgroup_rows = 64;
 constexpr int swizzle_bytes = 1024;  // slices begin at multiples of this
 
 // Sums are not cut into chains: up to here, that they are rounded towards zero every 16 terms stays far below
-// the rounding of a 16-bit result.
+// the rounding of a 16-bit result, or of TF32.
 constexpr int64_t most_depth = 8192;
 
 template <int columns>
@@ -161,14 +162,21 @@ bool wants_warpgroups(const ConvProblem& p, const CudaDevice& device) {
   const bool gradient = p.pass == Pass::grad_input;
   const int64_t depth =
       (gradient ? out_channels_per_group(p) : in_channels_per_group(p)) * p.kernel.height * p.kernel.width;
-  return device.capability == 90 && (p.dtype == DType::bfloat16 || p.dtype == DType::float16) &&
-         result_channels(p) > 64 && depth <= most_depth;
+  const bool has_instruction = p.dtype == DType::bfloat16 || p.dtype == DType::float16 ||
+                               (p.dtype == DType::float32 && p.precision == Float32Precision::high);
+  return device.capability == 90 && has_instruction && result_channels(p) > 64 && depth <= most_depth;
 }
 
 const char* launch_warpgroups(const Packing& packing, const ConvData& data, const int* flag,
                               const CudaDevice& device, void* stream) {
-  return packing.problem.dtype == DType::bfloat16 ? launch_as<BFloat16>(packing, data, flag, device, stream)
-                                                  : launch_as<Float16>(packing, data, flag, device, stream);
+  switch (packing.problem.dtype) {
+    case DType::bfloat16:
+      return launch_as<BFloat16>(packing, data, flag, device, stream);
+    case DType::float16:
+      return launch_as<Float16>(packing, data, flag, device, stream);
+    default:
+      return launch_as<float>(packing, data, flag, device, stream);
+  }
 }
 
 }  // namespace mma

@@ -36,12 +36,12 @@ void wait_for_multiplications() {
   for (const auto& multiplication : cuda_on_cpu::take_multiplications(pending)) multiplication();
 }
 
-// Number k of the 16 along the depth of a row.
+// Number k along the depth of a row.
 template <class T>
 float number_of(SliceDescriptor from, int row, int k) {
   T number;
   if (from.block_bytes == 0) {
-    const int byte = from.bytes + 2 * k;
+    const int byte = from.bytes + static_cast<int>(sizeof(T)) * k;
     std::memcpy(&number, from.slice + swizzled_offset(row, byte / 16) + byte % 16, sizeof(number));
   } else {
     const int line = from.bytes / swizzled_line_bytes + k;
@@ -50,20 +50,27 @@ float number_of(SliceDescriptor from, int row, int k) {
                 from.slice + row / 64 * from.block_bytes + swizzled_offset(line, piece) + row % 8 * 2,
                 sizeof(number));
   }
-  return widen(number);
+  if constexpr (std::is_same_v<T, float>) {
+    return tf32_of(__float_as_uint(number));
+  } else {
+    return widen(number);
+  }
 }
 
 template <class T, bool outside = false, int numbers>
 void multiply_add_together(float (&sum)[numbers], SliceDescriptor left, SliceDescriptor right) {
+  constexpr int depth = 32 / static_cast<int>(sizeof(T));
   const int thread = static_cast<int>(threadIdx.x) % 128;
   cuda_on_cpu::start_multiplication([&sum, left, right, thread] {
     for (int i = 0; i < 2; ++i) {
-      float row[16];
-      for (int k = 0; k < 16; ++k) row[k] = number_of<T>(left, thread / 32 * 16 + thread % 32 / 4 + 8 * i, k);
+      float row[depth];
+      for (int k = 0; k < depth; ++k)
+        row[k] = number_of<T>(left, thread / 32 * 16 + thread % 32 / 4 + 8 * i, k);
       for (int n = 0; n < numbers / 4; ++n) {
         for (int column = 0; column < 2; ++column) {
           float& to = sum[4 * n + 2 * i + column];
-          for (int k = 0; k < 16; ++k) to += row[k] * number_of<T>(right, 8 * n + thread % 4 * 2 + column, k);
+          for (int k = 0; k < depth; ++k)
+            to += row[k] * number_of<T>(right, 8 * n + thread % 4 * 2 + column, k);
         }
       }
     }
