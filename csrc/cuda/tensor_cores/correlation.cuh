@@ -118,12 +118,22 @@ __device__ inline void store_tile(const Correlation& p, const Operands& operands
     }
     return;
   }
-  // A thread keeps to its pixel where pixels are adjacent, else to its channel.
-  const bool along_rows = p.result_pixels_adjacent;
+  if (p.result_pixels_adjacent && !careful && !again) {
+    const int row = thread % block_rows;
+    if (first_pixel + row >= p.pixels) return;
+    constexpr int step = block_threads / block_rows;
+    int column = thread / block_rows;
+    T* to = address(tiles::pixel_of(first_pixel + row, p)) + (first_channel + column) * p.result.channel;
+    const int last =
+        p.result_channels - first_channel < columns ? p.result_channels - first_channel : columns;
+#pragma unroll 4
+    for (; column < last; column += step, to += step * p.result.channel) *to = tile[row * line + column];
+    return;
+  }
 #pragma unroll 1
   for (int k = thread; k < block_rows * columns; k += block_threads) {
-    const int row = along_rows ? k % block_rows : k / columns;
-    const int column = along_rows ? k / block_rows : k % columns;
+    const int row = k / columns;
+    const int column = k % columns;
     const int channel = first_channel + column;
     if (first_pixel + row >= p.pixels || channel >= p.result_channels) continue;
     const Pixel at = tiles::pixel_of(first_pixel + row, p);

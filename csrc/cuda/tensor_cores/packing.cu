@@ -28,18 +28,34 @@ struct Copy {
   ImageStrides from;
   int64_t from_group, to_pixel, to_group;
   bool channels_adjacent;
+  bool planes_in_pieces;  // the pixels of a plane are one line, in whole pieces
+  Divisor by_plane;
+  int plane;
   int* not_finite;  // nullptr: nobody asks
 };
 
 template <class Bits>
 struct Tile {
-  Bits number[tile_numbers + 2 * most_tile_channels];  // two more for each channel, for the banks' sake
+  alignas(8)
+      Bits number[tile_numbers + 2 * most_tile_channels];  // two more for each channel, for the banks' sake
+};
+
+// In words of no more than a line's alignment.
+template <class Bits>
+union alignas(vector_bytes) Piece {
+  using Word = std::conditional_t<sizeof(Bits) == 8, uint64_t, uint32_t>;
+  static constexpr int words = vector_bytes / static_cast<int>(sizeof(Word));
+
+  Word word[words];
+  Bits lane[vector_bytes / sizeof(Bits)];
 };
 
 // exponent: the bits of Bits that are all set in what is not finite.
 template <class Bits>
 __global__ void __launch_bounds__(copy_threads) pack(Copy p, Bits exponent, const Bits* from, Bits* to) {
   constexpr int lanes = vector_bytes / static_cast<int>(sizeof(Bits));
+  using Word = typename Piece<Bits>::Word;
+  constexpr int words = Piece<Bits>::words;
   CONVEXT_SHARED(Tile<Bits>, tile);
   const int tile_pixels = tile_numbers / p.tile_channels;
   const int line = tile_pixels + 2;
@@ -66,7 +82,24 @@ __global__ void __launch_bounds__(copy_threads) pack(Copy p, Bits exponent, cons
   const int thread = static_cast<int>(threadIdx.x);
   const int pixels = p.pixels - first_pixel;
   const int channels = p.channels - first_channel;
-  if (p.channels_adjacent) {
+  if (p.planes_in_pieces) {
+    const int pieces = tile_pixels / lanes;
+#pragma unroll 2
+    for (int k = thread; k < p.tile_channels * pieces; k += copy_threads) {
+      const int channel = k / pieces;
+      const int at = (k - channel * pieces) * lanes;
+      Piece<Bits> piece{};
+      if (at < pixels && channel < channels) {
+        const int n = quotient(first_pixel + at, p.by_plane);
+        piece =
+            *reinterpret_cast<const Piece<Bits>*>(from + n * p.from.batch + (first_pixel + at - n * p.plane) +
+                                                  (first_channel + channel) * p.from.channel);
+      }
+      auto* to_tile = reinterpret_cast<Word*>(&tile.number[channel * line + at]);
+#pragma unroll
+      for (int v = 0; v < words; ++v) to_tile[v] = piece.word[v];
+    }
+  } else if (p.channels_adjacent) {
     const int channel = thread % p.tile_channels;
 #pragma unroll 4
     for (int at = thread / p.tile_channels; at < tile_pixels; at += copy_threads / p.tile_channels)
@@ -90,13 +123,11 @@ __global__ void __launch_bounds__(copy_threads) pack(Copy p, Bits exponent, cons
     const int at = k / vectors;
     const int channel = (k - at * vectors) * lanes;
     if (first_pixel + at >= p.pixels || first_channel + channel >= p.packed_channels) continue;
-    struct alignas(vector_bytes) {
-      Bits lane[lanes];
-    } vector;
+    Piece<Bits> vector;
 #pragma unroll
     for (int v = 0; v < lanes; ++v) vector.lane[v] = tile.number[(channel + v) * line + at];
     const int64_t first = (first_pixel + at) * p.to_pixel + first_channel + channel;
-    *reinterpret_cast<uint4*>(to + first) = *reinterpret_cast<const uint4*>(&vector);
+    *reinterpret_cast<Piece<Bits>*>(to + first) = vector;
   }
 }
 
@@ -155,6 +186,13 @@ Copy image_copy(const ConvProblem& p, int64_t channels, Size2 size, const ImageS
   copy.to_pixel = p.groups * copy.packed_channels;
   copy.to_group = copy.packed_channels;
   copy.channels_adjacent = strides.channel == 1 && channels > 1;
+  const int64_t lanes = vector_lanes(p.dtype);
+  const int64_t plane = size.height * size.width;
+  copy.plane = static_cast<int>(plane);
+  copy.by_plane = divisor_of(plane);
+  copy.planes_in_pieces = p.aligned && strides.column == 1 &&
+                          (size.height == 1 || strides.row == size.width) && plane % lanes == 0 &&
+                          strides.channel % lanes == 0 && strides.batch % lanes == 0;
   return copy;
 }
 
@@ -285,6 +323,7 @@ const char* launch_packing(const ConvProblem& p, const Packing& packing, void* w
     copy.source_height = static_cast<int>(p.input.height);
     copy.source_width = static_cast<int>(p.input.width);
     if (packing.problem.input.height != p.input.height || packing.problem.input.width != p.input.width) {
+      copy.planes_in_pieces = false;
       copy.top = static_cast<int>(p.padding.top);
       copy.left = static_cast<int>(p.padding.left);
       copy.mode = p.padding_mode;

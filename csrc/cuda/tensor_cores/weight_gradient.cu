@@ -94,7 +94,7 @@ int rows_of_tile(const ConvProblem& packed) {
 }
 
 WeightGradient plan_of(const ConvProblem& problem, const ConvProblem& packed) {
-  return gradient_plan(problem, packed, rows_of_tile(packed), block_columns);
+  return gradient_plan(problem, packed, rows_of_tile(packed), block_columns, 512);
 }
 
 template <class Kind, int rows>

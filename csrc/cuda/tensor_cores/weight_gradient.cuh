@@ -104,10 +104,10 @@ const char* launch_gradient(Kernel kernel, int64_t shared_bytes, const WeightGra
                                               stream);
 }
 
-// For tiles of so many rows and columns.
+// For tiles of so many rows and columns, and about so many blocks.
 inline WeightGradient gradient_plan(const ConvProblem& problem, const ConvProblem& packed, int rows,
-                                    int columns) {
-  WeightGradient plan = tiles::weight_gradient_of(packed, rows, columns);
+                                    int columns, int64_t blocks) {
+  WeightGradient plan = tiles::weight_gradient_of(packed, rows, columns, blocks);
   plan.elements = problem.out_channels * in_channels_per_group(problem) * plan.taps;
   return plan;
 }

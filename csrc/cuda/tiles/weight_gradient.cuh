@@ -40,8 +40,8 @@ inline int64_t ceil_div(int64_t a, int64_t b) {
 }
 
 // For tiles of so many rows and columns.
-inline WeightGradient weight_gradient_of(const ConvProblem& p, int rows_of_tile, int columns_of_tile) {
-  constexpr int64_t blocks_wanted = 512;
+inline WeightGradient weight_gradient_of(const ConvProblem& p, int rows_of_tile, int columns_of_tile,
+                                         int64_t blocks_wanted = 512) {
   constexpr int64_t most_chunk_bytes = int64_t{16} << 20;
   WeightGradient plan{};
   plan.output_height = static_cast<int>(p.output.height);
