@@ -97,18 +97,28 @@ const char* launch_class(const ConvProblem& p, const Packing& packing, const Con
                 p.epilogue.bias ? static_cast<const T*>(data.bias) : nullptr, result);
 }
 
+int64_t tiles_of(const ConvProblem& p, int64_t columns) {
+  const Size2 result = p.pass == Pass::grad_input ? p.input : p.output;
+  return (p.batch * result.height * result.width + block_rows - 1) / block_rows *
+         ((result_channels(p) + columns - 1) / columns) * p.groups;
+}
+
 template <class Kind>
-const char* launch_as(const Packing& packing, const ConvData& data, const int* flag, void* stream) {
+const char* launch_as(const Packing& packing, const ConvData& data, const int* flag, const CudaDevice& device,
+                      void* stream) {
   const ConvProblem& p = packing.problem;
+  // Wide tiles read less, if there are enough of them. Sums are the same in all.
   const int64_t channels = result_channels(p);
+  int64_t columns = channels > 64 ? 128 : channels;
+  while (columns > 32 && tiles_of(p, columns) < device.multiprocessors) columns /= 2;
   return tiles::for_each_class(p, [&](int row_class, int column_class) {
-    const auto run = [&](auto columns) {
-      return launch_class<Kind, decltype(columns)::value>(p, packing, data, flag, row_class, column_class,
-                                                          stream);
+    const auto run = [&](auto width) {
+      return launch_class<Kind, decltype(width)::value>(p, packing, data, flag, row_class, column_class,
+                                                        stream);
     };
-    if (channels <= 16) return run(std::integral_constant<int, 16>{});
-    if (channels <= 32) return run(std::integral_constant<int, 32>{});
-    if (channels <= 64) return run(std::integral_constant<int, 64>{});
+    if (columns <= 16) return run(std::integral_constant<int, 16>{});
+    if (columns <= 32) return run(std::integral_constant<int, 32>{});
+    if (columns <= 64) return run(std::integral_constant<int, 64>{});
     return run(std::integral_constant<int, 128>{});
   });
 }
@@ -131,15 +141,15 @@ const char* launch_correlation(const ConvProblem& problem, const ConvData& data,
     return launch_warpgroups(packing, packed, flag, device, stream);
   switch (problem.dtype) {
     case DType::bfloat16:
-      return launch_as<BFloat16>(packing, packed, flag, stream);
+      return launch_as<BFloat16>(packing, packed, flag, device, stream);
     case DType::float16:
-      return launch_as<Float16>(packing, packed, flag, stream);
+      return launch_as<Float16>(packing, packed, flag, device, stream);
     case DType::float64:
-      return launch_as<double>(packing, packed, flag, stream);
+      return launch_as<double>(packing, packed, flag, device, stream);
     default:
       return problem.precision == Float32Precision::high
-                 ? launch_as<Tf32>(packing, packed, flag, stream)
-                 : launch_as<SplitFloat>(packing, packed, flag, stream);
+                 ? launch_as<Tf32>(packing, packed, flag, device, stream)
+                 : launch_as<SplitFloat>(packing, packed, flag, device, stream);
   }
 }
 

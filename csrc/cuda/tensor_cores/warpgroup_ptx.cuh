@@ -85,6 +85,39 @@ __device__ inline void wait_for_multiplications() {
 }
 
 // sum += left * right over 32 bytes of depth (a depth of 16 where it lies outside); float32 as TF32: 64 rows,
+// 64 columns.
+#define CONVEXT_MULTIPLY(shape, type, flags)                                                               \
+  asm volatile("wgmma.mma_async.sync.aligned.m64n64" shape ".f32." type "." type                           \
+               " "                                                                                         \
+               "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15,"                    \
+               " %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "        \
+               "%32, %33, 1, 1, 1" flags ";"                                                               \
+               : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3]), "+f"(sum[4]), "+f"(sum[5]),       \
+                 "+f"(sum[6]), "+f"(sum[7]), "+f"(sum[8]), "+f"(sum[9]), "+f"(sum[10]), "+f"(sum[11]),     \
+                 "+f"(sum[12]), "+f"(sum[13]), "+f"(sum[14]), "+f"(sum[15]), "+f"(sum[16]), "+f"(sum[17]), \
+                 "+f"(sum[18]), "+f"(sum[19]), "+f"(sum[20]), "+f"(sum[21]), "+f"(sum[22]), "+f"(sum[23]), \
+                 "+f"(sum[24]), "+f"(sum[25]), "+f"(sum[26]), "+f"(sum[27]), "+f"(sum[28]), "+f"(sum[29]), \
+                 "+f"(sum[30]), "+f"(sum[31])                                                              \
+               : "l"(left), "l"(right))
+
+template <class T, bool outside = false>
+__device__ inline void multiply_add_together(float (&sum)[32], SliceDescriptor left, SliceDescriptor right) {
+  if constexpr (std::is_same_v<T, float>) {
+    static_assert(!outside, "of 16-bit numbers only");
+    CONVEXT_MULTIPLY("k8", "tf32", "");
+  } else if constexpr (std::is_same_v<T, BFloat16> && outside) {
+    CONVEXT_MULTIPLY("k16", "bf16", ", 1, 1");
+  } else if constexpr (std::is_same_v<T, BFloat16>) {
+    CONVEXT_MULTIPLY("k16", "bf16", ", 0, 0");
+  } else if constexpr (outside) {
+    CONVEXT_MULTIPLY("k16", "f16", ", 1, 1");
+  } else {
+    CONVEXT_MULTIPLY("k16", "f16", ", 0, 0");
+  }
+}
+#undef CONVEXT_MULTIPLY
+
+// sum += left * right over 32 bytes of depth (a depth of 16 where it lies outside); float32 as TF32: 64 rows,
 // 128 columns.
 #define CONVEXT_MULTIPLY(shape, type, flags)                                                               \
   asm volatile("wgmma.mma_async.sync.aligned.m64n128" shape ".f32." type "." type                          \

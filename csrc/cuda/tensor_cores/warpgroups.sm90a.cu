@@ -37,7 +37,7 @@ struct Memory {
 };
 
 template <class T, int columns, int stages>
-__global__ void __launch_bounds__(block_threads, columns == 128 ? 2 : 1)
+__global__ void __launch_bounds__(block_threads, columns == 256 ? 1 : 2)
     correlate_together(Correlation p, Operands operands, const T* source, const T* weight, const T* bias,
                        T* result) {
   CONVEXT_DYNAMIC_SHARED(unaligned);
@@ -140,18 +140,17 @@ const char* launch_as(const Packing& packing, const ConvData& data, const int* f
   const ConvProblem& p = packing.problem;
   const int64_t pixels = p.pass == Pass::grad_input ? p.batch * p.input.height * p.input.width
                                                     : p.batch * p.output.height * p.output.width;
-  // Wide tiles read less, if there are enough of them; narrow ones are two to a multiprocessor, if there are
-  // enough of those.
+  // Wide tiles read less, if there are enough of them.
   const int64_t channels = result_channels(p);
   const auto blocks = [&](int64_t columns) {
     return (pixels + block_rows - 1) / block_rows * ((channels + columns - 1) / columns) * p.groups;
   };
   const bool wide =
       channels > 128 && round_up(channels, 256) * 4 <= channels * 5 && blocks(256) >= device.multiprocessors;
-  const bool deep = blocks(128) <= device.multiprocessors;
+  const bool narrow = channels <= 64 || blocks(128) < device.multiprocessors;
   return tiles::for_each_class(p, [&](int row_class, int column_class) {
     if (wide) return launch_class<T, 256, 4>(packing, data, flag, row_class, column_class, stream);
-    if (deep) return launch_class<T, 128, 4>(packing, data, flag, row_class, column_class, stream);
+    if (narrow) return launch_class<T, 64, 4>(packing, data, flag, row_class, column_class, stream);
     return launch_class<T, 128, 3>(packing, data, flag, row_class, column_class, stream);
   });
 }
@@ -164,7 +163,7 @@ bool wants_warpgroups(const ConvProblem& p, const CudaDevice& device) {
       (gradient ? out_channels_per_group(p) : in_channels_per_group(p)) * p.kernel.height * p.kernel.width;
   const bool has_instruction = p.dtype == DType::bfloat16 || p.dtype == DType::float16 ||
                                (p.dtype == DType::float32 && p.precision == Float32Precision::high);
-  return device.capability == 90 && has_instruction && result_channels(p) > 64 && depth <= most_depth;
+  return device.capability == 90 && has_instruction && result_channels(p) > 32 && depth <= most_depth;
 }
 
 const char* launch_warpgroups(const Packing& packing, const ConvData& data, const int* flag,
