@@ -449,7 +449,7 @@ def jobs(selection: Selection = Selection()) -> Iterator[Job]:
         for layer in layers:
             if layer is None:
                 continue
-            usual = MAIN_DTYPES + (OTHER_DTYPES if number % 4 == 0 and layer.network != "large_images" else ())
+            usual = MAIN_DTYPES + (OTHER_DTYPES if number % 4 == 1 and layer.network != "large_images" else ())
             for dtype, pass_name in itertools.product(selection.dtypes or usual, selection.passes or PASSES):
                 if pass_name == "forward" or DTYPES[tensor_dtype(dtype)].is_floating_point:
                     job = Job(layer, batch_of(layer, dtype), dtype, 0, pass_name)

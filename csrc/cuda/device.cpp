@@ -62,6 +62,8 @@ const CudaDevice* find_device(int index, std::string* error) {
 }
 
 const char* select_device(int index) {
+  int current = -1;
+  if (cudaGetDevice(&current) == cudaSuccess && current == index) return nullptr;
   const cudaError_t status = cudaSetDevice(index);
   if (status == cudaSuccess) return nullptr;
   cudaGetLastError();

@@ -6,6 +6,9 @@
 #include <cuda_runtime.h>
 
 #include <cstdint>
+#include <map>
+#include <mutex>
+#include <utility>
 
 #include "cuda/kernel.h"
 
@@ -32,16 +35,31 @@ inline int64_t grid_size(int64_t blocks, const CudaDevice& device) {
   return blocks < 1 ? 1 : blocks < most ? blocks : most;
 }
 
+// Lets a kernel have so many bytes of shared memory that a launch asks for, on the current device. The
+// runtime takes as long for that as for a launch, so it is only told what it has not been told yet.
+inline cudaError_t allow_shared_bytes(const void* kernel, int64_t bytes) {
+  static std::mutex mutex;
+  static std::map<std::pair<const void*, int>, int64_t> allowed;
+  int device = 0;
+  const cudaError_t error = cudaGetDevice(&device);
+  if (error != cudaSuccess) return error;
+  const std::lock_guard<std::mutex> lock(mutex);
+  int64_t& known = allowed[{kernel, device}];
+  if (bytes <= known) return cudaSuccess;
+  const cudaError_t status =
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));
+  if (status == cudaSuccess) known = bytes;
+  return status;
+}
+
 // Queues kernel(arguments...); returns nullptr, or what the runtime says went wrong.
 template <class... Parameters, class... Arguments>
 const char* launch(void (*kernel)(Parameters...), Grid grid, int threads, int64_t shared_bytes, void* stream,
                    const Arguments&... arguments) {
   constexpr int64_t without_asking = 48 * 1024;
   cudaError_t error = cudaSuccess;
-  if (shared_bytes > without_asking) {
-    error = cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
-                                 cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes));
-  }
+  if (shared_bytes > without_asking)
+    error = allow_shared_bytes(reinterpret_cast<const void*>(kernel), shared_bytes);
   if (error == cudaSuccess) {
     cudaLaunchConfig_t config{};
     config.gridDim = dim3(static_cast<unsigned>(grid.x), static_cast<unsigned>(grid.y), 1);

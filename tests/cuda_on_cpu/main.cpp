@@ -161,7 +161,12 @@ void test_case(const CudaKernel& kernel, const Case& c, const Operands& untouche
   if (invariant) check_batch_invariance(in_this_way(kernel, c, ways[0]), c, untouched, first);
 }
 
-std::vector<Case> sample(int thinning) {
+struct Sample {
+  std::vector<Case> cases;
+  size_t own;  // from here on, they were made for these kernels
+};
+
+Sample sample(int thinning) {
   Random random(11);
   std::vector<Case> cases;
   for (const Case& c : kernel_cases(false)) {
@@ -170,17 +175,24 @@ std::vector<Case> sample(int thinning) {
     const int64_t one_in = integer_gradient ? 1 : work < 2e4 ? 8 : work < 1e5 ? 25 : work < 1e6 ? 300 : 0;
     if (one_in != 0 && random.one_in(thinning * one_in)) cases.push_back(c);
   }
+  const size_t own = cases.size();
   for (const Case& c : cuda_cases(thinning)) cases.push_back(c);
-  return cases;
+  return {cases, own};
+}
+
+// A tile of tensor cores takes 256 fibers, however little of it is used.
+bool is_slow(const CudaKernel& kernel) {
+  return std::strcmp(kernel.name, "tensor_cores") == 0;
 }
 
 // Tries the kernels of that name on one case.
-void test_all_on(const Case& c, const std::string& name, int process, const CountTable& table) {
+void test_all_on(const Case& c, const std::string& name, bool slow_ones, int process,
+                 const CountTable& table) {
   const Operands operands(c);
   const Expected expected(c, operands);
   for (size_t k = 0; k < std::size(kernels); ++k) {
     const CudaKernel& kernel = *kernels[k];
-    if (!name.empty() && name != kernel.name) continue;
+    if ((!name.empty() && name != kernel.name) || (!slow_ones && is_slow(kernel))) continue;
     Counts& counts = table.at(process, k, c.problem.pass);
     const Reason reason = kernel.why_not(c.problem, device_of(132));
     if (reason != nullptr) {
@@ -198,11 +210,16 @@ void test_all_on(const Case& c, const std::string& name, int process, const Coun
 }
 
 void test_kernels(int thinning, const std::string& name, int jobs) {
-  const std::vector<Case> cases = sample(thinning);
+  const Sample sampled = sample(thinning);
   const CountTable table(jobs);
-  const auto at = [&](int64_t piece) -> const Case& { return cases[static_cast<size_t>(piece)]; };
-  run_in_processes(jobs, {static_cast<int64_t>(cases.size()),
-                          [&](int process, int64_t piece) { test_all_on(at(piece), name, process, table); },
+  const auto at = [&](int64_t piece) -> const Case& { return sampled.cases[static_cast<size_t>(piece)]; };
+  const auto with_slow_ones = [&](int64_t piece) {
+    return piece % 6 == 0 || static_cast<size_t>(piece) >= sampled.own;
+  };
+  run_in_processes(jobs, {static_cast<int64_t>(sampled.cases.size()),
+                          [&](int process, int64_t piece) {
+                            test_all_on(at(piece), name, with_slow_ones(piece), process, table);
+                          },
                           [&](int64_t piece) { return describe(at(piece)); }});
   // Sanitizers keep books of all the address space.
   for (const CudaKernel* kernel : kernels) {
