@@ -51,6 +51,10 @@ __device__ inline T narrow(Sum sum) {
 // Terms that are added in one chain: the rounding error of the chain grows with its length.
 constexpr int chain_terms = 256;
 
+// The same for sums of a thread by itself, whose totals are float64: so short that they are as exact as those
+// of a CPU, which has many chains side by side.
+constexpr int short_chain_terms = 16;
+
 template <class T>
 struct Sum {
   Accumulator<T> chain{};
@@ -72,7 +76,7 @@ struct Sum {
   __device__ void extend(Accumulator<T> extended) {
     chain = extended;
     if constexpr (!std::is_integral_v<T>) {
-      if (++terms == chain_terms) {
+      if (++terms == short_chain_terms) {
         total += static_cast<Total<T>>(chain);
         chain = 0;
         terms = 0;

@@ -61,26 +61,37 @@ struct PatchColumn {
   }
 };
 
-// From shared memory, [row][column], as far as it is part of the weight.
+// From shared memory, [row][column], as far as it is part of the weight. A thread keeps to its column.
 template <class T, int rows, int columns, int line>
 __device__ inline void store_sums(const WeightGradient& p, const GradientOperands& operands,
                                   const WeightTile& tile, int64_t group, const Accumulator<T>* sums,
                                   const Destination& to, T* result, Accumulator<T>* chunk_sums, bool again) {
-#pragma unroll 1
-  for (int k = static_cast<int>(threadIdx.x); k < rows * columns; k += block_threads) {
-    const int channel = tile.first_channel + k / columns;
-    const int column = tile.first_column + k % columns;
-    const int tap = quotient(column, p.by_in_channels);
-    const int in_channel = column - tap * p.in_channels;
-    if (channel >= operands.out_channels || tap >= p.taps || in_channel >= operands.in_channels) continue;
-    const int64_t element =
-        ((group * operands.out_channels + channel) * p.taps + tap) * operands.in_channels + in_channel;
-    const Accumulator<T> sum = sums[k / columns * line + k % columns];
-    if (p.chunks > 1) {
-      store(chunk_sums + tile.chunk * p.elements + element, sum, again);
-    } else {
-      store(result + offset_of(element, to), narrow<T>(sum), again);
-    }
+  static_assert(block_threads % columns == 0, "or a thread would have several columns");
+  constexpr int step = block_threads / columns;
+  const int thread = static_cast<int>(threadIdx.x);
+  const int column = tile.first_column + thread % columns;
+  const int tap = quotient(column, p.by_in_channels);
+  const int in_channel = column - tap * p.in_channels;
+  if (tap >= p.taps || in_channel >= operands.in_channels) return;
+  const int first = thread / columns;
+  const int channels = operands.out_channels - tile.first_channel;
+  const int last = channels < rows ? channels : rows;
+  const int64_t channel = group * operands.out_channels + tile.first_channel + first;
+  const Accumulator<T>* from = sums + first * line + thread % columns;
+  if (p.chunks > 1) {
+    const int64_t of_channel = int64_t{p.taps} * operands.in_channels;
+    Accumulator<T>* at =
+        chunk_sums + tile.chunk * p.elements + channel * of_channel + tap * operands.in_channels + in_channel;
+#pragma unroll 4
+    for (int row = first; row < last; row += step, from += step * line, at += step * of_channel)
+      store(at, *from, again);
+  } else {
+    const int tap_row = quotient(tap, p.by_kernel_width);
+    T* at = result + channel * to.strides.out_channel + in_channel * to.strides.in_channel +
+            tap_row * to.strides.row + (tap - tap_row * p.kernel_width) * to.strides.column;
+#pragma unroll 4
+    for (int row = first; row < last; row += step, from += step * line, at += step * to.strides.out_channel)
+      store(at, narrow<T>(*from), again);
   }
 }
 

@@ -35,8 +35,8 @@ inline int64_t common_divisor(int64_t a, int64_t b) {
   return a;
 }
 
-inline int classes_of(bool gradient, int64_t stride, int64_t dilation) {
-  return gradient ? static_cast<int>(stride * dilation / common_divisor(stride, dilation)) : 1;
+inline int classes_of(bool gradient, int64_t stride) {
+  return gradient ? static_cast<int>(stride) : 1;
 }
 
 // Class `index` of classes_of(...).
@@ -55,12 +55,11 @@ inline Axis axis_of(bool gradient, int index, int64_t input, int64_t output, int
     return axis;
   }
   const int64_t divisor = common_divisor(stride, dilation);
-  const int64_t step = stride * dilation / divisor;
   const int64_t tap_step = stride / divisor;
-  axis.results = static_cast<int>(index < input ? (input - index - 1) / step + 1 : 0);
+  axis.results = static_cast<int>(index < input ? (input - index - 1) / stride + 1 : 0);
   axis.first_result = index;
-  axis.result_step = static_cast<int>(step);
-  axis.source_per_result = static_cast<int>(dilation / divisor);
+  axis.result_step = static_cast<int>(stride);
+  axis.source_per_result = 1;
   axis.source_per_tap = static_cast<int>(-dilation / divisor);
   axis.tap_step = static_cast<int>(tap_step);
   axis.source = static_cast<int>(output);

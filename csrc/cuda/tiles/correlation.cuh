@@ -110,8 +110,8 @@ inline Correlation correlation_of(const ConvProblem& p, int row_class, int colum
 template <class Visit>
 const char* for_each_class(const ConvProblem& p, const Visit& visit) {
   const bool gradient = p.pass == Pass::grad_input;
-  const int row_classes = classes_of(gradient, p.stride.height, p.dilation.height);
-  const int column_classes = classes_of(gradient, p.stride.width, p.dilation.width);
+  const int row_classes = classes_of(gradient, p.stride.height);
+  const int column_classes = classes_of(gradient, p.stride.width);
   for (int row_class = 0; row_class < row_classes; ++row_class) {
     for (int column_class = 0; column_class < column_classes; ++column_class) {
       const char* error = visit(row_class, column_class);

@@ -50,9 +50,8 @@ inline Reason why_no_tiles(const ConvProblem& p) {
       p.padding.top != 0 || p.padding.bottom != 0 || p.padding.left != 0 || p.padding.right != 0;
   if (is_padded && p.padding_mode != PaddingMode::zeros)
     return "the gradient of padding that is not zeros goes to other pixels";
-  const int64_t classes = int64_t{classes_of(true, p.stride.height, p.dilation.height)} *
-                          classes_of(true, p.stride.width, p.dilation.width);
-  if (classes > 16) return "stride and dilation cut the gradient of the input into more than 16 parts";
+  const int64_t classes = int64_t{classes_of(true, p.stride.height)} * classes_of(true, p.stride.width);
+  if (classes > 16) return "the stride cuts the gradient of the input into more than 16 parts";
   return nullptr;
 }
 
