@@ -204,8 +204,8 @@ std::vector<Case> cuda_cases(int thinning) {
   Collector cases(thinning == 1 ? 3e6 : 2e5);
   add_depthwise(cases, 300 / thinning);
   add_depthwise_streams(cases, 40 / thinning);
-  add_dense(cases, 100 / thinning);
-  add_tensor_cores(cases, 50 / thinning);
+  add_dense(cases, 40 / thinning);
+  add_tensor_cores(cases, 30 / thinning);
   return cases.take();
 }
 

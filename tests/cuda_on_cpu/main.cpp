@@ -214,7 +214,10 @@ void test_kernels(int thinning, const std::string& name, int jobs) {
   const CountTable table(jobs);
   const auto at = [&](int64_t piece) -> const Case& { return sampled.cases[static_cast<size_t>(piece)]; };
   const auto with_slow_ones = [&](int64_t piece) {
-    return piece % 6 == 0 || static_cast<size_t>(piece) >= sampled.own;
+    const ConvProblem& p = at(piece).problem;
+    const bool is_small = multiply_adds(p) < 2e5;
+    const bool is_own = static_cast<size_t>(piece) >= sampled.own && p.groups <= 3;
+    return is_own ? is_small || piece % 8 == 0 : is_small && piece % 16 == 0;
   };
   run_in_processes(jobs, {static_cast<int64_t>(sampled.cases.size()),
                           [&](int process, int64_t piece) {
