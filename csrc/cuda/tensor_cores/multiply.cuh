@@ -7,7 +7,6 @@
 //     Tf32                 float32 with products of numbers rounded to 11 bits; chains of 256
 //     SplitFloat           float32 by six products of numbers split in three of 8 bits; chains of 16, so that
 //                          what rounding towards zero loses stays small beside float32's own rounding
-//
 //     double               as C++ has it, in one chain
 //
 // Split numbers cannot tell inf from NaN: inf - inf is one of their parts. Where a result is not finite, a

@@ -2,8 +2,9 @@
 // at a time.
 //
 // A slice holds 128 bytes of depth of each row. It is copied there in pieces of 16 bytes, asynchronously and
-// past the registers. Its lines lie an odd number of pieces apart (for float32 with the depth outside, eight
-// numbers), so that whatever a warp reads at once lies in different banks.
+// past the registers. Its lines lie so far apart that whatever a warp reads at once lies in different banks:
+// an odd number of pieces; eight numbers more than a multiple of 32 (float32 with the depth outside); four
+// more than one of 16 (float64).
 #pragma once
 
 #include "cuda/element.cuh"
