@@ -12,8 +12,10 @@ namespace {
 
 constexpr int vector_bytes = 16;
 constexpr int copy_threads = 256;
-constexpr int tile_numbers = 4096;  // of a block: so many channels times pixels
+constexpr int tile_numbers = 4096;  // of a block at most: so many channels times pixels
 constexpr int most_tile_channels = 64;
+constexpr int least_tile_pixels = 16;
+constexpr int64_t blocks_wanted = 512;
 
 // An image, or the weights as one, whose "samples" are the channels of the result.
 struct Copy {
@@ -22,9 +24,9 @@ struct Copy {
   int width, height;
   int source_width, source_height, top, left;  // of what is padded on the way
   PaddingMode mode;
-  int channels;         // of a group
-  int packed_channels;  // the same in whole vectors
-  int tile_channels;    // a power of two
+  int channels;                    // of a group
+  int packed_channels;             // the same in whole vectors
+  int tile_channels, tile_pixels;  // powers of two
   ImageStrides from;
   int64_t from_group, to_pixel, to_group;
   bool channels_adjacent;
@@ -57,7 +59,7 @@ __global__ void __launch_bounds__(copy_threads) pack(Copy p, Bits exponent, cons
   using Word = typename Piece<Bits>::Word;
   constexpr int words = Piece<Bits>::words;
   CONVEXT_SHARED(Tile<Bits>, tile);
-  const int tile_pixels = tile_numbers / p.tile_channels;
+  const int tile_pixels = p.tile_pixels;
   const int line = tile_pixels + 2;
   const int channel_tiles = (p.packed_channels + p.tile_channels - 1) / p.tile_channels;
   const int group = static_cast<int>(blockIdx.y) / channel_tiles;
@@ -138,10 +140,10 @@ __global__ void clear(int* number) {
 template <class Bits>
 const char* launch_copy(const Copy& plan, int64_t groups, Bits exponent, const void* from, void* to,
                         void* stream) {
-  const int tile_pixels = tile_numbers / plan.tile_channels;
   const int64_t channel_tiles = (plan.packed_channels + plan.tile_channels - 1) / plan.tile_channels;
   return launch(
-      pack<Bits>, Grid{(int64_t{plan.pixels} + tile_pixels - 1) / tile_pixels, channel_tiles * groups},
+      pack<Bits>,
+      Grid{(int64_t{plan.pixels} + plan.tile_pixels - 1) / plan.tile_pixels, channel_tiles * groups},
       copy_threads, 0, stream, plan, exponent, static_cast<const Bits*>(from), static_cast<Bits*>(to));
 }
 
@@ -163,7 +165,7 @@ int64_t vector_lanes(DType dtype) {
   return vector_bytes / element_size(dtype);
 }
 
-Copy copy_of(int64_t samples, Size2 size, int64_t channels, DType dtype) {
+Copy copy_of(int64_t samples, Size2 size, int64_t channels, int64_t groups, DType dtype) {
   Copy copy{};
   copy.pixels = static_cast<int>(samples * size.height * size.width);
   copy.by_width = divisor_of(size.width);
@@ -176,11 +178,16 @@ Copy copy_of(int64_t samples, Size2 size, int64_t channels, DType dtype) {
   copy.tile_channels = 8;
   while (copy.tile_channels < copy.packed_channels && copy.tile_channels < most_tile_channels)
     copy.tile_channels *= 2;
+  copy.tile_pixels = tile_numbers / copy.tile_channels;
+  const int64_t channel_tiles = (copy.packed_channels + copy.tile_channels - 1) / copy.tile_channels;
+  while (copy.tile_pixels > least_tile_pixels &&
+         copy.pixels / copy.tile_pixels * channel_tiles * groups < blocks_wanted)
+    copy.tile_pixels /= 2;
   return copy;
 }
 
 Copy image_copy(const ConvProblem& p, int64_t channels, Size2 size, const ImageStrides& strides) {
-  Copy copy = copy_of(p.batch, size, channels, p.dtype);
+  Copy copy = copy_of(p.batch, size, channels, p.groups, p.dtype);
   copy.from = strides;
   copy.from_group = channels * strides.channel;
   copy.to_pixel = p.groups * copy.packed_channels;
@@ -202,7 +209,7 @@ Copy weight_copy(const ConvProblem& p) {
   const WeightStrides& s = p.weight_strides;
   const int64_t in = in_channels_per_group(p);
   const int64_t out = out_channels_per_group(p);
-  Copy copy = copy_of(gradient ? in : out, p.kernel, gradient ? out : in, p.dtype);
+  Copy copy = copy_of(gradient ? in : out, p.kernel, gradient ? out : in, p.groups, p.dtype);
   copy.from = gradient ? ImageStrides{s.in_channel, s.out_channel, s.row, s.column}
                        : ImageStrides{s.out_channel, s.in_channel, s.row, s.column};
   copy.from_group = out * s.out_channel;
@@ -291,7 +298,7 @@ Packing packing_of(const ConvProblem& p) {
   const WeightStrides& s = p.weight_strides;
   packing.weight_group = out * s.out_channel;
   const bool fits =
-      p.pass == Pass::forward && !packing.copies_input && p.aligned &&
+      p.pass == Pass::forward && packed.in_channels == p.in_channels && p.aligned &&
       are_vectors(in, out * p.groups, p.kernel, {s.out_channel, s.in_channel, s.row, s.column}, lanes);
   if (fits) return packing;
   const Copy copy = weight_copy(p);
