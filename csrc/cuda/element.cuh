@@ -85,16 +85,29 @@ struct Sum {
   }
 };
 
-// Calls visit(T{}) with the element type of a dtype.
+// Calls visit(T{}) with the element type of float32, bfloat16 or float16.
 template <class Visit>
-auto with_type(DType dtype, const Visit& visit) {
+auto with_short_floating_type(DType dtype, const Visit& visit) {
   switch (dtype) {
-    case DType::float64:
-      return visit(double{});
     case DType::bfloat16:
       return visit(BFloat16{});
     case DType::float16:
       return visit(Float16{});
+    default:
+      return visit(float{});
+  }
+}
+
+// The same, or float64.
+template <class Visit>
+auto with_floating_type(DType dtype, const Visit& visit) {
+  return dtype == DType::float64 ? visit(double{}) : with_short_floating_type(dtype, visit);
+}
+
+// The same with that of any dtype.
+template <class Visit>
+auto with_type(DType dtype, const Visit& visit) {
+  switch (dtype) {
     case DType::uint8:
       return visit(uint8_t{});
     case DType::int8:
@@ -106,7 +119,7 @@ auto with_type(DType dtype, const Visit& visit) {
     case DType::int64:
       return visit(int64_t{});
     default:
-      return visit(float{});
+      return with_floating_type(dtype, visit);
   }
 }
 

@@ -147,16 +147,9 @@ const char* launch_as(const ConvProblem& p, const ConvData& data, const CudaDevi
 
 const char* launch_correlation(const ConvProblem& problem, const ConvData& data, const CudaDevice& device,
                                void* stream) {
-  switch (problem.dtype) {
-    case DType::float64:
-      return launch_as<double>(problem, data, device, stream);
-    case DType::bfloat16:
-      return launch_as<BFloat16>(problem, data, device, stream);
-    case DType::float16:
-      return launch_as<Float16>(problem, data, device, stream);
-    default:
-      return launch_as<float>(problem, data, device, stream);
-  }
+  return with_floating_type(problem.dtype, [&](auto element) {
+    return launch_as<decltype(element)>(problem, data, device, stream);
+  });
 }
 
 }  // namespace depthwise_kernels

@@ -106,14 +106,9 @@ bool takes_large(const ConvProblem& p) {
 
 const char* launch_large(const ConvProblem& problem, const ConvData& data, const CudaDevice& device,
                          void* stream) {
-  switch (problem.dtype) {
-    case DType::bfloat16:
-      return launch_as<BFloat16>(problem, data, device, stream);
-    case DType::float16:
-      return launch_as<Float16>(problem, data, device, stream);
-    default:
-      return launch_as<float>(problem, data, device, stream);
-  }
+  return with_short_floating_type(problem.dtype, [&](auto element) {
+    return launch_as<decltype(element)>(problem, data, device, stream);
+  });
 }
 
 }  // namespace depthwise_kernels

@@ -3,7 +3,7 @@
 // A block has 128 x 128, 128 x 256 or 64 x 256 results. Its two warpgroups share the rows, 64 each, or the
 // columns where there are 64 rows. The depth lies outside in both slices: a line is 64 channels of one pixel.
 #include "cuda/tensor_cores/gradient_warpgroups.h"
-#include "cuda/tensor_cores/warpgroup_ptx.cuh"
+#include "cuda/tensor_cores/warpgroup_pipeline.cuh"
 #include "cuda/tensor_cores/weight_gradient.cuh"
 
 namespace convext {
@@ -11,11 +11,9 @@ namespace cuda {
 namespace mma {
 namespace {
 
-constexpr int warpgroup_threads = 128;
 constexpr int slice_pixels = 64;
 constexpr int line_channels = 64;
 constexpr int block_bytes = slice_pixels * swizzled_line_bytes;  // of 64 channels of a slice
-constexpr int swizzle_bytes = 1024;                              // slices begin at multiples of this
 
 // Sums of a chunk are not cut further: up to here, that they are rounded towards zero every 16 terms stays
 // far below the rounding of a 16-bit result.
@@ -51,8 +49,7 @@ __global__ void __launch_bounds__(block_threads, columns == 128 ? 2 : 1)
   constexpr bool share_rows = rows == 128;
   constexpr int own_columns = share_rows ? columns : columns / 2;
   CONVEXT_DYNAMIC_SHARED(unaligned);
-  unsigned char* memory =
-      unaligned + (swizzle_bytes - shared_address(unaligned) % swizzle_bytes) % swizzle_bytes;
+  unsigned char* memory = first_slice(unaligned);
   auto* slices = reinterpret_cast<Stage<rows, columns>*>(memory);
   const int thread = static_cast<int>(threadIdx.x);
   const WeightTile tile = tiles::weight_tile(p, rows, columns);
@@ -65,8 +62,8 @@ __global__ void __launch_bounds__(block_threads, columns == 128 ? 2 : 1)
   const PatchColumn<T> patches(p, input, tile.first_column + RightShare::number());
   const int left_place = place_of<LeftShare>();
   const int right_place = place_of<RightShare>();
-  const auto load = [&](int slice) {
-    Stage<rows, columns>& stage = slices[slice % stages_];
+  const auto load = [&](int at, int slice) {
+    Stage<rows, columns>& stage = slices[at];
     const int first = tile.first_pixel + slice * slice_pixels;
 #pragma unroll
     for (int i = 0; i < LeftShare::count; ++i) {
@@ -85,37 +82,19 @@ __global__ void __launch_bounds__(block_threads, columns == 128 ? 2 : 1)
   const int count = (tile.last_pixel - tile.first_pixel + slice_pixels - 1) / slice_pixels;
   const int warpgroup = thread / warpgroup_threads;
   float sum[own_columns / 2] = {};
-  constexpr int ahead = stages_ - 2;
-#pragma unroll 1
-  for (int k = 0; k < ahead; ++k) {
-    if (k < count) load(k);
-    commit_copies();
-  }
-#pragma unroll 1
-  for (int k = 0; k < count; ++k) {
-    wait_for_copies<ahead - 1>();
-    publish_to_warpgroups();
-    __syncthreads();
-    const Stage<rows, columns>& stage = slices[k % stages_];
-    const SliceDescriptor left =
-        outer_slice_descriptor(stage.left + (share_rows ? warpgroup * block_bytes : 0), block_bytes);
-    const SliceDescriptor right = outer_slice_descriptor(
-        stage.right + (share_rows ? 0 : warpgroup * (own_columns / line_channels) * block_bytes),
-        block_bytes);
-    begin_multiplications();
+  run_warpgroups<stages_>(count, load, [&](int at) {
+    const Stage<rows, columns>& stage = slices[at];
+    const int left_block = share_rows ? warpgroup : 0;
+    const int right_block = share_rows ? 0 : warpgroup * (own_columns / line_channels);
+    const SliceDescriptor left = outer_slice_descriptor(stage.left + left_block * block_bytes, block_bytes);
+    const SliceDescriptor right =
+        outer_slice_descriptor(stage.right + right_block * block_bytes, block_bytes);
 #pragma unroll
     for (int pixel = 0; pixel < slice_pixels; pixel += 16) {
       multiply_add_together<T, true>(sum, deeper(left, pixel * swizzled_line_bytes),
                                      deeper(right, pixel * swizzled_line_bytes));
     }
-    commit_multiplications();
-    if (k + ahead < count) load(k + ahead);
-    commit_copies();
-    wait_for_multiplications<1>();
-  }
-  wait_for_multiplications<0>();
-  wait_for_copies<0>();
-  __syncthreads();  // by all
+  });
 
   constexpr int line = Memory<rows, columns, stages_>::result_line;
   float* of_tile = reinterpret_cast<float*>(memory);  // [row][column]

@@ -84,8 +84,26 @@ __device__ inline void wait_for_multiplications() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(pending) : "memory");
 }
 
-// sum += left * right over 32 bytes of depth (a depth of 16 where it lies outside); float32 as TF32: 64 rows,
-// 64 columns.
+// sum += left * right over 32 bytes of depth (a depth of 16 where it lies outside); float32 as TF32. 64 rows,
+// and twice as many columns as there are numbers; CONVEXT_MULTIPLY is the instruction of that width.
+#define CONVEXT_MULTIPLY_ADD_TOGETHER(numbers)                                              \
+  template <class T, bool outside = false>                                                  \
+  __device__ inline void multiply_add_together(float (&sum)[numbers], SliceDescriptor left, \
+                                               SliceDescriptor right) {                     \
+    if constexpr (std::is_same_v<T, float>) {                                               \
+      static_assert(!outside, "of 16-bit numbers only");                                    \
+      CONVEXT_MULTIPLY("k8", "tf32", "");                                                   \
+    } else if constexpr (std::is_same_v<T, BFloat16> && outside) {                          \
+      CONVEXT_MULTIPLY("k16", "bf16", ", 1, 1");                                            \
+    } else if constexpr (std::is_same_v<T, BFloat16>) {                                     \
+      CONVEXT_MULTIPLY("k16", "bf16", ", 0, 0");                                            \
+    } else if constexpr (outside) {                                                         \
+      CONVEXT_MULTIPLY("k16", "f16", ", 1, 1");                                             \
+    } else {                                                                                \
+      CONVEXT_MULTIPLY("k16", "f16", ", 0, 0");                                             \
+    }                                                                                       \
+  }
+
 #define CONVEXT_MULTIPLY(shape, type, flags)                                                               \
   asm volatile("wgmma.mma_async.sync.aligned.m64n64" shape ".f32." type "." type                           \
                " "                                                                                         \
@@ -100,25 +118,9 @@ __device__ inline void wait_for_multiplications() {
                  "+f"(sum[30]), "+f"(sum[31])                                                              \
                : "l"(left), "l"(right))
 
-template <class T, bool outside = false>
-__device__ inline void multiply_add_together(float (&sum)[32], SliceDescriptor left, SliceDescriptor right) {
-  if constexpr (std::is_same_v<T, float>) {
-    static_assert(!outside, "of 16-bit numbers only");
-    CONVEXT_MULTIPLY("k8", "tf32", "");
-  } else if constexpr (std::is_same_v<T, BFloat16> && outside) {
-    CONVEXT_MULTIPLY("k16", "bf16", ", 1, 1");
-  } else if constexpr (std::is_same_v<T, BFloat16>) {
-    CONVEXT_MULTIPLY("k16", "bf16", ", 0, 0");
-  } else if constexpr (outside) {
-    CONVEXT_MULTIPLY("k16", "f16", ", 1, 1");
-  } else {
-    CONVEXT_MULTIPLY("k16", "f16", ", 0, 0");
-  }
-}
+CONVEXT_MULTIPLY_ADD_TOGETHER(32)
 #undef CONVEXT_MULTIPLY
 
-// sum += left * right over 32 bytes of depth (a depth of 16 where it lies outside); float32 as TF32: 64 rows,
-// 128 columns.
 #define CONVEXT_MULTIPLY(shape, type, flags)                                                               \
   asm volatile("wgmma.mma_async.sync.aligned.m64n128" shape ".f32." type "." type                          \
                " "                                                                                         \
@@ -140,25 +142,9 @@ __device__ inline void multiply_add_together(float (&sum)[32], SliceDescriptor l
                  "+f"(sum[60]), "+f"(sum[61]), "+f"(sum[62]), "+f"(sum[63])                                \
                : "l"(left), "l"(right))
 
-template <class T, bool outside = false>
-__device__ inline void multiply_add_together(float (&sum)[64], SliceDescriptor left, SliceDescriptor right) {
-  if constexpr (std::is_same_v<T, float>) {
-    static_assert(!outside, "of 16-bit numbers only");
-    CONVEXT_MULTIPLY("k8", "tf32", "");
-  } else if constexpr (std::is_same_v<T, BFloat16> && outside) {
-    CONVEXT_MULTIPLY("k16", "bf16", ", 1, 1");
-  } else if constexpr (std::is_same_v<T, BFloat16>) {
-    CONVEXT_MULTIPLY("k16", "bf16", ", 0, 0");
-  } else if constexpr (outside) {
-    CONVEXT_MULTIPLY("k16", "f16", ", 1, 1");
-  } else {
-    CONVEXT_MULTIPLY("k16", "f16", ", 0, 0");
-  }
-}
+CONVEXT_MULTIPLY_ADD_TOGETHER(64)
 #undef CONVEXT_MULTIPLY
 
-// sum += left * right over 32 bytes of depth (a depth of 16 where it lies outside); float32 as TF32: 64 rows,
-// 256 columns.
 #define CONVEXT_MULTIPLY(shape, type, flags)                                                               \
   asm volatile(                                                                                            \
       "wgmma.mma_async.sync.aligned.m64n256" shape ".f32." type "." type                                   \
@@ -196,22 +182,9 @@ __device__ inline void multiply_add_together(float (&sum)[64], SliceDescriptor l
         "+f"(sum[127])                                                                                     \
       : "l"(left), "l"(right))
 
-template <class T, bool outside = false>
-__device__ inline void multiply_add_together(float (&sum)[128], SliceDescriptor left, SliceDescriptor right) {
-  if constexpr (std::is_same_v<T, float>) {
-    static_assert(!outside, "of 16-bit numbers only");
-    CONVEXT_MULTIPLY("k8", "tf32", "");
-  } else if constexpr (std::is_same_v<T, BFloat16> && outside) {
-    CONVEXT_MULTIPLY("k16", "bf16", ", 1, 1");
-  } else if constexpr (std::is_same_v<T, BFloat16>) {
-    CONVEXT_MULTIPLY("k16", "bf16", ", 0, 0");
-  } else if constexpr (outside) {
-    CONVEXT_MULTIPLY("k16", "f16", ", 1, 1");
-  } else {
-    CONVEXT_MULTIPLY("k16", "f16", ", 0, 0");
-  }
-}
+CONVEXT_MULTIPLY_ADD_TOGETHER(128)
 #undef CONVEXT_MULTIPLY
+#undef CONVEXT_MULTIPLY_ADD_TOGETHER
 
 #else
 

@@ -6,17 +6,13 @@
 // themselves.
 
 #include "cuda/tensor_cores/correlation.cuh"
-#include "cuda/tensor_cores/warpgroup_ptx.cuh"
+#include "cuda/tensor_cores/warpgroup_pipeline.cuh"
 #include "cuda/tensor_cores/warpgroups.h"
 
 namespace convext {
 namespace cuda {
 namespace mma {
 namespace {
-
-constexpr int warpgroup_threads = 128;
-constexpr int warpgroup_rows = 64;
-constexpr int swizzle_bytes = 1024;  // slices begin at multiples of this
 
 // Sums are not cut into chains: up to here, that they are rounded towards zero every 16 terms stays far below
 // the rounding of a 16-bit result, or of TF32.
@@ -41,9 +37,7 @@ __global__ void __launch_bounds__(block_threads, columns == 256 ? 1 : 2)
     correlate_together(Correlation p, Operands operands, const T* source, const T* weight, const T* bias,
                        T* result) {
   CONVEXT_DYNAMIC_SHARED(unaligned);
-  // By the address that the instructions see, which is that in shared memory.
-  unsigned char* memory =
-      unaligned + (swizzle_bytes - shared_address(unaligned) % swizzle_bytes) % swizzle_bytes;
+  unsigned char* memory = first_slice(unaligned);
   auto* slices = reinterpret_cast<Stage<columns>*>(memory);
   const int thread = static_cast<int>(threadIdx.x);
   const int pixel_tile = quotient(static_cast<int>(blockIdx.x), p.by_column_tiles);
@@ -57,8 +51,8 @@ __global__ void __launch_bounds__(block_threads, columns == 256 ? 1 : 2)
   const SliceCopies<T, columns> copies(p, source, weight, first_pixel, first_channel);
   const int place = swizzled_offset(copies.row(), copies.piece());  // of every 32nd row, the same
   constexpr int line = swizzled_line_bytes / static_cast<int>(sizeof(T));
-  const auto load = [&](int slice) {
-    Stage<columns>& to = slices[slice % stages];
+  const auto load = [&](int stage, int slice) {
+    Stage<columns>& to = slices[stage];
     const auto at = copies.place(slice);
 #pragma unroll
     for (int part = 0; part < copy_parts; ++part) {
@@ -69,33 +63,14 @@ __global__ void __launch_bounds__(block_threads, columns == 256 ? 1 : 2)
   const int count = (p.depth + slice_depth<T> - 1) / slice_depth<T>;
   const int warpgroup = thread / warpgroup_threads;
   float sum[columns / 2] = {};
-  constexpr int ahead = stages - 2;  // a slice may be filled when the one before the last has been multiplied
-#pragma unroll 1
-  for (int k = 0; k < ahead; ++k) {
-    if (k < count) load(k);
-    commit_copies();
-  }
-#pragma unroll 1
-  for (int k = 0; k < count; ++k) {
-    wait_for_copies<ahead - 1>();
-    publish_to_warpgroups();
-    __syncthreads();
-    const Stage<columns>& stage = slices[k % stages];
-    const SliceDescriptor left =
-        slice_descriptor(stage.left + warpgroup * warpgroup_rows * swizzled_line_bytes);
-    const SliceDescriptor right = slice_descriptor(stage.right);
-    begin_multiplications();
+  run_warpgroups<stages>(count, load, [&](int stage) {
+    const Stage<columns>& at = slices[stage];
+    const SliceDescriptor left = slice_descriptor(at.left + warpgroup * warpgroup_rows * swizzled_line_bytes);
+    const SliceDescriptor right = slice_descriptor(at.right);
 #pragma unroll
     for (int bytes = 0; bytes < swizzled_line_bytes; bytes += 32)
       multiply_add_together<T>(sum, deeper(left, bytes), deeper(right, bytes));
-    commit_multiplications();
-    if (k + ahead < count) load(k + ahead);
-    commit_copies();
-    wait_for_multiplications<1>();
-  }
-  wait_for_multiplications<0>();
-  wait_for_copies<0>();
-  __syncthreads();  // by all
+  });
 
   constexpr int result_line = Memory<T, columns, stages>::result_line;
   T* tile = reinterpret_cast<T*>(memory);  // [row][column]

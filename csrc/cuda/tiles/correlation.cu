@@ -146,16 +146,8 @@ const char* launch_as(const ConvProblem& p, const ConvData& data, void* stream) 
 }  // namespace
 
 const char* launch_correlation(const ConvProblem& problem, const ConvData& data, void* stream) {
-  switch (problem.dtype) {
-    case DType::float64:
-      return launch_as<double>(problem, data, stream);
-    case DType::bfloat16:
-      return launch_as<BFloat16>(problem, data, stream);
-    case DType::float16:
-      return launch_as<Float16>(problem, data, stream);
-    default:
-      return launch_as<float>(problem, data, stream);
-  }
+  return with_floating_type(
+      problem.dtype, [&](auto element) { return launch_as<decltype(element)>(problem, data, stream); });
 }
 
 }  // namespace tiles

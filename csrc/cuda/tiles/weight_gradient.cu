@@ -121,16 +121,9 @@ int64_t weight_gradient_workspace_bytes(const ConvProblem& p) {
 
 const char* launch_weight_gradient(const ConvProblem& problem, const ConvData& data, void* workspace,
                                    const CudaDevice& device, void* stream) {
-  switch (problem.dtype) {
-    case DType::float64:
-      return launch_as<double>(problem, data, workspace, device, stream);
-    case DType::bfloat16:
-      return launch_as<BFloat16>(problem, data, workspace, device, stream);
-    case DType::float16:
-      return launch_as<Float16>(problem, data, workspace, device, stream);
-    default:
-      return launch_as<float>(problem, data, workspace, device, stream);
-  }
+  return with_floating_type(problem.dtype, [&](auto element) {
+    return launch_as<decltype(element)>(problem, data, workspace, device, stream);
+  });
 }
 
 }  // namespace tiles
