@@ -4,7 +4,7 @@ Sources of these kinds make the extension modules `_C` and, where there is a CUD
 - csrc/core: plain C++ at the ABI's floor, in both;
 - csrc/cpu: the same, in `_C`;
 - csrc/cpu/kernels: compiled once for each instruction set (see csrc/cpu/isa.h), its folder `specialised` for all
-  but the baseline;
+  but the baseline, its folder `bfloat16` only for processors that multiply pairs of bfloat16;
 - csrc/cuda: plain C++ and CUDA (see build_support/cuda.py), in `_cuda`;
 - csrc/torch: the only ones that see torch, pybind11 and Python: in both modules, in `_C` (csrc/torch/cpu) or in
   `_cuda` (csrc/torch/cuda).
@@ -109,8 +109,8 @@ def _write_ninja_file(root: Path, build: Path, version: str) -> dict[str, Path]:
     described = [f'-D{name}="{value}"' for name, value in information.items()]
     objects = [*compile_all("torch/cpu", [*common, *bridge, *described]), *compile_all("cpu", common)]
     for isa in isas:
-        folders = ["cpu/kernels"]
-        if isa.name != "baseline":
+        folders = ["cpu/kernels/bfloat16"] if isa.name == "avx512bf16" else ["cpu/kernels"]
+        if isa.name not in ("baseline", "avx512bf16"):
             folders.append("cpu/kernels/specialised")
         for source in [source for folder in folders for source in sorted((root / "csrc" / folder).glob("*.cpp"))]:
             flags = [*common, *quick, f"-DCONVEXT_ISA={isa.name}", *isa.flags]

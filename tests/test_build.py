@@ -54,8 +54,10 @@ def global_symbols(path: Path) -> list[tuple[str, str]]:
 def listed_kernels(isa: str) -> set[str]:
     code = re.sub(r"//.*|\\\n", "", (ROOT / "csrc/cpu/kernel_list.h").read_text())
     lists = {name: re.findall(r"\bX\((\w+)\)", body) for name, body in re.findall(r"#define (\w+)\(X\) (.*)", code)}
+    if isa == "avx512bf16":
+        return {*lists["CONVEXT_BFLOAT16_KERNELS"]}
     specialised = [] if isa == "baseline" else lists["CONVEXT_SPECIALISED_KERNELS"]
-    return {*specialised, *lists["CONVEXT_GENERAL_KERNELS"]}
+    return {*specialised, *lists["CONVEXT_GENERAL_KERNELS"], "fma_probe"}  # the probe is compiled like a kernel
 
 
 def test_kernels_of_different_instruction_sets_share_nothing():
@@ -72,7 +74,7 @@ def test_kernels_of_different_instruction_sets_share_nothing():
             defined.setdefault(isa, set()).add(match[1])
     assert "baseline" in defined
     for isa, kernels in defined.items():
-        assert kernels == listed_kernels(isa) | {"fma_probe"}  # the probe is compiled like a kernel, and is none
+        assert kernels == listed_kernels(isa)
 
 
 @pytest.mark.skipif(os.uname().machine != "x86_64", reason="looks for x86-64's vector registers")
@@ -80,7 +82,7 @@ def test_no_object_uses_more_than_its_instruction_set():
     kernel_objects()
     objdump = requires("objdump")
     for path in sorted(OBJECTS.glob("**/*.o")):
-        forbidden = {"avx512": None, "avx2": r"%zmm|%k[0-7]\b"}.get(path.parent.name, r"%[yz]mm|%k[0-7]\b")
+        forbidden = {"avx512bf16": None, "avx512": None, "avx2": r"%zmm|%k[0-7]\b"}.get(path.parent.name, r"%[yz]mm|%k[0-7]\b")
         if forbidden is None:
             continue
         code = run(objdump, "--disassemble", "--no-show-raw-insn", str(path))

@@ -20,6 +20,18 @@ bool has_f16c() {
   unsigned edx = 0;
   return __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & bit_F16C) != 0;
 }
+
+#if defined(CONVEXT_BUILD_AVX512BF16)
+// Nor this one, which clang 14 does not know either.
+bool has_bfloat16_products() {
+  unsigned eax = 0;
+  unsigned ebx = 0;
+  unsigned ecx = 0;
+  unsigned edx = 0;
+  constexpr unsigned bit = 1u << 5;
+  return __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0 && (eax & bit) != 0;
+}
+#endif
 #endif
 
 bool cpu_executes(Isa isa) {
@@ -36,6 +48,12 @@ bool cpu_executes(Isa isa) {
       return cpu_executes(Isa::avx2) && __builtin_cpu_supports("avx512f") &&
              __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
              __builtin_cpu_supports("avx512vl");
+    case Isa::avx512bf16:
+#if defined(CONVEXT_BUILD_AVX512BF16)
+      return cpu_executes(Isa::avx512) && has_bfloat16_products();
+#else
+      return false;  // the compiler did not know it
+#endif
   }
   return false;
 #elif defined(__aarch64__)
@@ -48,21 +66,21 @@ bool cpu_executes(Isa isa) {
 // An unknown value caps nothing: a typo must not make a program slower in silence, and `build_info` shows it.
 Isa highest_allowed() {
   const char* value = std::getenv("CONVEXT_MAX_ISA");
-  if (value == nullptr) return Isa::avx512;
-  for (Isa isa : {Isa::baseline, Isa::neon, Isa::avx2, Isa::avx512}) {
+  if (value == nullptr) return Isa::avx512bf16;
+  for (Isa isa : {Isa::baseline, Isa::neon, Isa::avx2, Isa::avx512, Isa::avx512bf16}) {
     if (std::strcmp(value, isa_name(isa)) == 0) return isa;
   }
-  return Isa::avx512;
+  return Isa::avx512bf16;
 }
 
 struct Availability {
-  bool isa[4];
+  bool isa[5];
 };
 
 Availability probe() {
   Availability result{};
   const Isa cap = highest_allowed();
-  for (Isa isa : {Isa::baseline, Isa::neon, Isa::avx2, Isa::avx512}) {
+  for (Isa isa : {Isa::baseline, Isa::neon, Isa::avx2, Isa::avx512, Isa::avx512bf16}) {
     result.isa[static_cast<int>(isa)] = isa <= cap && cpu_executes(isa);
   }
   return result;
@@ -80,6 +98,8 @@ const char* isa_name(Isa isa) {
       return "avx2";
     case Isa::avx512:
       return "avx512";
+    case Isa::avx512bf16:
+      return "avx512bf16";
   }
   return "unknown";
 }
@@ -90,7 +110,7 @@ bool isa_available(Isa isa) {
 }
 
 Isa best_isa() {
-  for (Isa isa : {Isa::avx512, Isa::avx2, Isa::neon}) {
+  for (Isa isa : {Isa::avx512bf16, Isa::avx512, Isa::avx2, Isa::neon}) {
     if (isa_available(isa)) return isa;
   }
   return Isa::baseline;

@@ -7,6 +7,7 @@ const FmaProbe& best_probe() {
   switch (best_isa()) {
 #if defined(CONVEXT_BUILD_AVX512)
     case Isa::avx512:
+    case Isa::avx512bf16:
       return avx512_isa::fma_probe;
 #endif
 #if defined(CONVEXT_BUILD_AVX2)

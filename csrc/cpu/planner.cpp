@@ -16,6 +16,11 @@ namespace {
 std::vector<const Kernel*> make_list() {
   std::vector<const Kernel*> list;
 #define CONVEXT_ADD(isa, name) list.push_back(&isa##_isa::name);
+#if defined(CONVEXT_BUILD_AVX512BF16)
+#define CONVEXT_ADD_BFLOAT16(name) CONVEXT_ADD(avx512bf16, name)
+#else
+#define CONVEXT_ADD_BFLOAT16(name)
+#endif
 #if defined(CONVEXT_BUILD_AVX512)
 #define CONVEXT_ADD_AVX512(name) CONVEXT_ADD(avx512, name)
 #else
@@ -38,6 +43,7 @@ std::vector<const Kernel*> make_list() {
 #define CONVEXT_ADD_GENERAL(name) \
   CONVEXT_ADD_SPECIALISED(name)   \
   CONVEXT_ADD(baseline, name)
+  CONVEXT_BFLOAT16_KERNELS(CONVEXT_ADD_BFLOAT16)
   CONVEXT_SPECIALISED_KERNELS(CONVEXT_ADD_SPECIALISED)
   CONVEXT_GENERAL_KERNELS(CONVEXT_ADD_GENERAL)
 #undef CONVEXT_ADD_GENERAL
@@ -45,6 +51,7 @@ std::vector<const Kernel*> make_list() {
 #undef CONVEXT_ADD_NEON
 #undef CONVEXT_ADD_AVX2
 #undef CONVEXT_ADD_AVX512
+#undef CONVEXT_ADD_BFLOAT16
 #undef CONVEXT_ADD
   list.push_back(&reference_kernel);
   return list;
@@ -81,6 +88,8 @@ Reason isa_missing(Isa isa) {
       return "this CPU has no AVX2 + FMA + F16C, or CONVEXT_MAX_ISA excludes it";
     case Isa::avx512:
       return "this CPU has no AVX-512 (F, BW, DQ, VL), or CONVEXT_MAX_ISA excludes it";
+    case Isa::avx512bf16:
+      return "this CPU has no dot products of bfloat16 (AVX512_BF16), or CONVEXT_MAX_ISA excludes it";
   }
   return "unknown instruction set";
 }

@@ -4,6 +4,7 @@
 #include <initializer_list>
 #include <utility>
 
+#include "bfloat16_cases.h"
 #include "integer_cases.h"
 #include "random.h"
 
@@ -910,6 +911,7 @@ std::vector<Case> kernel_cases(bool quick) {
   add_tiles_of_phases(always);
   add_kernel_blocks(always);
   std::vector<Case> sample = always.take();
+  add_bfloat16_cases(sample);
   if (!quick) {
     all.insert(all.end(), sample.begin(), sample.end());
     return all;

@@ -56,37 +56,46 @@ int64_t position_of(const Patches<T>& patches, const ImageStrides& strides, int6
          columns.result_position(pixel % columns.count) * strides.column;
 }
 
+// Calls visit(begin, count, to, step) for runs of the results [first_pixel, first_pixel + pixels) of a class
+// of positions: `count` pixels from the begin-th on, whose first channels lie at `to` and `step` apart.
+template <class T, class Visit>
+void for_each_result_run(const Patches<T>& patches, const ImageStrides& strides, int64_t first_pixel,
+                         int64_t pixels, T* result, const Visit& visit) {
+  const Axis& rows = patches.rows;
+  const Axis& columns = patches.columns;
+  const int64_t step = columns.spacing * strides.column;
+  // Rows that follow each other in memory are one long row.
+  const bool is_flat = !patches.in_border() && rows.spacing == 1 && columns.spacing == 1 &&
+                       columns.first == 0 && strides.row == columns.count * strides.column;
+  if (is_flat) {
+    return for_each_segment(1, rows.count * columns.count, first_pixel, pixels, [&](const Segment& segment) {
+      visit(
+          segment.begin, segment.length,
+          result + segment.image * strides.batch + rows.first * strides.row + segment.column * strides.column,
+          step);
+    });
+  }
+  for_each_segment(rows.count, columns.count, first_pixel, pixels, [&](const Segment& segment) {
+    T* const row = result + segment.image * strides.batch + rows.result_position(segment.row) * strides.row;
+    const int64_t together = columns.is_border ? 1 : segment.length;
+    for (int64_t x = 0; x < segment.length; x += together) {
+      visit(segment.begin + x, together, row + columns.result_position(segment.column + x) * strides.column,
+            step);
+    }
+  });
+}
+
 // The results [first_pixel, first_pixel + pixels) of a class of positions. Sums of up to a vector's lanes of
 // pixels more are read.
 template <class T>
 void write_transposed(const Patches<T>& patches, const ImageStrides& strides, int64_t first_pixel,
                       int64_t pixels, const Compute<T>* sums, int64_t sums_stride, int64_t channels,
                       T* result, bool streams) {
-  const Axis& rows = patches.rows;
-  const Axis& columns = patches.columns;
-  const int64_t step = columns.spacing * strides.column;
-  const auto write = [&](const Segment& segment) {
-    T* const row = result + segment.image * strides.batch + rows.result_position(segment.row) * strides.row;
-    const Compute<T>* const from = sums + segment.begin * sums_stride;
-    if (!columns.is_border) {
-      T* const to = row + columns.result_position(segment.column) * strides.column;
-      return transpose_out(from, sums_stride, segment.length, channels, to, strides.channel, step, streams);
-    }
-    for (int64_t x = 0; x < segment.length; ++x) {
-      T* const to = row + columns.result_position(segment.column + x) * strides.column;
-      for (int64_t m = 0; m < channels; ++m) to[m * strides.channel] = narrow<T>(from[x * sums_stride + m]);
-    }
-  };
-  // Rows that follow each other in memory are one long row.
-  const bool is_flat = !patches.in_border() && rows.spacing == 1 && columns.spacing == 1 &&
-                       columns.first == 0 && strides.row == columns.count * strides.column;
-  if (!is_flat) return for_each_segment(rows.count, columns.count, first_pixel, pixels, write);
-  for_each_segment(1, rows.count * columns.count, first_pixel, pixels, [&](Segment segment) {
-    T* const to =
-        result + segment.image * strides.batch + rows.first * strides.row + segment.column * strides.column;
-    transpose_out(sums + segment.begin * sums_stride, sums_stride, segment.length, channels, to,
-                  strides.channel, step, streams);
-  });
+  for_each_result_run(patches, strides, first_pixel, pixels, result,
+                      [&](int64_t begin, int64_t count, T* to, int64_t step) {
+                        transpose_out(sums + begin * sums_stride, sums_stride, count, channels, to,
+                                      strides.channel, step, streams);
+                      });
 }
 
 }  // namespace

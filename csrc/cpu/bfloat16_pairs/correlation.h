@@ -1,0 +1,263 @@
+// Forward and the gradient of the input: result channels in the lanes, pixels broadcast a pair of channels at
+// a time. Pixels are read where they lie, in channels_last images of an even number of channels without
+// padding, or from a copy of the strip's part of the source (band.h).
+//
+// Floor: multiply-adds over twice the peak of float32. What stands beside it is copying, a quarter of a cycle
+// a number for each strip that reads it, and in contiguous layout transposing the results.
+#pragma once
+
+#include <atomic>
+
+#include "cpu/bfloat16_pairs/correlation_plan.h"
+#include "cpu/bfloat16_pairs/transposed_results.h"
+#include "cpu/implicit_gemm/clear.h"
+
+namespace convext {
+namespace CONVEXT_ISA_NAMESPACE {
+namespace {
+
+class PairsCorrelation {
+ public:
+  PairsCorrelation(const Correlation& correlation, const PairsPlan& cut, const ConvData& data,
+                   void* workspace)
+      : c(correlation),
+        plan(cut),
+        weights(correlation, static_cast<const BFloat16*>(data.weight)),
+        source(static_cast<const BFloat16*>(c.is_forward ? data.input : data.output)),
+        result(static_cast<BFloat16*>(c.is_forward ? data.output : data.input)),
+        bias(static_cast<const BFloat16*>(data.bias)),
+        memory(static_cast<char*>(workspace)) {}
+
+  // False where zeros of padding met weights that are not finite: in the gradient of the input those are no
+  // terms of the sum.
+  bool run(const Executor& executor) {
+    for_each_tile(executor, rows_to_clear(c), [&](int64_t row, int) { clear_gaps(c, result, row); });
+    if (bias != nullptr) widen_bias();
+    if (plan.packs_early) pack_all(executor);
+    const int64_t items = PairsPlan::count_strips(c, plan.pixels) * c.groups * plan.panel_blocks;
+    for_each_tile(executor, items, [&](int64_t item, int worker) { run_item(item, worker); });
+    return c.is_forward || !plan.meets_padding || !has_non_finite.load(std::memory_order_relaxed);
+  }
+
+ private:
+  static constexpr int64_t lanes = PairVector::lanes;
+
+  const Correlation& c;
+  const PairsPlan& plan;
+  PairWeights weights;
+  const BFloat16* source;
+  BFloat16* result;
+  const BFloat16* bias;
+  char* memory;
+  std::atomic<bool> has_non_finite{false};
+
+  // A strip of a class, for some panels of a group.
+  struct Item {
+    Patches<BFloat16> patches;
+    int64_t row_set;
+    int64_t column_set;
+    int64_t group;
+    int64_t first_panel;
+    int64_t last_panel;
+    int64_t first_pixel;
+    int64_t pixels;
+  };
+
+  template <class T>
+  T* shared(int64_t offset) const {
+    return reinterpret_cast<T*>(memory + offset);
+  }
+
+  void widen_bias() const {
+    float* const to = shared<float>(plan.bias_offset);
+    for (int64_t group = 0; group < c.groups; ++group) {
+      for (int64_t lane = 0; lane < plan.all_vectors * lanes; ++lane) {
+        to[group * plan.all_vectors * lanes + lane] =
+            lane < c.result_channels ? to_float(bias[group * c.result_channels + lane]) : 0;
+      }
+    }
+  }
+
+  void pack(const PairWeights::Part& part, Pair* panel) {
+    if (!weights.pack(part, panel)) has_non_finite.store(true, std::memory_order_relaxed);
+  }
+
+  int64_t sources_of(int64_t block) const {
+    return smaller(plan.block_channels, c.source_channels - block * plan.block_channels);
+  }
+
+  PairWeights::Part part_of(int64_t row_set, int64_t column_set, int64_t group, int64_t panel,
+                            int64_t block) const {
+    return {row_set,
+            column_set,
+            group,
+            plan.first_vector(panel) * lanes,
+            plan.vectors_of(panel),
+            block * plan.block_channels,
+            sources_of(block)};
+  }
+
+  // Where a part is, if all are packed early.
+  Pair* panel_of(const PairWeights::Part& part) const {
+    const int64_t pairs = ceil_div(c.source_channels, 2);
+    const int64_t taps = c.rows.taps_of_set(part.row_set) * c.columns.taps_of_set(part.column_set);
+    const int64_t taps_before = c.terms_before(part.row_set, part.column_set) / c.source_channels;
+    const int64_t width = plan.all_vectors * lanes;
+    return shared<Pair>(plan.weights_offset) +
+           ((taps_before * c.groups + taps * part.group) * width + taps * part.first_result) * pairs +
+           taps * part.first_source / 2 * part.vectors * lanes;
+  }
+
+  void pack_all(const Executor& executor) {
+    const int64_t parts = c.groups * plan.panels * plan.blocks;
+    const int64_t column_sets = c.columns.tap_sets();
+    // Waking threads costs more than packing a few weights.
+    const bool is_small = c.groups * c.result_channels * c.terms_before(c.rows.tap_sets(), 0) < 20000;
+    for_each_tile(is_small ? Executor{} : executor, c.tap_sets() * parts, [&](int64_t index, int) {
+      const int64_t set = index / parts;
+      const int64_t panel = index % parts / plan.blocks;
+      const PairWeights::Part part = part_of(set / column_sets, set % column_sets, panel / plan.panels,
+                                             panel % plan.panels, index % plan.blocks);
+      pack(part, panel_of(part));
+    });
+  }
+
+  Item item_of(int64_t index) const {
+    const int64_t parts = c.groups * plan.panel_blocks;
+    int64_t strip = index / parts;
+    const int64_t part = index % parts;
+    Item item;
+    item.group = part / plan.panel_blocks;
+    item.first_panel = plan.panels * (part % plan.panel_blocks) / plan.panel_blocks;
+    item.last_panel = plan.panels * (part % plan.panel_blocks + 1) / plan.panel_blocks;
+    const BFloat16* const from = source + item.group * c.source_channels * c.source_strides.channel;
+    for (int64_t k = 0; k < c.rows.count(); ++k) {
+      for (int64_t l = 0; l < c.columns.count(); ++l) {
+        const Axis rows = c.rows.at(k);
+        const Axis columns = c.columns.at(l);
+        const PairStrips strips(rows, columns, c.batch, plan.pixels);
+        if (strip >= strips.count()) {
+          strip -= strips.count();
+          continue;
+        }
+        item.patches = {from, c.source_strides, c.batch, c.source_channels, rows, columns};
+        item.row_set = c.rows.tap_set_of(k);
+        item.column_set = c.columns.tap_set_of(l);
+        const int64_t column = strip % strips.column_strips * strips.columns;
+        const int64_t row = strip / strips.column_strips % strips.row_strips * strips.rows;
+        const int64_t image = strip / strips.column_strips / strips.row_strips * strips.images;
+        item.first_pixel = (image * rows.count + row) * columns.count + column;
+        item.pixels = smaller(strips.images, c.batch - image) * smaller(strips.rows, rows.count - row) *
+                      smaller(strips.columns, columns.count - column);
+        return item;
+      }
+    }
+    return item;
+  }
+
+  void run_item(int64_t index, int worker) {
+    const Item item = item_of(index);
+    const Axis& rows = item.patches.rows;
+    const Axis& columns = item.patches.columns;
+    char* const own = memory + plan.workers_offset + worker * plan.worker_bytes;
+    auto** const sources = reinterpret_cast<const BFloat16**>(own + plan.sources_offset);
+    auto** const results = reinterpret_cast<BFloat16**>(own + plan.results_offset);
+    auto* const taps = reinterpret_cast<int64_t*>(own + plan.taps_offset);
+    auto* const late_panel = reinterpret_cast<Pair*>(own + plan.panel_offset);
+    auto* const all_sums = reinterpret_cast<float*>(own + plan.sums_offset);
+    auto* const copy = reinterpret_cast<BFloat16*>(own + plan.band_offset);
+    const PairBand band(item.patches, item.first_pixel, item.pixels,
+                        smaller(plan.block_channels, c.source_channels));
+    BFloat16* const group_result = result + item.group * c.result_channels * c.result_strides.channel;
+    find_pixels(item, band, copy, group_result, sources, results);
+    for (int64_t i = 0; i < rows.taps; ++i) {
+      for (int64_t j = 0; j < columns.taps; ++j) {
+        taps[i * columns.taps + j] = plan.reads_in_place ? i * rows.step * c.source_strides.row +
+                                                               j * columns.step * c.source_strides.column
+                                                         : band.tap(i, j);
+      }
+    }
+    for (int64_t block = 0; block < plan.blocks; ++block) {
+      const bool is_last = block + 1 == plan.blocks;
+      if (plan.reads_in_place && block > 0) {
+        for (int64_t pixel = 0; pixel < item.pixels; ++pixel) sources[pixel] += plan.block_channels;
+      }
+      if (!plan.reads_in_place) {
+        band.fill(item.patches, copy, block * plan.block_channels, sources_of(block));
+      }
+      for (int64_t panel = item.first_panel; panel < item.last_panel; ++panel) {
+        const PairWeights::Part part = part_of(item.row_set, item.column_set, item.group, panel, block);
+        if (!plan.packs_early) pack(part, late_panel);
+        const int64_t before = part.first_result - plan.first_vector(item.first_panel) * lanes;
+        PairTile tile{};
+        tile.taps = taps;
+        tile.tap_count = rows.taps * columns.taps;
+        tile.pairs = ceil_div(part.sources, 2);
+        tile.b = plan.packs_early ? panel_of(part) : late_panel;
+        tile.sums_stride = plan.sums_stride;
+        tile.continues = block > 0;
+        if (bias != nullptr) {
+          tile.bias =
+              shared<float>(plan.bias_offset) + item.group * plan.all_vectors * lanes + part.first_result;
+        }
+        tile.first_result = part.first_result;
+        tile.channels = c.result_channels - part.first_result;
+        float* const sums = all_sums + (plan.blocks == 1 ? 0 : before);
+        const bool writes = is_last && plan.writes_in_place;
+        multiply(tile, item.pixels, part.vectors, sources, writes ? results : nullptr, sums);
+        if (!is_last || writes) continue;
+        for_each_result_run(item.patches, c.result_strides, item.first_pixel, item.pixels,
+                            group_result + part.first_result * c.result_strides.channel,
+                            [&](int64_t begin, int64_t count, BFloat16* to, int64_t step) {
+                              transpose_pairs_out(sums + begin * plan.sums_stride, plan.sums_stride, count,
+                                                  smaller(part.vectors * lanes, tile.channels), to,
+                                                  c.result_strides.channel, step);
+                            });
+      }
+    }
+  }
+
+  // Where each pixel of the strip reads its first tap, and where its result belongs.
+  void find_pixels(const Item& item, const PairBand& band, const BFloat16* copy, BFloat16* group_result,
+                   const BFloat16** sources, BFloat16** results) const {
+    const Axis& rows = item.patches.rows;
+    const Axis& columns = item.patches.columns;
+    for_each_segment(rows.count, columns.count, item.first_pixel, item.pixels, [&](const Segment& segment) {
+      const BFloat16* from = copy;
+      int64_t step = columns.stride * c.source_strides.column;
+      if (plan.reads_in_place) {
+        from = item.patches.source + segment.image * c.source_strides.batch +
+               (segment.row * rows.stride + rows.offset) * c.source_strides.row +
+               (segment.column * columns.stride + columns.offset) * c.source_strides.column;
+      } else {
+        from += band.at(segment.image, segment.row, segment.column);
+        step = band.columns.pixel_step * band.pixel_stride;
+      }
+      BFloat16* to = group_result + segment.image * c.result_strides.batch +
+                     rows.result_position(segment.row) * c.result_strides.row +
+                     columns.result_position(segment.column) * c.result_strides.column;
+      for (int64_t x = 0; x < segment.length; ++x) {
+        sources[segment.begin + x] = from + x * step;
+        results[segment.begin + x] = to + x * columns.spacing * c.result_strides.column;
+      }
+    });
+  }
+
+  // All pixels of a strip by one panel, in tiles of about equal height.
+  static void multiply(PairTile tile, int64_t pixels, int64_t vectors, const BFloat16* const* sources,
+                       BFloat16* const* results, float* sums) {
+    const int64_t tiles = ceil_div(pixels, pair_rows(vectors));
+    for (int64_t index = 0; index < tiles; ++index) {
+      const int64_t first = pixels * index / tiles;
+      const int64_t rows = pixels * (index + 1) / tiles - first;
+      tile.a = sources + first;
+      tile.sums = sums + first * tile.sums_stride;
+      tile.results = results == nullptr ? nullptr : results + first;
+      pair_kernel_of(rows, vectors)(tile);
+    }
+  }
+};
+
+}  // namespace
+}  // namespace CONVEXT_ISA_NAMESPACE
+}  // namespace convext

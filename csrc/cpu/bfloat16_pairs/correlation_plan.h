@@ -1,0 +1,196 @@
+// How forward and the gradient of the input are cut, and the workspace that they need. See correlation.h.
+//
+// Nothing here changes a bit of a result but `block_channels`, since terms are added block of channels by
+// block; it follows from the shape and the layout alone.
+#pragma once
+
+#include "cpu/bfloat16_pairs/band.h"
+#include "cpu/bfloat16_pairs/micro_kernel.h"
+#include "cpu/bfloat16_pairs/weights.h"
+#include "cpu/implicit_gemm/padding_taps.h"
+
+namespace convext {
+namespace CONVEXT_ISA_NAMESPACE {
+namespace {
+
+// Result pixels of a class that are computed together: some whole images, or rows of one, or a piece of a
+// row.
+struct PairStrips {
+  int64_t images = 1;  // of a strip, at most
+  int64_t rows = 1;
+  int64_t columns = 1;
+  int64_t image_strips = 0;
+  int64_t row_strips = 0;
+  int64_t column_strips = 0;
+
+  PairStrips(const Axis& row_axis, const Axis& column_axis, int64_t batch, int64_t pixels) {
+    if (row_axis.count == 0 || column_axis.count == 0) return;
+    const auto cut = [](int64_t count, int64_t size, int64_t& even, int64_t& strips) {
+      strips = ceil_div(count, larger(1, size));
+      even = ceil_div(count, strips);
+      strips = ceil_div(count, even);
+    };
+    const int64_t area = row_axis.count * column_axis.count;
+    const bool is_wide = column_axis.count > pixels + pixels / 2;
+    cut(batch, pixels / area, images, image_strips);
+    cut(row_axis.count, is_wide ? 1 : pixels / column_axis.count, rows, row_strips);
+    cut(column_axis.count, is_wide ? round_up(pixels, PairVector::lanes) : column_axis.count, columns,
+        column_strips);
+  }
+
+  int64_t count() const { return image_strips * row_strips * column_strips; }
+  int64_t pixels() const { return images * rows * columns; }
+};
+
+struct PairsPlan {
+  static constexpr int64_t lanes = PairVector::lanes;
+  static constexpr int64_t usual_pixels = 128;
+  static constexpr int64_t most_band = 384 * 1024;   // bytes of the L2 cache
+  static constexpr int64_t most_panel = 384 * 1024;  // which the tiles of a strip read one after the other
+
+  int64_t all_vectors;  // of result channels of a group
+  int64_t panels;
+  int64_t panel_blocks;    // items of one strip
+  int64_t panels_of_item;  // at most
+  int64_t block_channels;
+  int64_t blocks;
+  int64_t pixels;        // of a strip, about
+  bool reads_in_place;   // the source, not a copy
+  bool meets_padding;    // some window does
+  bool writes_in_place;  // the micro-kernel writes the results
+  bool packs_early;      // all weights, or those of an item when it begins
+  int64_t strip_pixels = 1;
+  int64_t sums_stride;
+
+  int64_t weights_offset;
+  int64_t bias_offset;
+  int64_t workers_offset;
+  int64_t sources_offset;  // in a worker's part
+  int64_t results_offset;
+  int64_t taps_offset;
+  int64_t panel_offset;
+  int64_t sums_offset;
+  int64_t band_offset;
+  int64_t worker_bytes;
+
+  PairsPlan(const Correlation& c, int workers) {
+    all_vectors = ceil_div(c.result_channels, lanes);
+    panels = ceil_div(all_vectors, most_pair_vectors);
+    meets_padding = finds_padding(c);
+    reads_in_place = c.source_strides.channel == 1 && c.source_channels % 2 == 0 && !meets_padding;
+    writes_in_place = c.result_strides.channel == 1;
+    block_channels = choose_block(c);
+    blocks = ceil_div(c.source_channels, block_channels);
+    cut(c, workers);
+    panels_of_item = ceil_div(panels, panel_blocks);
+    packs_early = count_strips(c, pixels) > c.classes();
+    for_each_class(c, [&](const Axis& rows, const Axis& columns) {
+      strip_pixels = larger(strip_pixels, PairStrips(rows, columns, c.batch, pixels).pixels());
+    });
+    const int64_t width_of_panel = smaller(all_vectors, most_pair_vectors) * lanes;
+    sums_stride = spread_stride<float>(blocks == 1 ? width_of_panel : panels_of_item * width_of_panel);
+
+    const int64_t pairs = ceil_div(c.source_channels, 2);
+    const int64_t all_taps = c.terms_before(c.rows.tap_sets(), 0) / larger(1, c.source_channels);
+    const int64_t most_taps = c.rows.most_taps() * c.columns.most_taps();
+    Carver shared;
+    weights_offset =
+        shared.take(packs_early ? c.groups * all_vectors * lanes * pairs * all_taps : 0, sizeof(Pair));
+    bias_offset = shared.take(c.groups * all_vectors * lanes, sizeof(float));
+    workers_offset = shared.bytes;
+    Carver own;
+    sources_offset = own.take(strip_pixels, sizeof(void*));
+    results_offset = own.take(strip_pixels, sizeof(void*));
+    taps_offset = own.take(most_taps, sizeof(int64_t));
+    panel_offset =
+        own.take(packs_early ? 0 : ceil_div(block_channels, 2) * most_taps * width_of_panel, sizeof(Pair));
+    sums_offset = own.take(writes_in_place && blocks == 1 ? 0 : (strip_pixels + 2 * lanes) * sums_stride,
+                           sizeof(float));
+    band_offset = own.take(reads_in_place ? 0 : band_bytes(c, pixels, block_channels), 1);
+    worker_bytes = own.bytes;
+  }
+
+  int64_t workspace_bytes(int workers) const { return workers_offset + workers * worker_bytes; }
+
+  // Panels are of about equal width: the vectors before one.
+  int64_t first_vector(int64_t panel) const { return all_vectors * panel / panels; }
+  int64_t vectors_of(int64_t panel) const { return first_vector(panel + 1) - first_vector(panel); }
+
+  static int64_t count_strips(const Correlation& c, int64_t pixels) {
+    int64_t count = 0;
+    for_each_class(c, [&](const Axis& rows, const Axis& columns) {
+      count += PairStrips(rows, columns, c.batch, pixels).count();
+    });
+    return count;
+  }
+
+  template <class Visit>
+  static void for_each_class(const Correlation& c, const Visit& visit) {
+    for (int64_t k = 0; k < c.rows.count(); ++k) {
+      for (int64_t l = 0; l < c.columns.count(); ++l) visit(c.rows.at(k), c.columns.at(l));
+    }
+  }
+
+ private:
+  // Chooses the strips' size and their panels so that the last worker is done as early as may be.
+  void cut(const Correlation& c, int workers) {
+    constexpr int64_t most_pixels = 256;
+    constexpr int64_t beside_pixels = 6;  // what an item costs besides, in pixels
+    int64_t least = -1;
+    for (int64_t size = most_pixels; size >= 16; size -= 16) {
+      const bool is_smallest = size == 16;
+      if (!is_smallest && !reads_in_place && band_bytes(c, size, block_channels) > most_band) continue;
+      const int64_t strips = larger(1, count_strips(c, size)) * c.groups;
+      const int64_t strip = larger(1, c.most_pixels() * c.classes() * c.groups / strips);
+      for (int64_t count = 1; count <= panels; ++count) {
+        const int64_t rounds = ceil_div(strips * count, workers);
+        const int64_t cost = rounds * (strip * ceil_div(panels, count) + beside_pixels);
+        if (least >= 0 && cost >= least) continue;
+        least = cost;
+        pixels = size;
+        panel_blocks = count;
+      }
+    }
+  }
+
+  static bool finds_padding(const Correlation& c) {
+    bool finds = false;
+    for (int64_t k = 0; k < c.rows.count(); ++k) finds |= real_share(c.rows.at(k)) < 1;
+    for (int64_t l = 0; l < c.columns.count(); ++l) finds |= real_share(c.columns.at(l)) < 1;
+    return finds;
+  }
+
+  // Of the largest band of a strip.
+  static int64_t band_bytes(const Correlation& c, int64_t pixels, int64_t channels) {
+    int64_t places = 0;
+    for_each_class(c, [&](const Axis& rows, const Axis& columns) {
+      const PairStrips strips(rows, columns, c.batch, pixels);
+      if (strips.count() == 0) return;
+      places = larger(places, strips.images * PlaceAxis(rows, strips.rows).places *
+                                  PlaceAxis(columns, strips.columns).places);
+    });
+    return PairBand::capacity(places, channels) * static_cast<int64_t>(sizeof(BFloat16));
+  }
+
+  int64_t choose_block(const Correlation& c) const {
+    const int64_t taps = c.rows.most_taps() * c.columns.most_taps();
+    const int64_t panel_width = smaller(all_vectors, most_pair_vectors) * lanes;
+    int64_t most = 2048;
+    const auto is_too_large = [&] {
+      const int64_t channels = smaller(most, c.source_channels);
+      const int64_t panel = ceil_div(channels, 2) * taps * panel_width * static_cast<int64_t>(sizeof(Pair));
+      if (panel > most_panel) return true;
+      if (reads_in_place) return false;
+      Correlation one = c;
+      one.batch = 1;
+      return band_bytes(one, usual_pixels, channels) > most_band * 2 / 3;
+    };
+    while (most > PairBand::numbers && is_too_large()) most /= 2;
+    const int64_t count = ceil_div(c.source_channels, most);
+    return count == 1 ? c.source_channels : round_up(ceil_div(c.source_channels, count), PairBand::numbers);
+  }
+};
+
+}  // namespace
+}  // namespace CONVEXT_ISA_NAMESPACE
+}  // namespace convext

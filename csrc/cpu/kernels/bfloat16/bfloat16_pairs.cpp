@@ -1,0 +1,65 @@
+// bfloat16 by the processor's dot products of pairs, two products in the place of one:
+// bfloat16_pairs/correlation.h for forward and the gradient of the input, bfloat16_pairs/weight_gradient.h
+// for the gradient of the weight.
+#include "cpu/bfloat16_pairs/correlation.h"
+#include "cpu/bfloat16_pairs/weight_gradient.h"
+#include "cpu/dispatch.h"
+#include "cpu/kernel_list.h"
+
+namespace convext {
+namespace CONVEXT_ISA_NAMESPACE {
+namespace {
+
+Reason why_not_gradient(const ConvProblem& p) {
+  if (out_channels_per_group(p) < PairVector::lanes)
+    return "a group has too few output channels for a vector";
+  if (in_channels_per_group(p) * p.kernel.height * p.kernel.width < most_pair_rows)
+    return "a group has too few weights for an output channel";
+  return nullptr;
+}
+
+Reason why_not(const ConvProblem& p) {
+  if (p.dtype != DType::bfloat16) return "it is for bfloat16";
+  if (is_empty(p) || p.output.height * p.output.width == 0) return "a tensor is empty";
+  if (p.pass == Pass::grad_weight) return why_not_gradient(p);
+  if (collects_padding(p)) return "the padding is filled from the input";
+  const Correlation c(p);
+  if (c.source_channels < 3) return "pairs of so few source channels would be half empty";
+  if (c.result_channels < PairVector::lanes) return "a group has too few result channels for a vector";
+  if (c.classes() > 64) return "the stride is so large that the result falls into very many phases";
+  return nullptr;
+}
+
+int64_t workspace_bytes(const ConvProblem& p, int workers) {
+  if (p.pass == Pass::grad_weight)
+    return PairsGradientPlan(with_rows_joined(p), workers).workspace_bytes(workers);
+  return PairsPlan(Correlation(with_rows_joined(p)), workers).workspace_bytes(workers);
+}
+
+void run(const ConvProblem& p, const ConvData& data, void* workspace, const Executor& executor) {
+  const ConvProblem joined = with_rows_joined(p);
+  const auto runs = [&] {
+    if (p.pass == Pass::grad_weight) {
+      const PairsGradientPlan plan(joined, executor.workers);
+      return PairsGradient(plan, joined, data, workspace).run(executor);
+    }
+    const Correlation c(joined);
+    const PairsPlan plan(c, executor.workers);
+    return PairsCorrelation(c, plan, data, workspace).run(executor);
+  };
+  if (!runs()) reference_kernel.run(p, data, nullptr, executor);
+}
+
+}  // namespace
+
+extern const Kernel bfloat16_pairs{
+    "bfloat16_pairs",
+    CONVEXT_ISA_ENUMERATOR,
+    "blocked matrix product by dot products of pairs of bfloat16, channels in the lanes",
+    why_not,
+    workspace_bytes,
+    run,
+};
+
+}  // namespace CONVEXT_ISA_NAMESPACE
+}  // namespace convext
