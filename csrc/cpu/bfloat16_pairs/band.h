@@ -14,8 +14,8 @@ struct PairBand : BandPlaces {
   static constexpr int64_t numbers = 2 * lanes;  // of a vector
 
   PairBand() = default;
-  PairBand(const Patches<BFloat16>& patches, int64_t first_pixel, int64_t pixels, int64_t channels)
-      : BandPlaces(patches.rows, patches.columns, first_pixel, pixels, pixel_stride_of(channels)) {}
+  PairBand(const Patches<BFloat16>& patches, int64_t first_pixel, int64_t pixels, int64_t stride_of_pixel)
+      : BandPlaces(patches.rows, patches.columns, first_pixel, pixels, stride_of_pixel) {}
 
   // Few channels lie without gaps: whole vectors are stored, and the next pixel over what is too much. Of
   // many, an odd number of vectors, so that pixels do not fall into a few sets of the cache.
@@ -28,7 +28,8 @@ struct PairBand : BandPlaces {
     return places * pixel_stride_of(channels) + numbers;
   }
 
-  // Copies the channels [first, first + count) of those of the patches.
+  // Copies the channels [first, first + count) of those of the patches. Behind each line is a zero, or the
+  // next line.
   void fill(const Patches<BFloat16>& patches, BFloat16* band, int64_t first, int64_t count) const {
     for_each_line([&](int64_t image, int64_t row, int64_t line) {
       const int64_t source_row = patches.rows.resolve(row);
@@ -38,7 +39,19 @@ struct PairBand : BandPlaces {
       for_each_run([&](int64_t place, int64_t column, int64_t step, int64_t places) {
         fill_run(patches, band + line + place * pixel_stride, from, column, step, places, count);
       });
+      band[line + line_stride] = BFloat16{0};
     });
+  }
+
+  // Whether all numbers of a filled band are finite.
+  bool is_finite(const BFloat16* band) const {
+    NonFinite non_finite;
+    for_each_line([&](int64_t, int64_t, int64_t line) {
+      for (int64_t i = 0; i < line_stride; i += numbers) {
+        non_finite.look_at(load_neighbours(band + line + i, line_stride - i));
+      }
+    });
+    return non_finite.found == 0;
   }
 
  private:
@@ -57,7 +70,11 @@ struct PairBand : BandPlaces {
     const int64_t pixel_step = step * patches.strides.column;
     const BFloat16* const from = source + (column + begin * step) * patches.strides.column;
     BFloat16* const inside = to + begin * pixel_stride;
-    if (patches.strides.channel == 1) {
+    if (patches.strides.channel == 1 && pixel_step == channels && pixel_stride == channels) {
+      copy_pixel(inside, from, (end - begin) * channels);
+    } else if (channels == 3 && pixel_stride == 3 && pixel_step == 1) {
+      interleave(inside, from, patches.strides.channel, end - begin);
+    } else if (patches.strides.channel == 1) {
       for (int64_t x = 0; x < end - begin; ++x) {
         copy_pixel(inside + x * pixel_stride, from + x * pixel_step, channels);
       }
@@ -83,6 +100,44 @@ struct PairBand : BandPlaces {
       const BFloat16* const from = source + at * patches.strides.column;
       for (int64_t c = 0; c < channels; ++c) pixel[c] = from[c * patches.strides.channel];
       if (channels % 2 != 0) pixel[channels] = BFloat16{0};
+    }
+  }
+
+  // Three channels, which is what images have.
+  static void interleave(BFloat16* to, const BFloat16* from, int64_t stride, int64_t count) {
+    // Of each of the three vectors that are written, where its numbers lie in the first two channels, and in
+    // the third.
+    struct Orders {
+      uint16_t of_two[3][numbers] = {};
+      uint16_t of_third[3][numbers] = {};
+      uint32_t is_third[3] = {};
+      constexpr Orders() {
+        for (int64_t k = 0; k < 3 * numbers; ++k) {
+          const int64_t x = k / 3;
+          const int64_t channel = k % 3;
+          const int64_t at = k % numbers;
+          if (channel == 2) {
+            of_third[k / numbers][at] = static_cast<uint16_t>(x);
+            is_third[k / numbers] |= uint32_t{1} << at;
+          } else {
+            of_two[k / numbers][at] = static_cast<uint16_t>(channel * numbers + x);
+          }
+        }
+      }
+    };
+    static constexpr Orders orders;
+    for (int64_t x = 0; x < count; x += numbers) {
+      PairVector channels[3];
+      CONVEXT_UNROLL
+      for (int64_t channel = 0; channel < 3; ++channel) {
+        channels[channel] = load_neighbours(from + channel * stride + x, count - x);
+      }
+      CONVEXT_UNROLL
+      for (int64_t v = 0; v < 3; ++v) {
+        const PairVector two = permute_numbers(channels[0], channels[1], orders.of_two[v]);
+        const PairVector all = replace_numbers(two, orders.is_third[v], channels[2], orders.of_third[v]);
+        store_neighbours(to + 3 * x + v * numbers, all, 3 * (count - x) - v * numbers);
+      }
     }
   }
 

@@ -22,21 +22,21 @@ class PairsCorrelation {
                    void* workspace)
       : c(correlation),
         plan(cut),
-        weights(correlation, static_cast<const BFloat16*>(data.weight)),
+        weights(correlation, static_cast<const BFloat16*>(data.weight), cut.joins_columns),
         source(static_cast<const BFloat16*>(c.is_forward ? data.input : data.output)),
         result(static_cast<BFloat16*>(c.is_forward ? data.output : data.input)),
         bias(static_cast<const BFloat16*>(data.bias)),
         memory(static_cast<char*>(workspace)) {}
 
-  // False where zeros of padding met weights that are not finite: in the gradient of the input those are no
-  // terms of the sum.
+  // False where a number that is not finite was multiplied by a zero that is no term of the sum: weights in
+  // the gradient of the input, whose padding is none, and what lies behind windows of joined columns.
   bool run(const Executor& executor) {
     for_each_tile(executor, rows_to_clear(c), [&](int64_t row, int) { clear_gaps(c, result, row); });
     if (bias != nullptr) widen_bias();
     if (plan.packs_early) pack_all(executor);
     const int64_t items = PairsPlan::count_strips(c, plan.pixels) * c.groups * plan.panel_blocks;
     for_each_tile(executor, items, [&](int64_t item, int worker) { run_item(item, worker); });
-    return c.is_forward || !plan.meets_padding || !has_non_finite.load(std::memory_order_relaxed);
+    return !has_non_finite.load(std::memory_order_relaxed);
   }
 
  private:
@@ -79,7 +79,8 @@ class PairsCorrelation {
   }
 
   void pack(const PairWeights::Part& part, Pair* panel) {
-    if (!weights.pack(part, panel)) has_non_finite.store(true, std::memory_order_relaxed);
+    const bool meets_zeros = !c.is_forward && plan.meets_padding;
+    if (!weights.pack(part, panel) && meets_zeros) has_non_finite.store(true, std::memory_order_relaxed);
   }
 
   int64_t sources_of(int64_t block) const {
@@ -98,14 +99,15 @@ class PairsCorrelation {
   }
 
   // Where a part is, if all are packed early.
-  Pair* panel_of(const PairWeights::Part& part) const {
-    const int64_t pairs = ceil_div(c.source_channels, 2);
-    const int64_t taps = c.rows.taps_of_set(part.row_set) * c.columns.taps_of_set(part.column_set);
+  Pair* panel_of(const PairWeights::Part& part, int64_t panel, int64_t block) const {
+    const int64_t pairs = plan.pairs_of(c, c.source_channels);
+    const int64_t column_taps = plan.joins_columns ? 1 : c.columns.taps_of_set(part.column_set);
+    const int64_t taps = c.rows.taps_of_set(part.row_set) * column_taps;
     const int64_t taps_before = c.terms_before(part.row_set, part.column_set) / c.source_channels;
-    const int64_t width = plan.all_vectors * lanes;
-    return shared<Pair>(plan.weights_offset) +
-           ((taps_before * c.groups + taps * part.group) * width + taps * part.first_result) * pairs +
-           taps * part.first_source / 2 * part.vectors * lanes;
+    return shared<Pair>(plan.weights_offset) + c.groups * plan.panels_size(taps_before, pairs) +
+           part.group * plan.panels_size(taps, pairs) +
+           taps * (pairs * part.first_result + panel * plan.blocks * PairWeights::gap) +
+           taps * part.first_source / 2 * part.vectors * lanes + taps * block * PairWeights::gap;
   }
 
   void pack_all(const Executor& executor) {
@@ -116,9 +118,10 @@ class PairsCorrelation {
     for_each_tile(is_small ? Executor{} : executor, c.tap_sets() * parts, [&](int64_t index, int) {
       const int64_t set = index / parts;
       const int64_t panel = index % parts / plan.blocks;
-      const PairWeights::Part part = part_of(set / column_sets, set % column_sets, panel / plan.panels,
-                                             panel % plan.panels, index % plan.blocks);
-      pack(part, panel_of(part));
+      const int64_t block = index % plan.blocks;
+      const PairWeights::Part part =
+          part_of(set / column_sets, set % column_sets, panel / plan.panels, panel % plan.panels, block);
+      pack(part, panel_of(part, panel % plan.panels, block));
     });
   }
 
@@ -166,15 +169,15 @@ class PairsCorrelation {
     auto* const late_panel = reinterpret_cast<Pair*>(own + plan.panel_offset);
     auto* const all_sums = reinterpret_cast<float*>(own + plan.sums_offset);
     auto* const copy = reinterpret_cast<BFloat16*>(own + plan.band_offset);
-    const PairBand band(item.patches, item.first_pixel, item.pixels,
-                        smaller(plan.block_channels, c.source_channels));
+    const PairBand band(item.patches, item.first_pixel, item.pixels, plan.pixel_stride(c));
+    const int64_t column_taps = plan.joins_columns ? 1 : columns.taps;
     BFloat16* const group_result = result + item.group * c.result_channels * c.result_strides.channel;
     find_pixels(item, band, copy, group_result, sources, results);
     for (int64_t i = 0; i < rows.taps; ++i) {
-      for (int64_t j = 0; j < columns.taps; ++j) {
-        taps[i * columns.taps + j] = plan.reads_in_place ? i * rows.step * c.source_strides.row +
-                                                               j * columns.step * c.source_strides.column
-                                                         : band.tap(i, j);
+      for (int64_t j = 0; j < column_taps; ++j) {
+        taps[i * column_taps + j] = plan.reads_in_place ? i * rows.step * c.source_strides.row +
+                                                              j * columns.step * c.source_strides.column
+                                                        : band.tap(i, j);
       }
     }
     for (int64_t block = 0; block < plan.blocks; ++block) {
@@ -184,6 +187,9 @@ class PairsCorrelation {
       }
       if (!plan.reads_in_place) {
         band.fill(item.patches, copy, block * plan.block_channels, sources_of(block));
+        if (plan.reads_behind_windows(c) && !band.is_finite(copy)) {
+          has_non_finite.store(true, std::memory_order_relaxed);
+        }
       }
       for (int64_t panel = item.first_panel; panel < item.last_panel; ++panel) {
         const PairWeights::Part part = part_of(item.row_set, item.column_set, item.group, panel, block);
@@ -191,9 +197,10 @@ class PairsCorrelation {
         const int64_t before = part.first_result - plan.first_vector(item.first_panel) * lanes;
         PairTile tile{};
         tile.taps = taps;
-        tile.tap_count = rows.taps * columns.taps;
-        tile.pairs = ceil_div(part.sources, 2);
-        tile.b = plan.packs_early ? panel_of(part) : late_panel;
+        tile.tap_count = rows.taps * column_taps;
+        tile.pairs = plan.pairs_of(c, part.sources);
+        tile.b = plan.packs_early ? panel_of(part, panel, block) : late_panel;
+        tile.gap = PairWeights::gap;
         tile.sums_stride = plan.sums_stride;
         tile.continues = block > 0;
         if (bias != nullptr) {

@@ -46,7 +46,7 @@ struct PairsPlan {
   static constexpr int64_t lanes = PairVector::lanes;
   static constexpr int64_t usual_pixels = 128;
   static constexpr int64_t most_band = 384 * 1024;   // bytes of the L2 cache
-  static constexpr int64_t most_panel = 384 * 1024;  // which the tiles of a strip read one after the other
+  static constexpr int64_t most_panel = 160 * 1024;  // which the tiles of a strip read one after the other
 
   int64_t all_vectors;  // of result channels of a group
   int64_t panels;
@@ -57,6 +57,7 @@ struct PairsPlan {
   int64_t pixels;        // of a strip, about
   bool reads_in_place;   // the source, not a copy
   bool meets_padding;    // some window does
+  bool joins_columns;    // an odd number of channels: pairs run on from one column of a window to the next
   bool writes_in_place;  // the micro-kernel writes the results
   bool packs_early;      // all weights, or those of an item when it begins
   int64_t strip_pixels = 1;
@@ -73,13 +74,16 @@ struct PairsPlan {
   int64_t band_offset;
   int64_t worker_bytes;
 
-  PairsPlan(const Correlation& c, int workers) {
+  explicit PairsPlan(const Correlation& c, int workers, bool may_join_columns = true) {
     all_vectors = ceil_div(c.result_channels, lanes);
     panels = ceil_div(all_vectors, most_pair_vectors);
     meets_padding = finds_padding(c);
-    reads_in_place = c.source_strides.channel == 1 && c.source_channels % 2 == 0 && !meets_padding;
+    joins_columns = may_join_columns && can_join_columns(c);
+    const bool are_even = c.source_channels % 2 == 0 || (joins_columns && pair_numbers(c) % 2 == 0 &&
+                                                         c.source_strides.column == c.source_channels);
+    reads_in_place = c.source_strides.channel == 1 && are_even && !meets_padding;
     writes_in_place = c.result_strides.channel == 1;
-    block_channels = choose_block(c);
+    block_channels = joins_columns ? c.source_channels : choose_block(c);
     blocks = ceil_div(c.source_channels, block_channels);
     cut(c, workers);
     panels_of_item = ceil_div(panels, panel_blocks);
@@ -90,20 +94,22 @@ struct PairsPlan {
     const int64_t width_of_panel = smaller(all_vectors, most_pair_vectors) * lanes;
     sums_stride = spread_stride<float>(blocks == 1 ? width_of_panel : panels_of_item * width_of_panel);
 
-    const int64_t pairs = ceil_div(c.source_channels, 2);
-    const int64_t all_taps = c.terms_before(c.rows.tap_sets(), 0) / larger(1, c.source_channels);
-    const int64_t most_taps = c.rows.most_taps() * c.columns.most_taps();
+    const int64_t all_pairs = pairs_of(c, c.source_channels);
+    const int64_t all_taps =
+        joins_columns ? c.rows.p.kernel : c.terms_before(c.rows.tap_sets(), 0) / c.source_channels;
+    const int64_t most_taps = c.rows.most_taps() * (joins_columns ? 1 : c.columns.most_taps());
     Carver shared;
-    weights_offset =
-        shared.take(packs_early ? c.groups * all_vectors * lanes * pairs * all_taps : 0, sizeof(Pair));
+    weights_offset = shared.take(packs_early ? c.groups * panels_size(all_taps, all_pairs) : 0, sizeof(Pair));
     bias_offset = shared.take(c.groups * all_vectors * lanes, sizeof(float));
     workers_offset = shared.bytes;
     Carver own;
     sources_offset = own.take(strip_pixels, sizeof(void*));
     results_offset = own.take(strip_pixels, sizeof(void*));
     taps_offset = own.take(most_taps, sizeof(int64_t));
-    panel_offset =
-        own.take(packs_early ? 0 : ceil_div(block_channels, 2) * most_taps * width_of_panel, sizeof(Pair));
+    panel_offset = own.take(
+        packs_early ? 0
+                    : PairWeights::panel_size(most_taps, pairs_of(c, block_channels), width_of_panel / lanes),
+        sizeof(Pair));
     sums_offset = own.take(writes_in_place && blocks == 1 ? 0 : (strip_pixels + 2 * lanes) * sums_stride,
                            sizeof(float));
     band_offset = own.take(reads_in_place ? 0 : band_bytes(c, pixels, block_channels), 1);
@@ -111,6 +117,25 @@ struct PairsPlan {
   }
 
   int64_t workspace_bytes(int workers) const { return workers_offset + workers * worker_bytes; }
+
+  // Of a tap, or of a row of taps, those of `sources` channels.
+  int64_t pairs_of(const Correlation& c, int64_t sources) const {
+    return ceil_div(joins_columns ? pair_numbers(c) : sources, 2);
+  }
+
+  // Of all panels of a group.
+  int64_t panels_size(int64_t taps, int64_t pairs) const {
+    return taps * (pairs * all_vectors * lanes + panels * blocks * PairWeights::gap);
+  }
+
+  // Whether a pair may hold a number behind its window, times a weight of zero.
+  bool reads_behind_windows(const Correlation& c) const { return joins_columns && pair_numbers(c) % 2 != 0; }
+
+  // In a copy, from one pixel to the next.
+  int64_t pixel_stride(const Correlation& c) const {
+    return joins_columns ? c.source_channels
+                         : PairBand::pixel_stride_of(smaller(block_channels, c.source_channels));
+  }
 
   // Panels are of about equal width: the vectors before one.
   int64_t first_vector(int64_t panel) const { return all_vectors * panel / panels; }
@@ -132,6 +157,16 @@ struct PairsPlan {
   }
 
  private:
+  static int64_t pair_numbers(const Correlation& c) { return c.columns.p.kernel * c.source_channels; }
+
+  static bool can_join_columns(const Correlation& c) {
+    constexpr int64_t few_channels = 15;
+    constexpr int64_t most_pairs = 1024;  // of a panel, which is one block
+    return c.is_forward && c.source_channels % 2 != 0 && c.source_channels <= few_channels &&
+           c.columns.p.kernel > 1 && c.columns.p.dilation == 1 && c.columns.p.stride <= c.columns.p.kernel &&
+           c.rows.p.kernel * ceil_div(pair_numbers(c), 2) <= most_pairs;
+  }
+
   // Chooses the strips' size and their panels so that the last worker is done as early as may be.
   void cut(const Correlation& c, int workers) {
     constexpr int64_t most_pixels = 256;

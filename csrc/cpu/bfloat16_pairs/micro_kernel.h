@@ -24,6 +24,7 @@ struct PairTile {
   int64_t tap_count;
   int64_t pairs;  // of a tap
   const Pair* b;  // [tap][pair][lane]
+  int64_t gap;    // pairs between one tap of b and the next
   float* sums;    // [row][lane]
   int64_t sums_stride;
   bool continues;            // the sums were begun by an earlier block of channels
@@ -51,7 +52,7 @@ void pair_kernel(const PairTile& tile) {
     }
   }
   const Pair* b = tile.b;
-  for (int64_t tap = 0; tap < tile.tap_count; ++tap) {
+  for (int64_t tap = 0; tap < tile.tap_count; ++tap, b += tile.gap) {
     const int64_t end = tile.taps[tap] + 2 * tile.pairs;
     for (int64_t at = tile.taps[tap]; at < end; at += 2, b += vectors * lanes) {
       PairVector columns[vectors];

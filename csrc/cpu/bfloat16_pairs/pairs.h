@@ -74,6 +74,7 @@ CONVEXT_INLINE void transpose(PairVector (&rows)[PairVector::lanes]) {
 // 32 numbers of which the first `count` are stored.
 CONVEXT_INLINE void store_neighbours(BFloat16* target, PairVector value, int64_t count) {
   if (count >= 32) return _mm512_storeu_si512(target, value.native);
+  if (count <= 0) return;
   _mm512_mask_storeu_epi16(target, ~__mmask32{0} >> (32 - count), value.native);
 }
 
@@ -91,6 +92,17 @@ CONVEXT_INLINE PairVector zip_first_halves(PairVector low, PairVector high) {
 }
 CONVEXT_INLINE PairVector zip_last_halves(PairVector low, PairVector high) {
   return {_mm512_unpackhi_epi16(low.native, high.native)};
+}
+
+// Of the 64 numbers of two vectors, those at `order`.
+CONVEXT_INLINE PairVector permute_numbers(PairVector a, PairVector b, const uint16_t (&order)[32]) {
+  return {_mm512_permutex2var_epi16(a.native, _mm512_loadu_si512(order), b.native)};
+}
+
+// Where the mask says so, the numbers of b at `order` in place of those of a.
+CONVEXT_INLINE PairVector replace_numbers(PairVector a, uint32_t mask, PairVector b,
+                                          const uint16_t (&order)[32]) {
+  return {_mm512_mask_permutexvar_epi16(a.native, mask, _mm512_loadu_si512(order), b.native)};
 }
 
 // The lower, or the upper numbers of two vectors of pairs, as neighbours.

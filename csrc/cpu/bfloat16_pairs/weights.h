@@ -1,6 +1,9 @@
 // Weights as the micro-kernel reads them: panels of result channels, panel[tap][pair of source
 // channels][lane], for a block of source channels at a time. Lanes without a channel, and the second of an
 // odd number, are zero.
+//
+// Where the columns of a kernel are joined, (column, channel) counts as the source channels of a kernel one
+// column wide: see PairsPlan.
 #pragma once
 
 #include "cpu/bfloat16_pairs/pairs.h"
@@ -12,8 +15,21 @@ namespace {
 
 class PairWeights {
  public:
-  PairWeights(const Correlation& correlation, const BFloat16* weights)
-      : c(correlation), weight(weights), taps_are_neighbours(has_neighbouring_taps(correlation)) {}
+  // Behind each tap of a panel, so that taps do not fall into one set of the cache: all are written in turns.
+  static constexpr int64_t gap = PairVector::lanes;
+
+  // Numbers of pairs that a panel takes.
+  static int64_t panel_size(int64_t taps, int64_t pairs, int64_t vectors) {
+    return taps * (pairs * vectors * PairVector::lanes + gap);
+  }
+
+  PairWeights(const Correlation& correlation, const BFloat16* weights, bool are_columns_joined)
+      : c(correlation),
+        weight(weights),
+        joins_columns(are_columns_joined),
+        taps_are_neighbours(has_neighbouring_taps(correlation)) {
+    if (taps_are_neighbours && has_short_runs()) order_runs();
+  }
 
   struct Part {
     int64_t row_set;
@@ -34,6 +50,14 @@ class PairWeights {
     for (int64_t v = 0; v < part.vectors; ++v) {
       const int64_t results = smaller(lanes, c.result_channels - part.first_result - v * lanes);
       const BFloat16* const from = first + v * lanes * c.weight_result_stride;
+      if (joins_columns) {
+        pack_joined(part, from, results, panel + v * lanes);
+        continue;
+      }
+      if (taps_are_neighbours && has_short_runs()) {
+        pack_runs(part, from, results, panel + v * lanes);
+        continue;
+      }
       if (taps_are_neighbours) {
         pack_taps(part, from, results, panel + v * lanes, non_finite);
         continue;
@@ -44,7 +68,7 @@ class PairWeights {
           const BFloat16* const tap = from + c.rows.tap(part.row_set, i) * c.weight_strides.row +
                                       c.columns.tap(part.column_set, j) * c.weight_strides.column;
           pack_tap(part, tap, results, to, non_finite);
-          to += ceil_div(part.sources, 2) * part.vectors * lanes;
+          to += panel_size(1, ceil_div(part.sources, 2), part.vectors);
         }
       }
     }
@@ -56,7 +80,10 @@ class PairWeights {
 
   const Correlation& c;
   const BFloat16* weight;
+  bool joins_columns;
   bool taps_are_neighbours;
+  // Where sixteen pairs lie that begin with a tap, counted from the first tap of its pair of channels.
+  uint16_t orders[lanes][2 * lanes];
 
   // As in contiguous weights, and so many that it pays to transpose them.
   static bool has_neighbouring_taps(const Correlation& c) {
@@ -106,13 +133,86 @@ class PairWeights {
     }
   }
 
+  // Whether all terms of a result channel follow each other, and sixteen pairs of them are among 64 numbers:
+  // two vectors, which one permutation reads.
+  bool has_short_runs() const {
+    const int64_t area = c.rows.p.kernel * c.columns.p.kernel;
+    return c.is_forward && c.weight_source_stride == area && (area <= 12 || area == 16);
+  }
+
+  void order_runs() {
+    const int64_t area = c.rows.p.kernel * c.columns.p.kernel;
+    for (int64_t first = 0; first < area; ++first) {
+      for (int64_t lane = 0; lane < lanes; ++lane) {
+        const int64_t at = (first + lane) / area * 2 * area + (first + lane) % area;
+        orders[first][2 * lane] = static_cast<uint16_t>(at);
+        orders[first][2 * lane + 1] = static_cast<uint16_t>(at + area);
+      }
+    }
+  }
+
+  // Vectors of pairs (channel, tap), one after the other, are transposed for a vector of result channels.
+  void pack_runs(const Part& part, const BFloat16* from, int64_t results, Pair* panel) const {
+    constexpr int64_t distance = 8 * 2 * lanes;
+    const int64_t area = c.rows.p.kernel * c.columns.p.kernel;
+    const int64_t pitch = part.vectors * lanes;
+    const int64_t pairs = ceil_div(part.sources, 2);
+    const int64_t tap_pitch = panel_size(1, pairs, part.vectors);
+    for (int64_t first = 0; first < pairs * area; first += lanes) {
+      const int64_t first_pair = first / area;
+      const auto& order = orders[first % area];
+      const int64_t begin = 2 * area * first_pair;
+      const int64_t left = part.sources * area - begin;
+      PairVector block[lanes];
+      CONVEXT_UNROLL
+      for (int64_t lane = 0; lane < lanes; ++lane) {
+        const BFloat16* const at = from + lane * c.weight_result_stride + begin;
+        __builtin_prefetch(at + distance);
+        block[lane] = lane < results
+                          ? permute_numbers(load_neighbours(at, left),
+                                            load_neighbours(at + 2 * lanes, left - 2 * lanes), order)
+                          : no_pairs();
+      }
+      transpose(block);
+      int64_t pair = first_pair;
+      int64_t tap = first % area;
+      CONVEXT_UNROLL
+      for (int64_t lane = 0; lane < lanes; ++lane) {
+        if (pair < pairs) store(panel + tap * tap_pitch + pair * pitch, block[lane]);
+        if (++tap == area) {
+          tap = 0;
+          ++pair;
+        }
+      }
+    }
+  }
+
+  // Few numbers: one at a time.
+  void pack_joined(const Part& part, const BFloat16* from, int64_t results, Pair* panel) const {
+    const int64_t terms = c.columns.p.kernel * c.source_channels;
+    for (int64_t i = 0; i < c.rows.p.kernel; ++i, panel += gap) {
+      for (int64_t term = 0; term < terms; term += 2, panel += part.vectors * lanes) {
+        BFloat16 gathered[2][lanes] = {};
+        for (int64_t k = term; k < term + 2 && k < terms; ++k) {
+          const BFloat16* const at = from + i * c.weight_strides.row +
+                                     k / c.source_channels * c.weight_strides.column +
+                                     k % c.source_channels * c.weight_source_stride;
+          for (int64_t lane = 0; lane < results; ++lane) {
+            gathered[k - term][lane] = at[lane * c.weight_result_stride];
+          }
+        }
+        store(panel, zip(gathered[0], gathered[1], lanes));
+      }
+    }
+  }
+
   // All taps of a pair of channels are read at once, for a vector of result channels.
   void pack_taps(const Part& part, const BFloat16* from, int64_t results, Pair* panel,
                  NonFinite& non_finite) const {
     const int64_t area = c.rows.p.kernel * c.columns.p.kernel;
     const int64_t column_taps = c.columns.taps_of_set(part.column_set);
     const int64_t pitch = part.vectors * lanes;
-    const int64_t tap_pitch = ceil_div(part.sources, 2) * pitch;
+    const int64_t tap_pitch = panel_size(1, ceil_div(part.sources, 2), part.vectors);
     for (int64_t first_tap = 0; first_tap < area; first_tap += lanes) {
       const int64_t taps = smaller(lanes, area - first_tap);
       int64_t place[lanes];  // of each tap in the panel, or -1
@@ -131,13 +231,14 @@ class PairWeights {
           if (lane >= results) continue;
           const BFloat16* const at = low + lane * c.weight_result_stride;
           block[lane] = zip(at, has_next ? at + c.weight_source_stride : nullptr, taps);
-          non_finite.look_at(block[lane]);
         }
         transpose(block);
         Pair* const to = panel + source / 2 * pitch;
         CONVEXT_UNROLL
         for (int64_t t = 0; t < lanes; ++t) {
-          if (t < taps && place[t] >= 0) store(to + place[t], block[t]);
+          if (t >= taps || place[t] < 0) continue;
+          non_finite.look_at(block[t]);
+          store(to + place[t], block[t]);
         }
       }
     }

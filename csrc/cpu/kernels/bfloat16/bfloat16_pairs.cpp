@@ -33,7 +33,9 @@ Reason why_not(const ConvProblem& p) {
 int64_t workspace_bytes(const ConvProblem& p, int workers) {
   if (p.pass == Pass::grad_weight)
     return PairsGradientPlan(with_rows_joined(p), workers).workspace_bytes(workers);
-  return PairsPlan(Correlation(with_rows_joined(p)), workers).workspace_bytes(workers);
+  const Correlation c(with_rows_joined(p));
+  return larger(PairsPlan(c, workers).workspace_bytes(workers),
+                PairsPlan(c, workers, false).workspace_bytes(workers));
 }
 
 void run(const ConvProblem& p, const ConvData& data, void* workspace, const Executor& executor) {
@@ -45,7 +47,10 @@ void run(const ConvProblem& p, const ConvData& data, void* workspace, const Exec
     }
     const Correlation c(joined);
     const PairsPlan plan(c, executor.workers);
-    return PairsCorrelation(c, plan, data, workspace).run(executor);
+    if (PairsCorrelation(c, plan, data, workspace).run(executor)) return true;
+    if (!plan.joins_columns) return false;
+    const PairsPlan apart(c, executor.workers, false);
+    return PairsCorrelation(c, apart, data, workspace).run(executor);
   };
   if (!runs()) reference_kernel.run(p, data, nullptr, executor);
 }
