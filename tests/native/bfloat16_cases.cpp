@@ -90,6 +90,15 @@ void add_pixels(BFloat16Cases& cases) {
       });
     }
   }
+  // Pixels in the lanes: panels of 64, the last of them whole, half or less.
+  for (int64_t width : {256, 257, 288, 289, 320, 333, 400}) {
+    cases.add_in_both_layouts(3 + width % 9, 16 + width % 7, [&](Case& c) {
+      c.problem.groups = 1 + width % 2;
+      c.problem.batch = 1 + width % 3;
+      c.problem.input = {1 + width % 2, width};
+      c.problem.kernel = {1, 1};
+    });
+  }
   for (int64_t batch : {5, 30, 130}) {
     cases.add_in_both_layouts(4, 20, [&](Case& c) {
       c.problem.batch = batch;

@@ -78,9 +78,11 @@ class PairsCorrelation {
     }
   }
 
-  void pack(const PairWeights::Part& part, Pair* panel) {
+  void pack(const PairWeights::Part& part, Pair* panel) { note(weights.pack(part, panel)); }
+
+  void note(bool are_finite) {
     const bool meets_zeros = !c.is_forward && plan.meets_padding;
-    if (!weights.pack(part, panel) && meets_zeros) has_non_finite.store(true, std::memory_order_relaxed);
+    if (!are_finite && meets_zeros) has_non_finite.store(true, std::memory_order_relaxed);
   }
 
   int64_t sources_of(int64_t block) const {
@@ -115,6 +117,18 @@ class PairsCorrelation {
     const int64_t column_sets = c.columns.tap_sets();
     // Waking threads costs more than packing a few weights.
     const bool is_small = c.groups * c.result_channels * c.terms_before(c.rows.tap_sets(), 0) < 20000;
+    if (weights.can_pack_sets()) {
+      return for_each_tile(is_small ? Executor{} : executor, parts, [&](int64_t index, int) {
+        const int64_t block = index % plan.blocks;
+        const int64_t panel = index / plan.blocks % plan.panels;
+        const auto part_of_set = [&](int64_t row_set, int64_t column_set) {
+          return part_of(row_set, column_set, index / plan.blocks / plan.panels, panel, block);
+        };
+        note(weights.pack_sets(part_of_set(0, 0), [&](int64_t row_set, int64_t column_set) {
+          return panel_of(part_of_set(row_set, column_set), panel, block);
+        }));
+      });
+    }
     for_each_tile(is_small ? Executor{} : executor, c.tap_sets() * parts, [&](int64_t index, int) {
       const int64_t set = index / parts;
       const int64_t panel = index % parts / plan.blocks;
@@ -208,7 +222,7 @@ class PairsCorrelation {
               shared<float>(plan.bias_offset) + item.group * plan.all_vectors * lanes + part.first_result;
         }
         tile.first_result = part.first_result;
-        tile.channels = c.result_channels - part.first_result;
+        tile.results_of_row = c.result_channels - part.first_result;
         float* const sums = all_sums + (plan.blocks == 1 ? 0 : before);
         const bool writes = is_last && plan.writes_in_place;
         multiply(tile, item.pixels, part.vectors, sources, writes ? results : nullptr, sums);
@@ -217,7 +231,7 @@ class PairsCorrelation {
                             group_result + part.first_result * c.result_strides.channel,
                             [&](int64_t begin, int64_t count, BFloat16* to, int64_t step) {
                               transpose_pairs_out(sums + begin * plan.sums_stride, plan.sums_stride, count,
-                                                  smaller(part.vectors * lanes, tile.channels), to,
+                                                  smaller(part.vectors * lanes, tile.results_of_row), to,
                                                   c.result_strides.channel, step);
                             });
       }

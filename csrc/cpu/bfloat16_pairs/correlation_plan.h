@@ -87,7 +87,8 @@ struct PairsPlan {
     blocks = ceil_div(c.source_channels, block_channels);
     cut(c, workers);
     panels_of_item = ceil_div(panels, panel_blocks);
-    packs_early = count_strips(c, pixels) > c.classes();
+    packs_early =
+        count_strips(c, pixels) > c.classes() || PairWeights(c, nullptr, joins_columns).can_pack_sets();
     for_each_class(c, [&](const Axis& rows, const Axis& columns) {
       strip_pixels = larger(strip_pixels, PairStrips(rows, columns, c.batch, pixels).pixels());
     });
@@ -178,8 +179,11 @@ struct PairsPlan {
       const int64_t strips = larger(1, count_strips(c, size)) * c.groups;
       const int64_t strip = larger(1, c.most_pixels() * c.classes() * c.groups / strips);
       for (int64_t count = 1; count <= panels; ++count) {
-        const int64_t rounds = ceil_div(strips * count, workers);
-        const int64_t cost = rounds * (strip * ceil_div(panels, count) + beside_pixels);
+        // Classes of a gradient differ in their taps, so what a worker gets is no multiple of an item.
+        const int64_t items = strips * count;
+        const int64_t halves =
+            c.classes() == 1 ? 2 * ceil_div(items, workers) : ceil_div(2 * items, workers) + 1;
+        const int64_t cost = halves * (strip * ceil_div(panels, count) + beside_pixels);
         if (least >= 0 && cost >= least) continue;
         least = cost;
         pixels = size;

@@ -27,11 +27,12 @@ struct PairTile {
   int64_t gap;    // pairs between one tap of b and the next
   float* sums;    // [row][lane]
   int64_t sums_stride;
-  bool continues;            // the sums were begun by an earlier block of channels
-  const float* bias;         // else: what they begin with, or nullptr
+  bool continues;     // the sums were begun by an earlier block of channels
+  const float* bias;  // else: what they begin with, a lane or, with pixels in the lanes, a row; or nullptr
   BFloat16* const* results;  // where each row's channels are neighbours, and this ends the sums; else nullptr
   int64_t first_result;
-  int64_t channels;  // of the results
+  int64_t results_of_row;    // from there on
+  bool has_pixels_in_lanes;  // out of order: see pointwise.h
 };
 
 using PairKernel = void (*)(const PairTile&);
@@ -46,9 +47,10 @@ void pair_kernel(const PairTile& tile) {
     a[r] = tile.a[r];
     CONVEXT_UNROLL
     for (int v = 0; v < vectors; ++v) {
-      sum[r][v] = tile.continues         ? load(tile.sums + r * tile.sums_stride + v * lanes)
-                  : tile.bias != nullptr ? load(tile.bias + v * lanes)
-                                         : zero<float>();
+      sum[r][v] = tile.continues             ? load(tile.sums + r * tile.sums_stride + v * lanes)
+                  : tile.bias == nullptr     ? zero<float>()
+                  : tile.has_pixels_in_lanes ? broadcast(tile.bias[r])
+                                             : load(tile.bias + v * lanes);
     }
   }
   const Pair* b = tile.b;
@@ -74,12 +76,26 @@ void pair_kernel(const PairTile& tile) {
     }
     return;
   }
+  if constexpr (vectors % 2 == 0) {
+    if (tile.has_pixels_in_lanes) {
+      CONVEXT_UNROLL
+      for (int r = 0; r < rows; ++r) {
+        BFloat16* const result = tile.results[r] + tile.first_result;
+        CONVEXT_UNROLL
+        for (int v = 0; v < vectors; v += 2) {
+          store_neighbours(result + v * lanes, round_halves(sum[r][v], sum[r][v + 1]),
+                           tile.results_of_row - v * lanes);
+        }
+      }
+      return;
+    }
+  }
   CONVEXT_UNROLL
   for (int r = 0; r < rows; ++r) {
     BFloat16* const result = tile.results[r] + tile.first_result;
     CONVEXT_UNROLL
     for (int v = 0; v < vectors; ++v) {
-      store_rounded(result + v * lanes, sum[r][v], tile.channels - v * lanes);
+      store_rounded(result + v * lanes, sum[r][v], tile.results_of_row - v * lanes);
     }
   }
 }

@@ -117,6 +117,14 @@ CONVEXT_INLINE PairVector upper_numbers(PairVector a, PairVector b) {
   return {_mm512_permutex2var_epi16(a.native, order, b.native)};
 }
 
+// Rounded to nearest even; of blocks of eight numbers, the first halves and the last ones come together
+// again.
+CONVEXT_INLINE PairVector round_halves(Vector<float> first, Vector<float> last) {
+  const auto both = (__m512i)_mm512_cvtne2ps_pbh(last.native, first.native);
+  const __m512i order = _mm512_set_epi64(7, 3, 6, 2, 5, 1, 4, 0);
+  return {_mm512_permutexvar_epi64(order, both)};
+}
+
 // Whether some number of any vector that was looked at is infinite or NaN.
 struct NonFinite {
   __mmask32 found = 0;

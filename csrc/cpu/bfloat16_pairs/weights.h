@@ -41,6 +41,36 @@ class PairWeights {
     int64_t sources;
   };
 
+  // Whether one pass over the weights packs the taps of all sets, which else would be as many.
+  bool can_pack_sets() const { return taps_are_neighbours && c.tap_sets() > 1 && c.has_each_tap_once(); }
+
+  // Packs the taps of all sets; to(row_set, column_set) is where those of one begin. Returns whether all are
+  // finite.
+  template <class To>
+  bool pack_sets(const Part& part, const To& to) const {
+    NonFinite non_finite;
+    const int64_t tap_pitch = panel_size(1, ceil_div(part.sources, 2), part.vectors);
+    const BFloat16* const first = weight + part.group * c.weight_group_stride +
+                                  part.first_result * c.weight_result_stride +
+                                  part.first_source * c.weight_source_stride;
+    for (int64_t v = 0; v < part.vectors; ++v) {
+      const int64_t results = smaller(lanes, c.result_channels - part.first_result - v * lanes);
+      pack_taps(
+          part, first + v * lanes * c.weight_result_stride, results,
+          [&](int64_t tap) {
+            const int64_t i = tap / c.columns.p.kernel;
+            const int64_t j = tap % c.columns.p.kernel;
+            const int64_t row_set = c.rows.set_of_tap(i);
+            const int64_t column_set = c.columns.set_of_tap(j);
+            const int64_t index = c.rows.index_of(row_set, i) * c.columns.taps_of_set(column_set) +
+                                  c.columns.index_of(column_set, j);
+            return to(row_set, column_set) + v * lanes + index * tap_pitch;
+          },
+          non_finite);
+    }
+    return non_finite.found == 0;
+  }
+
   // Returns whether all are finite.
   bool pack(const Part& part, Pair* panel) const {
     NonFinite non_finite;
@@ -59,7 +89,16 @@ class PairWeights {
         continue;
       }
       if (taps_are_neighbours) {
-        pack_taps(part, from, results, panel + v * lanes, non_finite);
+        const int64_t tap_pitch = panel_size(1, ceil_div(part.sources, 2), part.vectors);
+        pack_taps(
+            part, from, results,
+            [&](int64_t tap) -> Pair* {
+              const int64_t i = c.rows.index_of(part.row_set, tap / c.columns.p.kernel);
+              const int64_t j = c.columns.index_of(part.column_set, tap % c.columns.p.kernel);
+              if (i < 0 || j < 0) return nullptr;
+              return panel + v * lanes + (i * c.columns.taps_of_set(part.column_set) + j) * tap_pitch;
+            },
+            non_finite);
         continue;
       }
       Pair* to = panel + v * lanes;
@@ -206,21 +245,17 @@ class PairWeights {
     }
   }
 
-  // All taps of a pair of channels are read at once, for a vector of result channels.
-  void pack_taps(const Part& part, const BFloat16* from, int64_t results, Pair* panel,
+  // All taps of a pair of channels are read at once, for a vector of result channels. The first pair of a tap
+  // of the kernel begins at to(tap), unless that is nullptr.
+  template <class To>
+  void pack_taps(const Part& part, const BFloat16* from, int64_t results, const To& to,
                  NonFinite& non_finite) const {
     const int64_t area = c.rows.p.kernel * c.columns.p.kernel;
-    const int64_t column_taps = c.columns.taps_of_set(part.column_set);
     const int64_t pitch = part.vectors * lanes;
-    const int64_t tap_pitch = panel_size(1, ceil_div(part.sources, 2), part.vectors);
     for (int64_t first_tap = 0; first_tap < area; first_tap += lanes) {
       const int64_t taps = smaller(lanes, area - first_tap);
-      int64_t place[lanes];  // of each tap in the panel, or -1
-      for (int64_t t = 0; t < taps; ++t) {
-        const int64_t i = c.rows.index_of(part.row_set, (first_tap + t) / c.columns.p.kernel);
-        const int64_t j = c.columns.index_of(part.column_set, (first_tap + t) % c.columns.p.kernel);
-        place[t] = i < 0 || j < 0 ? -1 : (i * column_taps + j) * tap_pitch;
-      }
+      Pair* place[lanes] = {};
+      for (int64_t t = 0; t < taps; ++t) place[t] = to(first_tap + t);
       for (int64_t source = 0; source < part.sources; source += 2) {
         const BFloat16* const low = from + source * c.weight_source_stride + first_tap;
         const bool has_next = source + 1 < part.sources;
@@ -233,12 +268,11 @@ class PairWeights {
           block[lane] = zip(at, has_next ? at + c.weight_source_stride : nullptr, taps);
         }
         transpose(block);
-        Pair* const to = panel + source / 2 * pitch;
         CONVEXT_UNROLL
         for (int64_t t = 0; t < lanes; ++t) {
-          if (t >= taps || place[t] < 0) continue;
+          if (place[t] == nullptr) continue;
           non_finite.look_at(block[t]);
-          store(to + place[t], block[t]);
+          store(place[t] + source / 2 * pitch, block[t]);
         }
       }
     }

@@ -1,7 +1,8 @@
 // bfloat16 by the processor's dot products of pairs, two products in the place of one:
-// bfloat16_pairs/correlation.h for forward and the gradient of the input, bfloat16_pairs/weight_gradient.h
-// for the gradient of the weight.
+// bfloat16_pairs/correlation.h and pointwise.h for forward and the gradient of the input,
+// bfloat16_pairs/weight_gradient.h for the gradient of the weight.
 #include "cpu/bfloat16_pairs/correlation.h"
+#include "cpu/bfloat16_pairs/pointwise.h"
 #include "cpu/bfloat16_pairs/weight_gradient.h"
 #include "cpu/dispatch.h"
 #include "cpu/kernel_list.h"
@@ -33,7 +34,9 @@ Reason why_not(const ConvProblem& p) {
 int64_t workspace_bytes(const ConvProblem& p, int workers) {
   if (p.pass == Pass::grad_weight)
     return PairsGradientPlan(with_rows_joined(p), workers).workspace_bytes(workers);
-  const Correlation c(with_rows_joined(p));
+  const ConvProblem joined = with_rows_joined(p);
+  const Correlation c(joined);
+  if (PairsPointwisePlan::fits(joined)) return PairsPointwisePlan(c, workers).workspace_bytes(workers);
   return larger(PairsPlan(c, workers).workspace_bytes(workers),
                 PairsPlan(c, workers, false).workspace_bytes(workers));
 }
@@ -46,6 +49,11 @@ void run(const ConvProblem& p, const ConvData& data, void* workspace, const Exec
       return PairsGradient(plan, joined, data, workspace).run(executor);
     }
     const Correlation c(joined);
+    if (PairsPointwisePlan::fits(joined)) {
+      const PairsPointwisePlan plan(c, executor.workers);
+      PairsPointwise(c, plan, data, workspace).run(executor);
+      return true;
+    }
     const PairsPlan plan(c, executor.workers);
     if (PairsCorrelation(c, plan, data, workspace).run(executor)) return true;
     if (!plan.joins_columns) return false;
