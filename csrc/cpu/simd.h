@@ -134,6 +134,7 @@ CONVEXT_INLINE Float16 narrow<Float16>(float value) {
   return to_float16(value);
 }
 
+#if !defined(__AVX512F__)
 // The first n lanes of 16-bit elements go through a full register's worth of memory.
 template <class T>
 CONVEXT_INLINE Vector<float> load_as_float(const T* source, int64_t n) {
@@ -148,6 +149,7 @@ CONVEXT_INLINE void store_from_float(T* target, Vector<float> value, int64_t n) 
   store_from_float(lanes, value);
   for (int64_t i = 0; i < n; ++i) target[i] = lanes[i];
 }
+#endif
 
 CONVEXT_INLINE Vector<float> load_widened(const float* source) {
   return load(source);
@@ -173,6 +175,18 @@ CONVEXT_INLINE Vector<float> load_widened(const BFloat16* source, int64_t n) {
 CONVEXT_INLINE Vector<float> load_widened(const Float16* source, int64_t n) {
   return load_as_float(source, n);
 }
+
+#if defined(__AVX2__) || defined(__aarch64__)  // the portable layer has no masks
+// Zeros where the mask has no lane. 16-bit types, if `can_mask_narrow_loads`.
+template <class T>
+CONVEXT_INLINE Vector<Compute<T>> load_widened(const T* source, LaneMask<Compute<T>> mask) {
+  if constexpr (sizeof(T) == 2) {
+    return load_as_float(source, mask);
+  } else {
+    return load(source, mask);
+  }
+}
+#endif
 
 CONVEXT_INLINE void store_narrowed(float* target, Vector<float> value) {
   store(target, value);

@@ -28,18 +28,21 @@ struct PlaneWindowPlan : Window {
   int64_t ahead;  // from what is read to the next band or plane, which is fetched meanwhile; 0: nothing is
   int64_t worker_bytes = 0;
 
+  static constexpr bool is_narrow = !std::is_same_v<T, Compute<T>>;
+  static constexpr bool can_read = can_mask_loads && (can_mask_narrow_loads || !is_narrow);
+
   static bool fits(const ConvProblem& p) {
     // Of many results for one source channel each reads its lanes anew, which takes too long with a step.
     const bool has_few_reads =
         out_channels_per_group(p) == 1 || (p.pass == Pass::forward && vertical_axis(p).stride == 1);
-    return can_mask_loads && std::is_same_v<T, Compute<T>> && Window::fits(p) && has_few_reads &&
-           fits_kernel(p) && p.input_strides.column == 1 && p.output_strides.column == 1;
+    return can_read && Window::fits(p) && has_few_reads && fits_kernel(p) && p.input_strides.column == 1 &&
+           p.output_strides.column == 1;
   }
 
   // Whether vectors along the rows are full enough to be faster than transposing to vectors of channels. The
   // limits are where the two were equally fast.
   static bool fits_kernel(const ConvProblem& p) {
-    if (SmallPlaneWindow<Compute<T>>::fits(p) || SmallPlaneStride2<Compute<T>>::fits(p)) return true;
+    if (fits_small(p)) return true;
     const int64_t width = (p.pass == Pass::forward ? p.output : p.input).width;
     const bool is_filled = width >= 8 && width * 8 >= round_up(width, lanes) * 5;
     if (!is_filled) return false;
@@ -57,10 +60,12 @@ struct PlaneWindowPlan : Window {
     }
   }
 
+  static bool fits_small(const ConvProblem& p) {
+    return !is_narrow && (SmallPlaneWindow<Compute<T>>::fits(p) || SmallPlaneStride2<Compute<T>>::fits(p));
+  }
+
   explicit PlaneWindowPlan(const ConvProblem& p)
-      : Window(p),
-        is_small(SmallPlaneWindow<Compute<T>>::fits(p) || SmallPlaneStride2<Compute<T>>::fits(p)),
-        planes(p.batch * (is_forward ? p.out_channels : p.in_channels)) {
+      : Window(p), is_small(fits_small(p)), planes(p.batch * (is_forward ? p.out_channels : p.in_channels)) {
     constexpr int64_t worth_dealing = 4096;  // results
     constexpr int64_t enough_tiles = 32;
     const int64_t plane_results = larger(1, result.height * result.width);
@@ -89,15 +94,17 @@ struct PlaneWindowPlan : Window {
 };
 
 // Results of one vector of columns.
-template <class Real>
+template <class T>
 struct Strip {
-  const Real* source;  // row 0, what the first tap of the first result meets, be it inside or not
+  using Real = Compute<T>;
+
+  const T* source;  // row 0, what the first tap of the first result meets, be it inside or not
   int64_t source_row;
   int64_t source_height;
   int64_t ahead;        // likewise, or 0 if another strip fetches that line of the cache
   const Real* weights;  // [tap]
   Real bias;
-  Real* target;  // of the first row
+  T* target;  // of the first row
   int64_t target_row;
   int64_t first_line;  // source row of the first tap of the first row
   int64_t rows;
@@ -106,9 +113,11 @@ struct Strip {
   LaneMask<Real> masks[7][2];  // for each tap across: of the first and, with stride 2, the second vector
 };
 
-template <class Real, int taps, int step, bool is_masked>
+template <class T, int taps, int step, bool is_masked>
 struct StripKernel {
-  const Strip<Real>& strip;
+  using Real = Compute<T>;
+
+  const Strip<T>& strip;
 
   // What each tap across meets in a line.
   CONVEXT_INLINE void read(Vector<Real> (&values)[taps], int64_t line) const {
@@ -117,9 +126,9 @@ struct StripKernel {
       for (int j = 0; j < taps; ++j) values[j] = zero<Real>();
       return;
     }
-    const Real* from = strip.source + line * strip.source_row;
+    const T* from = strip.source + line * strip.source_row;
     if (strip.ahead != 0) {
-      constexpr int64_t line_numbers = line_bytes / static_cast<int64_t>(sizeof(Real));
+      constexpr int64_t line_numbers = line_bytes / static_cast<int64_t>(sizeof(T));
       CONVEXT_UNROLL
       for (int64_t k = 0; k < Vector<Real>::lanes * step; k += line_numbers)
         __builtin_prefetch(from + strip.ahead + k, 0, 2);
@@ -138,16 +147,16 @@ struct StripKernel {
     }
   }
 
-  CONVEXT_INLINE Vector<Real> read(const Real* line, int tap, int vector) const {
-    const Real* from = line + tap + vector * Vector<Real>::lanes;
-    return is_masked ? load(from, strip.masks[tap][vector]) : load(from);
+  CONVEXT_INLINE Vector<Real> read(const T* line, int tap, int vector) const {
+    const T* from = line + tap + vector * Vector<Real>::lanes;
+    return is_masked ? load_widened(from, strip.masks[tap][vector]) : load_widened(from);
   }
 
   CONVEXT_INLINE void write(int64_t row, Vector<Real> sum) const {
-    Real* to = strip.target + row * strip.target_row;
+    T* to = strip.target + row * strip.target_row;
     sum = add(sum, broadcast(strip.bias));
     if (is_masked && strip.count < Vector<Real>::lanes) {
-      store(to, sum, strip.count);
+      store_narrowed(to, sum, strip.count);
     } else {
       store_result(to, sum, strip.streams);
     }
@@ -275,7 +284,8 @@ class PlaneWindowCorrelation {
         bias(p.epilogue.bias ? static_cast<const T*>(data.bias) : nullptr),
         source_strides(plan.is_forward ? p.input_strides : p.output_strides),
         result_strides(plan.is_forward ? p.output_strides : p.input_strides),
-        weights_follow(p.weight_strides.column == 1 && p.weight_strides.row == plan.taps &&
+        weights_follow(!PlaneWindowPlan<T>::is_narrow && p.weight_strides.column == 1 &&
+                       p.weight_strides.row == plan.taps &&
                        p.weight_strides.out_channel == plan.taps * plan.taps),
         small(plan, plan.is_small && plan.step == 1, plan.ahead),
         small_stride2(plan, p, plan.is_small && plan.step == 2),
@@ -287,7 +297,9 @@ class PlaneWindowCorrelation {
   // False if a weight is not finite, and all is to be computed in another way: the zeros of the padding would
   // turn into NaN.
   bool run(const Executor& executor) {
-    if (weights_follow && !all_finite(weight, p.out_channels * plan.taps * plan.taps)) return false;
+    if constexpr (!PlaneWindowPlan<T>::is_narrow) {
+      if (weights_follow && !all_finite(weight, p.out_channels * plan.taps * plan.taps)) return false;
+    }
     std::atomic<bool> are_finite{true};
     const int64_t plane_tiles = ceil_div(plan.planes, plan.tile_planes);
     for_each_tile(executor, plane_tiles * plan.bands, [&](int64_t index, int) {
@@ -313,13 +325,15 @@ class PlaneWindowCorrelation {
   bool pack(Real* to, int64_t channel) const {
     const T* from = weight + channel * p.weight_strides.out_channel;
     const int64_t area = plan.taps * plan.taps;
-    if (weights_follow) {
-      const LaneOrder<Real> order = lane_order<Real>(backwards);
-      for (int64_t tap = 0; tap < area; tap += lanes) {
-        const LaneMask<Real> mask = lanes_between<Real>(larger(0, lanes - (area - tap)), lanes);
-        store(to + tap, permute(load(from + area - tap - lanes, mask), order));
+    if constexpr (!PlaneWindowPlan<T>::is_narrow) {
+      if (weights_follow) {
+        const LaneOrder<Real> order = lane_order<Real>(backwards);
+        for (int64_t tap = 0; tap < area; tap += lanes) {
+          const LaneMask<Real> mask = lanes_between<Real>(larger(0, lanes - (area - tap)), lanes);
+          store(to + tap, permute(load(from + area - tap - lanes, mask), order));
+        }
+        return true;
       }
-      return true;
     }
     Real not_finite = 0;  // 0 * w is NaN if w is infinite or NaN
     for (int64_t i = 0, tap = 0; i < plan.taps; ++i) {
@@ -332,9 +346,21 @@ class PlaneWindowCorrelation {
     return not_finite == 0;
   }
 
+  // Where they lie, if they can be read there, or packed.
+  template <int taps>
+  bool find_weights(Strip<T>& strip, Real* packed, int64_t channel) const {
+    if constexpr (!PlaneWindowPlan<T>::is_narrow) {
+      if (weights_follow && plan.is_forward) {
+        strip.weights = weight + channel * taps * taps;
+        return true;
+      }
+    }
+    return pack(packed, channel);
+  }
+
   template <int taps, int step>
   bool tile(int64_t first_plane, int64_t last_plane, int64_t row) const {
-    Strip<Real> strip;
+    Strip<T> strip;
     strip.source_row = source_strides.row;
     strip.source_height = plan.source.height;
     strip.target_row = result_strides.row;
@@ -345,7 +371,7 @@ class PlaneWindowCorrelation {
     strip.weights = weights;
     const int64_t channels = plan.is_forward ? p.out_channels : p.in_channels;
     const int64_t channels_of_group = channels / p.groups;
-    constexpr int64_t line_numbers = line_bytes / static_cast<int64_t>(sizeof(Real));
+    constexpr int64_t line_numbers = line_bytes / static_cast<int64_t>(sizeof(T));
     int64_t n = first_plane / channels;
     int64_t channel = first_plane - n * channels;
     for (int64_t plane = first_plane; plane < last_plane; ++plane, ++channel) {
@@ -353,23 +379,19 @@ class PlaneWindowCorrelation {
         channel = 0;
         ++n;
       }
-      if (weights_follow && plan.is_forward) {
-        strip.weights = weight + channel * taps * taps;
-      } else if (!pack(weights, channel)) {
-        return false;
-      }
+      if (!find_weights<taps>(strip, weights, channel)) return false;
       strip.bias = bias == nullptr ? Real{} : widen(bias[channel]);
       const T* from =
           source + n * source_strides.batch +
           (channels_of_group == 1 ? channel : channel / channels_of_group) * source_strides.channel;
       T* to = result + n * result_strides.batch + channel * result_strides.channel + row * result_strides.row;
-      if constexpr (can_permute_pairs && taps <= 5 && step == 1) {
+      if constexpr (!PlaneWindowPlan<T>::is_narrow && can_permute_pairs && taps <= 5 && step == 1) {
         if (plan.is_small) {
           small.template run<taps>(from, strip.weights, strip.bias, to);
           continue;
         }
       }
-      if constexpr (lanes >= 16 && taps == 3 && step == 2) {
+      if constexpr (!PlaneWindowPlan<T>::is_narrow && lanes >= 16 && taps == 3 && step == 2) {
         if (plan.is_small) {
           small_stride2.run(from, strip.weights, strip.bias, to);
           continue;
@@ -395,7 +417,7 @@ class PlaneWindowCorrelation {
   }
 
   template <int taps, int step>
-  void set_masks(Strip<Real>& strip, int64_t column) const {
+  void set_masks(Strip<T>& strip, int64_t column) const {
     for (int64_t j = 0; j < taps; ++j) {
       for (int64_t k = 0; k < step; ++k) {
         const int64_t first = column + j + k * lanes;
@@ -406,8 +428,8 @@ class PlaneWindowCorrelation {
   }
 
   template <int taps, int step, bool is_masked>
-  static void run_strip(const Strip<Real>& strip) {
-    const StripKernel<Real, taps, step, is_masked> kernel{strip};
+  static void run_strip(const Strip<T>& strip) {
+    const StripKernel<T, taps, step, is_masked> kernel{strip};
     if constexpr (taps == 3) {
       kernel.run_3x3();
     } else if constexpr (step == 2) {

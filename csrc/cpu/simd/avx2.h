@@ -62,6 +62,7 @@ struct LaneMask {
 };
 
 constexpr bool can_mask_loads = true;
+constexpr bool can_mask_narrow_loads = false;
 template <class Real>
 CONVEXT_INLINE LaneMask<Real> lanes_between(int64_t first, int64_t last) {
   constexpr int64_t words = sizeof(Real) / 4;

@@ -93,6 +93,7 @@ CONVEXT_INLINE Vector<float> load(const float* source, LaneMask<float> mask) {
 CONVEXT_INLINE Vector<double> load(const double* source, LaneMask<double> mask) {
   return {_mm512_maskz_loadu_pd(mask.native, source)};
 }
+constexpr bool can_mask_narrow_loads = true;
 
 constexpr bool can_stream = true;
 CONVEXT_INLINE void stream(float* target, Vector<float> value) {
@@ -285,31 +286,47 @@ CONVEXT_INLINE void transpose(Vector<double> (&v)[8]) {
   }
 }
 
-CONVEXT_INLINE Vector<float> load_as_float(const BFloat16* source) {
-  const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(source));
+CONVEXT_INLINE Vector<float> widen_halves(const BFloat16*, __m256i halves) {
   return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16))};
 }
-CONVEXT_INLINE Vector<float> load_as_float(const Float16* source) {
-  return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(source)))};
+CONVEXT_INLINE Vector<float> widen_halves(const Float16*, __m256i halves) {
+  return {_mm512_cvtph_ps(halves)};
+}
+template <class T>
+CONVEXT_INLINE Vector<float> load_as_float(const T* source) {
+  return widen_halves(source, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(source)));
+}
+template <class T>
+CONVEXT_INLINE Vector<float> load_as_float(const T* source, LaneMask<float> mask) {
+  return widen_halves(source, _mm256_maskz_loadu_epi16(mask.native, source));
+}
+template <class T>
+CONVEXT_INLINE Vector<float> load_as_float(const T* source, int64_t n) {
+  return load_as_float(source, LaneMask<float>{first_16(n)});
 }
 
-CONVEXT_INLINE void store_from_float(BFloat16* target, Vector<float> value) {
+CONVEXT_INLINE __m256i narrow_to_halves(BFloat16*, Vector<float> value) {
   const __m512i bits = _mm512_castps_si512(value.native);
-  const __m512i high = _mm512_srli_epi32(bits, 16);
-  const __m512i odd = _mm512_and_si512(high, _mm512_set1_epi32(1));
-  const __m512i rounded =
-      _mm512_srli_epi32(_mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd), 16);
-  const __m512i quiet_nan = _mm512_or_si512(high, _mm512_set1_epi32(0x40));
-  const __mmask16 is_nan = _mm512_cmp_ps_mask(value.native, value.native, _CMP_UNORD_Q);
-  const __m512i halves = _mm512_mask_mov_epi32(rounded, is_nan, quiet_nan);
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(target), _mm512_cvtepi32_epi16(halves));
+  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+  const __m512i below_half = _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff));
+  const __m512i quiet_nan = _mm512_or_si512(bits, _mm512_set1_epi32(0x400000));
+  const __mmask16 is_number = _mm512_cmp_ps_mask(value.native, value.native, _CMP_ORD_Q);
+  const __m512i rounded = _mm512_mask_add_epi32(quiet_nan, is_number, bits, below_half);
+  const __m512i upper_halves = _mm512_set_epi16(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 31, 29, 27,
+                                                25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1);
+  return _mm512_castsi512_si256(_mm512_permutexvar_epi16(upper_halves, rounded));
 }
-CONVEXT_INLINE void store_from_float(Float16* target, Vector<float> value) {
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(target),
-                      _mm512_cvtps_ph(value.native, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+CONVEXT_INLINE __m256i narrow_to_halves(Float16*, Vector<float> value) {
+  return _mm512_cvtps_ph(value.native, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
-
-// Rows and columns of 4 x 4 blocks first, then the blocks.
+template <class T>
+CONVEXT_INLINE void store_from_float(T* target, Vector<float> value) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(target), narrow_to_halves(target, value));
+}
+template <class T>
+CONVEXT_INLINE void store_from_float(T* target, Vector<float> value, int64_t n) {
+  _mm256_mask_storeu_epi16(target, first_16(n), narrow_to_halves(target, value));
+}
 
 }  // namespace
 }  // namespace CONVEXT_ISA_NAMESPACE

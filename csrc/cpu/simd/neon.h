@@ -61,6 +61,7 @@ struct LaneMask {
 };
 
 constexpr bool can_mask_loads = false;  // NEON has none, so lane by lane
+constexpr bool can_mask_narrow_loads = false;
 template <class Real>
 CONVEXT_INLINE LaneMask<Real> lanes_between(int64_t first, int64_t last) {
   return {first >= last ? 0 : ((uint32_t{1} << last) - 1) & ~((uint32_t{1} << first) - 1)};

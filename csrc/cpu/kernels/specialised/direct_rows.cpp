@@ -75,10 +75,12 @@ auto with_plan(const ConvProblem& p, const Visit& visit) {
     if (BroadcastWeightGradientPlan<T>::fits(p)) return visit(BroadcastWeightGradientPlan<T>(p));
   }
   if (InterleavedPlan<T>::fits(p)) return visit(InterleavedPlan<T>(p));
+  if constexpr (PlaneWindowPlan<T>::can_read) {
+    if (PlaneWindowPlan<T>::fits(p)) return visit(PlaneWindowPlan<T>(p));
+  }
   if constexpr (std::is_same_v<T, Compute<T>>) {
     if (PlaneWeightGradientPlan<T>::fits(p)) return visit(PlaneWeightGradientPlan<T>(p));
     if (PixelWindowGradientPlan<T>::fits(p)) return visit(PixelWindowGradientPlan<T>(p));
-    if (PlaneWindowPlan<T>::fits(p)) return visit(PlaneWindowPlan<T>(p));
     if (PlaneStride2Plan<T>::fits(p)) return visit(PlaneStride2Plan<T>(p));
     if (PlaneSumPlan<T>::fits(p)) return visit(PlaneSumPlan<T>(p));
     if (PixelSumPlan<T>::fits(p)) return visit(PixelSumPlan<T>(p));
@@ -144,7 +146,7 @@ void run_as(const ConvProblem& p, const ConvData& data, void* workspace, const E
     const InterleavedPlan<T> plan(p);
     done = InterleavedCorrelation<T>(plan, p, data, workspace).run(executor);
   } else if (PlaneWindowPlan<T>::fits(p)) {
-    if constexpr (std::is_same_v<T, Compute<T>>) {
+    if constexpr (PlaneWindowPlan<T>::can_read) {
       const PlaneWindowPlan<T> plan(p);
       done = PlaneWindowCorrelation<T>(plan, p, data, workspace).run(executor);
     }
