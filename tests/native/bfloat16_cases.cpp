@@ -90,6 +90,17 @@ void add_pixels(BFloat16Cases& cases) {
       });
     }
   }
+  // Fewer results than lanes, in groups or not: tiles of three vectors that run over the ends of rows.
+  for (int64_t width = 3; width <= 60; ++width) {
+    cases.add_in_both_layouts(3 + width % 7, 4 + width % 12, [&](Case& c) {
+      c.problem.groups = 1 + width % 6;
+      c.problem.batch = 1 + width % 2;
+      c.problem.input = {1 + width % 5, width};
+      c.problem.kernel = {1 + width % 3, 1 + width % 4};
+      c.problem.dilation = {1, 1 + width % 2};
+      c.problem.padding = {0, width % 2, width % 3, 1};
+    });
+  }
   // Pixels in the lanes: panels of 64, the last of them whole, half or less.
   for (int64_t width : {256, 257, 288, 289, 320, 333, 400}) {
     cases.add_in_both_layouts(3 + width % 9, 16 + width % 7, [&](Case& c) {
@@ -138,7 +149,7 @@ void add_random(BFloat16Cases& cases, int count) {
   constexpr PaddingMode modes[] = {PaddingMode::zeros, PaddingMode::reflect, PaddingMode::replicate,
                                    PaddingMode::circular};
   for (int k = 0; k < count; ++k) {
-    const int64_t result = random.between(16, 40);
+    const int64_t result = random.one_in(3) ? random.between(4, 15) : random.between(16, 40);
     cases.add(random.between(3, 20), result, [&](Case& c) {
       ConvProblem& p = c.problem;
       p.groups = random.pick<int64_t>({1, 1, 1, 2, 3});

@@ -34,6 +34,12 @@ CONVEXT_INLINE void store(Pair* target, PairVector value) {
   _mm512_storeu_si512(target, value.native);
 }
 
+// The first `count` pairs.
+CONVEXT_INLINE void store_lanes(Pair* target, PairVector value, int64_t count) {
+  if (count >= PairVector::lanes) return store(target, value);
+  _mm512_mask_storeu_epi32(target, static_cast<__mmask16>(0xffff >> (16 - count)), value.native);
+}
+
 CONVEXT_INLINE PairVector no_pairs() {
   return {_mm512_setzero_si512()};
 }

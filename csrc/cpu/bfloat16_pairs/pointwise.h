@@ -37,8 +37,10 @@ struct PairsPointwisePlan {
 
   // Whether a problem, whose rows are joined where that can be, is for this.
   static bool fits(const ConvProblem& p) {
-    return is_pointwise(p) && p.pass != Pass::grad_weight && p.input.height == 1 &&
-           p.input.width >= least_pixels && p.input_strides.column == 1 && p.output_strides.column == 1;
+    const int64_t results = p.pass == Pass::forward ? out_channels_per_group(p) : in_channels_per_group(p);
+    return is_pointwise(p) && p.pass != Pass::grad_weight && results >= PairVector::lanes &&
+           p.input.height == 1 && p.input.width >= least_pixels && p.input_strides.column == 1 &&
+           p.output_strides.column == 1;
   }
 
   PairsPointwisePlan(const Correlation& c, int workers) {

@@ -1,7 +1,8 @@
 // bfloat16 by the processor's dot products of pairs, two products in the place of one:
-// bfloat16_pairs/correlation.h and pointwise.h for forward and the gradient of the input,
+// bfloat16_pairs/correlation.h, pointwise.h and few_results.h for forward and the gradient of the input,
 // bfloat16_pairs/weight_gradient.h for the gradient of the weight.
 #include "cpu/bfloat16_pairs/correlation.h"
+#include "cpu/bfloat16_pairs/few_results.h"
 #include "cpu/bfloat16_pairs/pointwise.h"
 #include "cpu/bfloat16_pairs/weight_gradient.h"
 #include "cpu/dispatch.h"
@@ -26,7 +27,8 @@ Reason why_not(const ConvProblem& p) {
   if (collects_padding(p)) return "the padding is filled from the input";
   const Correlation c(p);
   if (c.source_channels < 3) return "pairs of so few source channels would be half empty";
-  if (c.result_channels < PairVector::lanes) return "a group has too few result channels for a vector";
+  if (c.result_channels < 4 || (c.result_channels < PairVector::lanes && !FewResultsPlan::fits(c)))
+    return "a group has too few result channels";
   if (c.classes() > 64) return "the stride is so large that the result falls into very many phases";
   return nullptr;
 }
@@ -37,6 +39,7 @@ int64_t workspace_bytes(const ConvProblem& p, int workers) {
   const ConvProblem joined = with_rows_joined(p);
   const Correlation c(joined);
   if (PairsPointwisePlan::fits(joined)) return PairsPointwisePlan(c, workers).workspace_bytes(workers);
+  if (c.result_channels < PairVector::lanes) return FewResultsPlan(c, workers).workspace_bytes(workers);
   return larger(PairsPlan(c, workers).workspace_bytes(workers),
                 PairsPlan(c, workers, false).workspace_bytes(workers));
 }
@@ -53,6 +56,10 @@ void run(const ConvProblem& p, const ConvData& data, void* workspace, const Exec
       const PairsPointwisePlan plan(c, executor.workers);
       PairsPointwise(c, plan, data, workspace).run(executor);
       return true;
+    }
+    if (c.result_channels < PairVector::lanes) {
+      const FewResultsPlan plan(c, executor.workers);
+      return FewResults(c, plan, data, workspace).run(executor);
     }
     const PairsPlan plan(c, executor.workers);
     if (PairsCorrelation(c, plan, data, workspace).run(executor)) return true;
