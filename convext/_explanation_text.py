@@ -33,6 +33,10 @@ IN_WORDS = {
         "Multiplies the weights, as one matrix, with a strip of pixels at a time, as the other. The strip is copied "
         "side by side into a panel that stays in the cache, mostly while it is multiplied for the first time."
     ),
+    "bfloat16_pairs": (
+        "Multiplies bfloat16 numbers two at a time: the processor's dot product adds two products to each sum. Pixels, "
+        "or channels, are laid side by side so that the two numbers of a pair are neighbours."
+    ),
     "implicit_gemm": (
         "Writes the correlation as one product of matrices: a column of the second matrix is the patch of the image "
         "under the kernel. The patches are gathered piece by piece where the product needs them, so the whole matrix "

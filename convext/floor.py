@@ -20,6 +20,9 @@ LEAST_COPY, MOST_COPY = 2**17, 2**27
 #: Seconds for each of the two rates.
 SECONDS = 0.03
 
+#: Which peak a dtype is computed at, where that is not float32's.
+PEAKS = {torch.float64: "f64", torch.bfloat16: "bf16"}
+
 
 @dataclass(frozen=True)
 class Floor:
@@ -57,7 +60,7 @@ def cpu_floor(flops: float, bytes_: int, dtype: torch.dtype, threads: int) -> Fl
         'arithmetic'
     """
     bandwidth = _bandwidth(_copy_size(bytes_), threads)
-    peak = threads * _peak("f64" if dtype == torch.float64 else "f32") if dtype.is_floating_point else None
+    peak = threads * _peak(PEAKS.get(dtype, "f32")) if dtype.is_floating_point else None
     return Floor(peak, bandwidth, None if peak is None else flops / peak, bytes_ / bandwidth)
 
 

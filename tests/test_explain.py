@@ -59,9 +59,10 @@ def test_explain_alone_measures_nothing(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_the_floor_is_the_longer_of_arithmetic_and_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(floor, "_peak", lambda dtype: {"f32": 2e9, "f64": 1e9}[dtype])
+    monkeypatch.setattr(floor, "_peak", lambda dtype: {"f32": 2e9, "f64": 1e9, "bf16": 4e9}[dtype])
     monkeypatch.setattr(floor, "_bandwidth", lambda size, threads: 1e9)
-    assert cpu_floor(1e9, 10**8, torch.bfloat16, 1) == Floor(2e9, 1e9, 0.5, 0.1)
+    assert cpu_floor(1e9, 10**8, torch.float16, 1) == Floor(2e9, 1e9, 0.5, 0.1)
+    assert cpu_floor(1e9, 10**8, torch.bfloat16, 1) == Floor(4e9, 1e9, 0.25, 0.1)
     assert cpu_floor(1e9, 10**8, torch.float64, 4).flops_seconds == 0.25  # four threads
     arithmetic, memory = cpu_floor(1e9, 10**8, torch.float32, 1), cpu_floor(1e7, 10**8, torch.float32, 1)
     assert (arithmetic.bound, arithmetic.seconds) == ("arithmetic", 0.5)

@@ -19,7 +19,7 @@ COPY_SIZES = [2**17, 2**20, 2**22, 2**24, 2**26, 2**28]
 
 
 #: The dtypes whose peak is measured.
-PROBED = {"f32": "float32", "f64": "float64"}
+PROBED = {"f32": "float32", "f64": "float64", "bf16": "bfloat16"}
 
 
 class _Copy:
@@ -55,7 +55,7 @@ def _least_times(functions: Sequence[Callable[[], object]], seconds: float) -> l
 class Machine:
     """Rates by the number of threads."""
 
-    peak: dict[tuple[str, int], float]  #: operations per second, by dtype ("f32", "f64") and threads
+    peak: dict[tuple[str, int], float]  #: operations per second, by dtype ("f32", "f64", "bf16") and threads
     bandwidth: dict[int, dict[int, float]]  #: bytes per second, by threads and by bytes moved
 
     @classmethod
@@ -85,8 +85,11 @@ class Machine:
         return cls(peak, bandwidth)
 
     def peak_of(self, dtype: str, threads: int) -> float | None:
-        """None for integers, whose peak is not measured; 16-bit floats are computed in float32."""
-        return self.peak.get(("f64" if dtype == "f64" else "f32", threads)) if dtype not in ("i32", "u8") else None
+        """None for integers, whose peak is not measured. float16 is computed in float32, and so is bfloat16 where it
+        was not measured."""
+        if dtype in ("i32", "u8"):
+            return None
+        return self.peak.get((dtype, threads), self.peak.get(("f32", threads)))
 
     def bandwidth_of(self, bytes_: float, threads: int) -> float:
         """Copying so many bytes, between the measured sizes on a logarithmic scale."""

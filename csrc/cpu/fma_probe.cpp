@@ -27,7 +27,10 @@ const FmaProbe& best_probe() {
 
 double run_fma_probe(DType dtype, int64_t steps, const Executor& executor) {
   const FmaProbe& probe = best_probe();
-  const auto run = dtype == DType::float64 ? probe.float64 : probe.float32;
+  auto run = dtype == DType::float64 ? probe.float64 : probe.float32;
+#if defined(CONVEXT_BUILD_AVX512BF16)
+  if (dtype == DType::bfloat16 && isa_available(Isa::avx512bf16)) run = avx512bf16_isa::fma_probe.bfloat16;
+#endif
   double operations[64] = {};
   const int workers = executor.workers < 64 ? executor.workers : 64;
   for_each_tile({workers, executor.run_workers}, workers,

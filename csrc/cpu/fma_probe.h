@@ -14,6 +14,7 @@ namespace convext {
 struct FmaProbe {
   double (*float32)(int64_t steps);
   double (*float64)(int64_t steps);
+  double (*bfloat16)(int64_t steps);  // nullptr but for dot products of pairs
 };
 
 namespace baseline_isa {
@@ -28,8 +29,12 @@ extern const FmaProbe fma_probe;
 namespace avx512_isa {
 extern const FmaProbe fma_probe;
 }
+namespace avx512bf16_isa {
+extern const FmaProbe fma_probe;
+}
 
 // Runs the probe of the best instruction set, once on every worker, and returns the operations of all.
+// bfloat16 is computed in float32 where there is nothing better.
 double run_fma_probe(DType dtype, int64_t steps, const Executor& executor);
 
 }  // namespace convext

@@ -37,7 +37,7 @@ double multiply_and_add(int64_t steps) {
 }  // namespace
 
 extern const FmaProbe fma_probe;
-const FmaProbe fma_probe = {multiply_and_add<float>, multiply_and_add<double>};
+const FmaProbe fma_probe = {multiply_and_add<float>, multiply_and_add<double>, nullptr};
 
 }  // namespace CONVEXT_ISA_NAMESPACE
 }  // namespace convext
