@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from itertools import product
 
 import cases
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -161,6 +163,24 @@ def test_the_zeros_of_the_padding_are_numbers(tap: tuple[int, int], value: float
         pytest.skip(f"{kernel.name} refuses this problem")
     torch.testing.assert_close(implicit, explicit, equal_nan=True)
     assert implicit[0, 1].isnan().any() and not implicit[0, ::2].isnan().any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("channels", [3, 5, 16])
+def test_one_sample_does_not_change_the_bits_of_another(
+    channels: int, dtype: torch.dtype, kernel: KernelUnderTest
+) -> None:
+    """What a kernel does about a number that is not finite must be done to its sample alone."""
+    input = torch.randn(3, channels, 9, 33, dtype=dtype)
+    input[1, channels - 1, 4, 7] = math.inf
+    weight = torch.randn(24, channels, 3, 3, dtype=dtype)
+    together = kernel(convext.conv2d, input, weight, stride=2, padding=1)
+    if together is None:
+        pytest.skip(f"{kernel.name} refuses this problem")
+    for sample in range(3):
+        alone = kernel(convext.conv2d, input[sample : sample + 1], weight, stride=2, padding=1)
+        torch.testing.assert_close(together[sample : sample + 1], alone, rtol=0, atol=0, equal_nan=True)
+    assert not together[::2].isinf().any() and together[1].isinf().any()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)

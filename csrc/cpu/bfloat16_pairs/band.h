@@ -43,14 +43,12 @@ struct PairBand : BandPlaces {
     });
   }
 
-  // Whether all numbers of a filled band are finite.
-  bool is_finite(const BFloat16* band) const {
+  // Whether all numbers of a filled line are finite.
+  bool is_line_finite(const BFloat16* line) const {
     NonFinite non_finite;
-    for_each_line([&](int64_t, int64_t, int64_t line) {
-      for (int64_t i = 0; i < line_stride; i += numbers) {
-        non_finite.look_at(load_neighbours(band + line + i, line_stride - i));
-      }
-    });
+    for (int64_t i = 0; i < line_stride; i += numbers) {
+      non_finite.look_at(load_neighbours(line + i, line_stride - i));
+    }
     return non_finite.found == 0;
   }
 

@@ -18,7 +18,7 @@ namespace {
 
 class PairsCorrelation {
  public:
-  PairsCorrelation(const Correlation& correlation, const PairsPlan& cut, const ConvData& data,
+  PairsCorrelation(const Correlation& correlation, const PairsPlan& cut, const ConvData& data, uint8_t* flags,
                    void* workspace)
       : c(correlation),
         plan(cut),
@@ -26,12 +26,15 @@ class PairsCorrelation {
         source(static_cast<const BFloat16*>(c.is_forward ? data.input : data.output)),
         result(static_cast<BFloat16*>(c.is_forward ? data.output : data.input)),
         bias(static_cast<const BFloat16*>(data.bias)),
+        images(flags),
         memory(static_cast<char*>(workspace)) {}
 
   // False where a number that is not finite was multiplied by a zero that is no term of the sum: weights in
-  // the gradient of the input, whose padding is none, and what lies behind windows of joined columns.
+  // the gradient of the input, whose padding is none. Where columns are joined, the images of which that is
+  // true of what lies behind windows are flagged.
   bool run(const Executor& executor) {
     for_each_tile(executor, rows_to_clear(c), [&](int64_t row, int) { clear_gaps(c, result, row); });
+    if (plan.reads_behind_windows(c)) std::memset(images, 0, static_cast<size_t>(c.batch));
     if (bias != nullptr) widen_bias();
     if (plan.packs_early) pack_all(executor);
     const int64_t items = PairsPlan::count_strips(c, plan.pixels) * c.groups * plan.panel_blocks;
@@ -48,6 +51,7 @@ class PairsCorrelation {
   const BFloat16* source;
   BFloat16* result;
   const BFloat16* bias;
+  uint8_t* images;  // a flag for each
   char* memory;
   std::atomic<bool> has_non_finite{false};
 
@@ -201,9 +205,7 @@ class PairsCorrelation {
       }
       if (!plan.reads_in_place) {
         band.fill(item.patches, copy, block * plan.block_channels, sources_of(block));
-        if (plan.reads_behind_windows(c) && !band.is_finite(copy)) {
-          has_non_finite.store(true, std::memory_order_relaxed);
-        }
+        if (plan.reads_behind_windows(c)) flag_images(band, copy);
       }
       for (int64_t panel = item.first_panel; panel < item.last_panel; ++panel) {
         const PairWeights::Part part = part_of(item.row_set, item.column_set, item.group, panel, block);
@@ -236,6 +238,13 @@ class PairsCorrelation {
                             });
       }
     }
+  }
+
+  void flag_images(const PairBand& band, const BFloat16* copy) const {
+    band.for_each_line([&](int64_t image, int64_t, int64_t line) {
+      // Several workers may flag one image.
+      if (!band.is_line_finite(copy + line)) __atomic_store_n(images + image, uint8_t{1}, __ATOMIC_RELAXED);
+    });
   }
 
   // Where each pixel of the strip reads its first tap, and where its result belongs.

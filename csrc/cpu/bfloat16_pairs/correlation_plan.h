@@ -157,6 +157,14 @@ struct PairsPlan {
     }
   }
 
+  // Whether some window does.
+  static bool finds_padding(const Correlation& c) {
+    bool finds = false;
+    for (int64_t k = 0; k < c.rows.count(); ++k) finds |= real_share(c.rows.at(k)) < 1;
+    for (int64_t l = 0; l < c.columns.count(); ++l) finds |= real_share(c.columns.at(l)) < 1;
+    return finds;
+  }
+
  private:
   static int64_t pair_numbers(const Correlation& c) { return c.columns.p.kernel * c.source_channels; }
 
@@ -177,26 +185,23 @@ struct PairsPlan {
       const bool is_smallest = size == 16;
       if (!is_smallest && !reads_in_place && band_bytes(c, size, block_channels) > most_band) continue;
       const int64_t strips = larger(1, count_strips(c, size)) * c.groups;
-      const int64_t strip = larger(1, c.most_pixels() * c.classes() * c.groups / strips);
+      const int64_t strip = larger(1, ceil_div(c.most_pixels() * c.classes() * c.groups, strips));
       for (int64_t count = 1; count <= panels; ++count) {
         // Classes of a gradient differ in their taps, so what a worker gets is no multiple of an item.
         const int64_t items = strips * count;
         const int64_t halves =
             c.classes() == 1 ? 2 * ceil_div(items, workers) : ceil_div(2 * items, workers) + 1;
         const int64_t cost = halves * (strip * ceil_div(panels, count) + beside_pixels);
-        if (least >= 0 && cost >= least) continue;
-        least = cost;
+        // Weights of a single strip are packed by the item that uses them, and need not go through the
+        // memory.
+        const bool is_single = strips == c.classes() * c.groups;
+        const int64_t with_memory = is_single ? cost : cost + cost / 16;
+        if (least >= 0 && with_memory >= least) continue;
+        least = with_memory;
         pixels = size;
         panel_blocks = count;
       }
     }
-  }
-
-  static bool finds_padding(const Correlation& c) {
-    bool finds = false;
-    for (int64_t k = 0; k < c.rows.count(); ++k) finds |= real_share(c.rows.at(k)) < 1;
-    for (int64_t l = 0; l < c.columns.count(); ++l) finds |= real_share(c.columns.at(l)) < 1;
-    return finds;
   }
 
   // Of the largest band of a strip.

@@ -43,10 +43,12 @@ Reason why_not(const ConvProblem& p) {
   return nullptr;
 }
 
-int64_t workspace_bytes(const ConvProblem& p, int workers) {
-  if (p.pass == Pass::grad_weight)
-    return PairsGradientPlan(with_rows_joined(p), workers).workspace_bytes(workers);
+// Runs what this kernel cannot: where a number that is not finite met a zero that is no term of the sum.
+const Kernel& kernel_of_float32 = avx512_isa::implicit_gemm;
+
+int64_t own_workspace_bytes(const ConvProblem& p, int workers) {
   const ConvProblem joined = with_rows_joined(p);
+  if (p.pass == Pass::grad_weight) return PairsGradientPlan(joined, workers).workspace_bytes(workers);
   const Correlation c(joined);
   if (PairsPointwisePlan::fits(joined)) return PairsPointwisePlan(c, workers).workspace_bytes(workers);
   if (c.result_channels < PairVector::lanes) return FewResultsPlan(c, workers).workspace_bytes(workers);
@@ -54,30 +56,69 @@ int64_t workspace_bytes(const ConvProblem& p, int workers) {
                 PairsPlan(c, workers, false).workspace_bytes(workers));
 }
 
+// In front of the kernel's own.
+int64_t flags_bytes(const ConvProblem& p) {
+  return p.pass == Pass::forward ? round_up(p.batch, 64) : 0;
+}
+
+// Whether it may have to.
+bool may_meet_zeros(const ConvProblem& p) {
+  if (p.pass == Pass::forward) return false;
+  if (p.pass == Pass::grad_input) return PairsPlan::finds_padding(Correlation(p));
+  const PairStrips chunks = PairsGradientPlan(p, 1).strips();
+  return p.output.width % 2 != 0 || chunks.columns % 2 != 0;
+}
+
+int64_t workspace_bytes(const ConvProblem& p, int workers) {
+  const int64_t own = flags_bytes(p) + own_workspace_bytes(p, workers);
+  return may_meet_zeros(with_rows_joined(p)) ? larger(own, kernel_of_float32.workspace_bytes(p, workers))
+                                             : own;
+}
+
+// Images where a pair held a number behind its window that is not finite: those alone, since no sample's
+// result may depend on another sample.
+void pair_channels_apart(const ConvProblem& p, const ConvData& data, const uint8_t* images, void* workspace,
+                         const Executor& executor) {
+  ConvProblem single = p;
+  single.batch = 1;
+  const Correlation c(single);
+  const PairsPlan plan(c, executor.workers, false);
+  for (int64_t image = 0; image < p.batch; ++image) {
+    if (images[image] == 0) continue;
+    ConvData of_image = data;
+    of_image.input = static_cast<BFloat16*>(data.input) + image * p.input_strides.batch;
+    of_image.output = static_cast<BFloat16*>(data.output) + image * p.output_strides.batch;
+    PairsCorrelation(c, plan, of_image, nullptr, workspace).run(executor);
+  }
+}
+
+bool run_pairs(const ConvProblem& p, const ConvData& data, void* memory, const Executor& executor) {
+  auto* const images = static_cast<uint8_t*>(memory);
+  void* const workspace = images + flags_bytes(p);
+  if (p.pass == Pass::grad_weight) {
+    const PairsGradientPlan plan(p, executor.workers);
+    return PairsGradient(plan, p, data, workspace).run(executor);
+  }
+  const Correlation c(p);
+  if (PairsPointwisePlan::fits(p)) {
+    const PairsPointwisePlan plan(c, executor.workers);
+    PairsPointwise(c, plan, data, workspace).run(executor);
+    return true;
+  }
+  if (c.result_channels < PairVector::lanes) {
+    const FewResultsPlan plan(c, executor.workers);
+    return FewResults(c, plan, data, workspace).run(executor);
+  }
+  const PairsPlan plan(c, executor.workers);
+  if (!PairsCorrelation(c, plan, data, images, workspace).run(executor)) return false;
+  if (plan.reads_behind_windows(c)) pair_channels_apart(p, data, images, workspace, executor);
+  return true;
+}
+
 void run(const ConvProblem& p, const ConvData& data, void* workspace, const Executor& executor) {
-  const ConvProblem joined = with_rows_joined(p);
-  const auto runs = [&] {
-    if (p.pass == Pass::grad_weight) {
-      const PairsGradientPlan plan(joined, executor.workers);
-      return PairsGradient(plan, joined, data, workspace).run(executor);
-    }
-    const Correlation c(joined);
-    if (PairsPointwisePlan::fits(joined)) {
-      const PairsPointwisePlan plan(c, executor.workers);
-      PairsPointwise(c, plan, data, workspace).run(executor);
-      return true;
-    }
-    if (c.result_channels < PairVector::lanes) {
-      const FewResultsPlan plan(c, executor.workers);
-      return FewResults(c, plan, data, workspace).run(executor);
-    }
-    const PairsPlan plan(c, executor.workers);
-    if (PairsCorrelation(c, plan, data, workspace).run(executor)) return true;
-    if (!plan.joins_columns) return false;
-    const PairsPlan apart(c, executor.workers, false);
-    return PairsCorrelation(c, apart, data, workspace).run(executor);
-  };
-  if (!runs()) reference_kernel.run(p, data, nullptr, executor);
+  if (!run_pairs(with_rows_joined(p), data, workspace, executor)) {
+    kernel_of_float32.run(p, data, workspace, executor);
+  }
 }
 
 }  // namespace
