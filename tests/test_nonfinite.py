@@ -6,7 +6,6 @@ import math
 from itertools import product
 
 import cases
-
 import pytest
 import torch
 import torch.nn.functional as F

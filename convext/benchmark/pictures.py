@@ -45,7 +45,7 @@ def draw_roofline(results: Sequence[Result], machine: Machine, file: Path) -> Pa
     threads = sorted({result.threads for result in results})
     figure = _figure(7.5 * len(threads), 5.5)
     for axes, count in zip(figure.subplots(1, len(threads), squeeze=False)[0], threads, strict=True):
-        shown = [result for result in results if result.threads == count and result.dtype in ("f32", "bf16", "f16")]
+        shown = [result for result in results if result.threads == count and result.dtype in ("f32", "f16")]
         for pass_name in PASSES:
             points = [result for result in shown if result.pass_name == pass_name]
             axes.scatter(
@@ -71,7 +71,7 @@ def draw_roofline(results: Sequence[Result], machine: Machine, file: Path) -> Pa
                 label=f"{peak:.0f} GF/s; {rates[bytes_] / 1e9:.0f} GB/s copying {size}",
             )
         axes.set(xscale="log", yscale="log", xlabel="operations per byte, each tensor moved once", ylabel="GF/s")
-        axes.set_title(f"float32 and 16-bit floats, {count} thread{'s' if count > 1 else ''}")
+        axes.set_title(f"float32 and float16, {count} thread{'s' if count > 1 else ''}")
         axes.grid(alpha=0.25, which="both", linewidth=0.5)
         axes.legend(fontsize=8, loc="lower right")
     return _save(figure, file)
