@@ -10,8 +10,8 @@ enum class Isa : int32_t { baseline, neon, avx2, avx512, avx512bf16 };
 
 const char* isa_name(Isa isa);
 
-// True when this CPU executes `isa` (avx2 means AVX2 + FMA + F16C; avx512 means F + BW + DQ + VL, avx512bf16 AVX512_BF16 besides) and the
-// environment variable CONVEXT_MAX_ISA, read once, does not cap it below that.
+// True when this CPU executes `isa` (avx2 means AVX2 + FMA + F16C; avx512 means F + BW + DQ + VL, avx512bf16
+// AVX512_BF16 besides) and the environment variable CONVEXT_MAX_ISA, read once, does not cap it below that.
 bool isa_available(Isa isa);
 
 // The most capable instruction set that is available.
