@@ -184,6 +184,11 @@ struct PairsPlan {
     for (int64_t size = most_pixels; size >= 16; size -= 16) {
       const bool is_smallest = size == 16;
       if (!is_smallest && !reads_in_place && band_bytes(c, size, block_channels) > most_band) continue;
+      if (workers == 1) {  // nobody waits
+        pixels = size;
+        panel_blocks = 1;
+        return;
+      }
       const int64_t strips = larger(1, count_strips(c, size)) * c.groups;
       const int64_t strip = larger(1, ceil_div(c.most_pixels() * c.classes() * c.groups, strips));
       for (int64_t count = 1; count <= panels; ++count) {

@@ -105,6 +105,10 @@ struct PairsGradientPlan {
     const int64_t bytes = plane * static_cast<int64_t>(sizeof(BFloat16));
     const int64_t most =
         larger(1, smaller(c.source_channels, smaller(most_planes / bytes, most_rows / taps)));
+    channels = most;
+    channel_blocks = ceil_div(c.source_channels, most);
+    panel_blocks = 1;
+    if (workers == 1) return;  // nobody waits
     double least = -1;
     for (int64_t size = most; size >= 1; size = size > 16 ? size / 4 * 3 : size - 1) {
       const int64_t blocks = ceil_div(c.source_channels, size);

@@ -52,8 +52,10 @@ int64_t own_workspace_bytes(const ConvProblem& p, int workers) {
   const Correlation c(joined);
   if (PairsPointwisePlan::fits(joined)) return PairsPointwisePlan(c, workers).workspace_bytes(workers);
   if (c.result_channels < PairVector::lanes) return FewResultsPlan(c, workers).workspace_bytes(workers);
-  return larger(PairsPlan(c, workers).workspace_bytes(workers),
-                PairsPlan(c, workers, false).workspace_bytes(workers));
+  const PairsPlan plan(c, workers);
+  const int64_t bytes = plan.workspace_bytes(workers);
+  if (!plan.reads_behind_windows(c)) return bytes;
+  return larger(bytes, PairsPlan(c, workers, false).workspace_bytes(workers));
 }
 
 // In front of the kernel's own.
