@@ -43,6 +43,11 @@ Reason why_not(const ConvProblem& p) {
   return nullptr;
 }
 
+ConvProblem with_single_image(ConvProblem p) {
+  p.batch = 1;
+  return p;
+}
+
 // Runs what this kernel cannot: where a number that is not finite met a zero that is no term of the sum.
 const Kernel& kernel_of_float32 = avx512_isa::implicit_gemm;
 
@@ -55,15 +60,16 @@ int64_t own_workspace_bytes(const ConvProblem& p, int workers) {
   const PairsPlan plan(c, workers);
   const int64_t bytes = plan.workspace_bytes(workers);
   if (!plan.reads_behind_windows(c)) return bytes;
-  return larger(bytes, PairsPlan(c, workers, false).workspace_bytes(workers));
+  const Correlation single(with_single_image(joined));
+  return larger(bytes, PairsPlan(single, workers, false).workspace_bytes(workers));
 }
 
-// In front of the kernel's own.
+// Flags of images, in front of the workspace of a plan.
 int64_t flags_bytes(const ConvProblem& p) {
   return p.pass == Pass::forward ? round_up(p.batch, 64) : 0;
 }
 
-// Whether it may have to.
+// Whether the kernel of float32 may have to run.
 bool may_meet_zeros(const ConvProblem& p) {
   if (p.pass == Pass::forward) return false;
   if (p.pass == Pass::grad_input) return PairsPlan::finds_padding(Correlation(p));
@@ -81,9 +87,7 @@ int64_t workspace_bytes(const ConvProblem& p, int workers) {
 // result may depend on another sample.
 void pair_channels_apart(const ConvProblem& p, const ConvData& data, const uint8_t* images, void* workspace,
                          const Executor& executor) {
-  ConvProblem single = p;
-  single.batch = 1;
-  const Correlation c(single);
+  const Correlation c(with_single_image(p));
   const PairsPlan plan(c, executor.workers, false);
   for (int64_t image = 0; image < p.batch; ++image) {
     if (images[image] == 0) continue;
