@@ -21,13 +21,13 @@ class BFloat16Cases {
       p.pass = pass;
       p.dtype = p.out_dtype = DType::bfloat16;
       c.seed = ++seed_;
+      c.fill = draw_.pick({Fill::small_integers, Fill::small_integers, Fill::normal, Fill::non_finite});
       p.in_channels = pass == Pass::grad_input ? result_channels : source_channels;
       p.out_channels = pass == Pass::grad_input ? source_channels : result_channels;
       adjust(c);
       p.in_channels *= p.groups;
       p.out_channels *= p.groups;
       p.epilogue.bias = pass == Pass::forward && draw_.one_in(2);
-      c.fill = draw_.pick({Fill::small_integers, Fill::small_integers, Fill::normal, Fill::non_finite});
       if (finish(c)) cases_.push_back(c);
     }
   }
@@ -87,6 +87,18 @@ void add_pixels(BFloat16Cases& cases) {
         c.problem.kernel = {1, 3};
         c.problem.stride = {1, stride};
         c.problem.padding = {0, 0, 1, 1};
+      });
+    }
+  }
+  // Images that are computed again by themselves are cut as single ones.
+  for (int64_t channels : {3, 5, 7}) {
+    for (int64_t size : {4, 7, 12}) {
+      cases.add_in_both_layouts(channels, 16 * channels, [&](Case& c) {
+        c.problem.batch = 3 * channels;
+        c.problem.input = {size, size};
+        c.problem.kernel = {3, 3};
+        c.problem.padding = {1, 1, 1, 1};
+        c.fill = Fill::non_finite;
       });
     }
   }

@@ -164,12 +164,9 @@ class PairsCorrelation {
         item.patches = {from, c.source_strides, c.batch, c.source_channels, rows, columns};
         item.row_set = c.rows.tap_set_of(k);
         item.column_set = c.columns.tap_set_of(l);
-        const int64_t column = strip % strips.column_strips * strips.columns;
-        const int64_t row = strip / strips.column_strips % strips.row_strips * strips.rows;
-        const int64_t image = strip / strips.column_strips / strips.row_strips * strips.images;
-        item.first_pixel = (image * rows.count + row) * columns.count + column;
-        item.pixels = smaller(strips.images, c.batch - image) * smaller(strips.rows, rows.count - row) *
-                      smaller(strips.columns, columns.count - column);
+        const PairStrips::Strip at = strips.at(strip, rows, columns, c.batch);
+        item.first_pixel = (at.image * rows.count + at.row) * columns.count + at.column;
+        item.pixels = at.images * at.rows * at.columns;
         return item;
       }
     }

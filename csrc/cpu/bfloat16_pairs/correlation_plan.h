@@ -40,6 +40,27 @@ struct PairStrips {
 
   int64_t count() const { return image_strips * row_strips * column_strips; }
   int64_t pixels() const { return images * rows * columns; }
+
+  // Where a strip begins, and what it has.
+  struct Strip {
+    int64_t image;
+    int64_t row;
+    int64_t column;
+    int64_t images;
+    int64_t rows;
+    int64_t columns;
+  };
+  Strip at(int64_t index, const Axis& row_axis, const Axis& column_axis, int64_t batch) const {
+    const int64_t column = index % column_strips * columns;
+    const int64_t row = index / column_strips % row_strips * rows;
+    const int64_t image = index / column_strips / row_strips * images;
+    return {image,
+            row,
+            column,
+            smaller(images, batch - image),
+            smaller(rows, row_axis.count - row),
+            smaller(columns, column_axis.count - column)};
+  }
 };
 
 struct PairsPlan {

@@ -223,10 +223,11 @@ class FewResults {
                                     groups * c.source_channels,
                                     c.rows.at(0),
                                     c.columns.at(0)};
-    const int64_t column = strip % strips.column_strips * strips.columns;
-    const int64_t row = strip / strips.column_strips * strips.rows;
-    const int64_t row_count = smaller(strips.rows, patches.rows.count - row);
-    const int64_t length = smaller(strips.columns, patches.columns.count - column);
+    const PairStrips::Strip at = strips.at(strip, patches.rows, patches.columns, 1);
+    const int64_t row = at.row;
+    const int64_t column = at.column;
+    const int64_t row_count = at.rows;
+    const int64_t length = at.columns;
     const int64_t first_pixel = (image * patches.rows.count + row) * patches.columns.count + column;
     const BandPlaces band(patches.rows, patches.columns, first_pixel, row_count * length, 1);
 
@@ -350,35 +351,32 @@ class FewResults {
         }
         continue;
       }
-      for (int64_t x = 0; x < length; x += 2 * lanes) {
-        write_pixels(to + x * strides.column, sums + x, smaller(2 * lanes, length - x));
+      for (int64_t x = 0; x < length; x += lanes) {
+        write_pixels(to + x * strides.column, sums + x, length - x);
       }
     }
   }
 
-  // Up to 32 pixels whose channels are neighbours, or anywhere.
+  // Up to a vector of pixels whose channels are neighbours, or anywhere.
   void write_pixels(BFloat16* to, const float* sums, int64_t count) const {
     const ImageStrides& strides = c.result_strides;
-    for (int64_t x = 0; x < count; x += lanes, sums += lanes, to += lanes * strides.column) {
-      Vector<float> square[lanes];
-      CONVEXT_UNROLL
-      for (int64_t m = 0; m < lanes; ++m) {
-        square[m] = m < c.result_channels ? load(sums + m * plan.sums_stride) : zero<float>();
+    Vector<float> square[lanes];
+    CONVEXT_UNROLL
+    for (int64_t m = 0; m < lanes; ++m) {
+      square[m] = m < c.result_channels ? load(sums + m * plan.sums_stride) : zero<float>();
+    }
+    transpose(square);
+    CONVEXT_UNROLL
+    for (int64_t i = 0; i < lanes; ++i) {
+      if (i >= count) continue;
+      BFloat16* const pixel = to + i * strides.column;
+      if (strides.channel == 1) {
+        store_rounded(pixel, square[i], c.result_channels);
+        continue;
       }
-      transpose(square);
-      CONVEXT_UNROLL
-      for (int64_t i = 0; i < lanes; ++i) {
-        if (x + i >= count) continue;
-        if (strides.channel == 1) {
-          store_rounded(to + i * strides.column, square[i], c.result_channels);
-          continue;
-        }
-        BFloat16 numbers[lanes];
-        store_rounded(numbers, square[i], lanes);
-        for (int64_t m = 0; m < c.result_channels; ++m) {
-          to[i * strides.column + m * strides.channel] = numbers[m];
-        }
-      }
+      BFloat16 numbers[lanes];
+      store_rounded(numbers, square[i], lanes);
+      for (int64_t m = 0; m < c.result_channels; ++m) pixel[m * strides.channel] = numbers[m];
     }
   }
 };

@@ -108,13 +108,13 @@ class PairsGradient {
                                     c.source_channels,
                                     c.rows.at(0),
                                     c.columns.at(0)};
-    const PairStrips strips = plan.strips();
-    const int64_t column = chunk % strips.column_strips * strips.columns;
-    const int64_t row = chunk / strips.column_strips % strips.row_strips * strips.rows;
-    const int64_t image = chunk / strips.column_strips / strips.row_strips * strips.images;
-    const int64_t row_count = smaller(strips.rows, patches.rows.count - row);
-    const int64_t length = smaller(strips.columns, patches.columns.count - column);
-    const int64_t line_count = smaller(strips.images, c.batch - image) * row_count;
+    const PairStrips::Strip strip = plan.strips().at(chunk, patches.rows, patches.columns, c.batch);
+    const int64_t image = strip.image;
+    const int64_t row = strip.row;
+    const int64_t column = strip.column;
+    const int64_t row_count = strip.rows;
+    const int64_t length = strip.columns;
+    const int64_t line_count = strip.images * row_count;
     const PixelPlanes planes(patches, (image * patches.rows.count + row) * patches.columns.count + column,
                              line_count * length);
     const bool is_finite = planes.fill(patches, planes_memory, block.first_channel, block.channels);
