@@ -46,6 +46,8 @@ CASES = [
     Case("many-channels", (2, 64, 10, 11), 48, (3, 3), {"padding": 1}),
     Case("many-channels-reflect", (1, 130, 7, 8), 34, (3, 3), {"padding": 1, "padding_mode": "reflect"}),
     Case("small-image", (1, 32, 14, 15), 36, (3, 3), {"padding": 1}),
+    Case("first-layer", (1, 3, 19, 87), 33, (3, 3), {"stride": 2, "padding": 1}),
+    Case("spectrogram", (2, 1, 30, 90), 17, (9, 11), {"stride": (2, 1), "padding": (4, 0)}),
     Case("dilated-channels", (2, 48, 20, 17), 40, (3, 3), {"padding": 2, "dilation": 2}),
 ]
 

@@ -133,6 +133,45 @@ void add_pointwise_sums(Collector& cases) {
   }
 }
 
+// Forward of few channels: widths around those of vectors and of what is computed along columns, strides
+// whose phases are not all read, padding wider than the image or than the kernel, lines that are cut into
+// pieces, chains, and infinite weights beside padding that is left out.
+void add_phase_lines(Collector& cases) {
+  constexpr int64_t kernels[][2] = {{3, 3}, {5, 5}, {1, 4}, {4, 1}, {7, 7}, {2, 9}, {11, 3}};
+  int64_t number = 0;
+  for (int64_t width = 12; width <= 84; ++width) {
+    for (int64_t stride : {1, 2, 3, 4, 5}) {
+      ++number;
+      const auto& kernel = kernels[number % 7];
+      const int64_t groups = number % 11 == 0 ? 2 : 1;
+      const int64_t height = number % 3 == 0 ? 1 + number % 9 : 17 + number % 40;
+      const int64_t most_channels = kernel[0] * kernel[1] < 9 || number % 5 == 0 ? 16 : 4;
+      const int64_t channels = most_channels - number % 4;
+      const int64_t results = groups * (number % 13 == 0 ? 6 + number % 40 : 8 + number % 3);
+      Case c = cases.start({1 + number % 2, groups * channels, height, width * stride + number % 4, results,
+                            kernel[0], kernel[1], groups},
+                           Pass::forward, floating_dtypes[number % 3 == 0]);
+      c.problem.stride = {1 + number % 4, stride};
+      if (number % 4 == 1) c.problem.dilation = {1 + number % 3, 1 + number % 2};
+      pad(c, number % 6, kernel[0] / 2, kernel[1] / 2, number % 5);
+      if (number % 9 == 0) c.problem.padding_mode = modes[1 + number / 9 % 3];
+      if (number % 8 == 0) c.output_layout = Layout::row_gaps;
+      if (number % 8 == 4) c.input_layout = Layout::row_gaps;
+      if (number % 8 == 6) c.weight_layout = Layout::channels_last;
+      c.fill = number % 7 == 3 ? Fill::non_finite : number % 2 == 1 ? Fill::normal : Fill::small_integers;
+      if (finish(c)) cases.add(c);
+    }
+  }
+  for (int64_t width : {700, 1500}) {
+    for (int64_t stride : {1, 2, 8}) {
+      Case c = cases.start({1, 3, 40, width, 9, 13, 5}, Pass::forward, DType::float32);
+      c.problem.stride = {stride, stride};
+      pad(c, 6, 6, 2, 1);
+      cases.add_exact_and_normal(c);
+    }
+  }
+}
+
 // Products of matrices in panels: numbers of pixels, rows and terms around those of vectors, tiles, chains
 // and blocks.
 void add_panels(Collector& cases) {
@@ -321,6 +360,7 @@ void add_kernel_specific_cases(Collector& cases) {
   add_pixel_window_gradients(cases);
   add_channel_sums(cases);
   add_pointwise_sums(cases);
+  add_phase_lines(cases);
   add_panels(cases);
   add_tiles_of_gradients(cases);
   add_tiles_of_phases(cases);

@@ -217,6 +217,10 @@ Reason too_many_channels(const ConvProblem& p) {
   const bool has_planes = p.input_strides.column == 1 && p.output_strides.column == 1;
   if (p.groups == 1 && has_planes && source >= 16 && result >= 3)
     return "a group reads so many channels that a matrix product is faster";
+  if (p.pass == Pass::forward && (p.dtype == DType::float32 || p.dtype == DType::float64) && has_planes &&
+      source <= 2 && result >= 8 && p.output.width >= 32 &&
+      (p.stride.width > 1 || p.kernel.height * p.kernel.width >= 49))
+    return "lines whose phases are taken apart once serve so many results better";
   if (result > (source <= 2 ? 16 : 4))
     return "a group writes so many channels that a matrix product is faster";
   return nullptr;
