@@ -25,7 +25,7 @@ IN_WORDS = {
         "instruction multiplies one kernel tap with a whole vector of pixels."
     ),
     "phase_lines": (
-        "Keeps the few lines of the image that a row of the result reads in the cache, even and odd columns apart where "
+        "Keeps the few lines of the image that a row of the result reads in the cache, even and odd columns apart if "
         "the kernel steps by two, so that for each tap a whole vector of results reads neighbouring numbers."
     ),
     "winograd": (
