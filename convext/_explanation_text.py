@@ -24,9 +24,9 @@ IN_WORDS = {
         "Slides the kernel over the image as the definition says: a band of image lines is kept in the cache, and each "
         "instruction multiplies one kernel tap with a whole vector of pixels."
     ),
-    "phase_lines": (
-        "Keeps the few lines of the image that a row of the result reads in the cache, even and odd columns apart if "
-        "the kernel steps by two, so that for each tap a whole vector of results reads neighbouring numbers."
+    "image_lines": (
+        "Keeps the few lines of the image that a row of the result reads in the cache. With planes, even and odd columns "
+        "lie apart if the kernel steps by two, so that for each tap a whole vector of results reads neighbouring numbers."
     ),
     "winograd": (
         "Cuts images into small tiles, and kernels into blocks of 3 x 3 taps, and transforms both, so that a result "

@@ -58,6 +58,8 @@ RMS_CASES = [
     # Few pixels, and enough of them for sums of tiles.
     (Case("channels-28", (1, 40, 28, 28), 34, (3, 3), {"padding": 1}), torch.float32, "channels_last"),
     (Case("channels-33", (1, 40, 33, 32), 34, (3, 3), {"padding": 1}), torch.float32, "channels_last"),
+    *[(case, torch.float32, "channels_last") for case in CASES if case.name in {"first-layer", "spectrogram", "stem"}],
+    (Case("eight-channels", (1, 8, 20, 21), 32, (2, 2), {}), torch.float32, "channels_last"),
 ]
 
 PASSES = ["forward", "grad_input", "grad_weight"]

@@ -7,7 +7,7 @@
 
 // X(name): defined as `extern const Kernel name` in the namespace of every instruction set.
 #define CONVEXT_SPECIALISED_KERNELS(X) \
-  X(fully_connected) X(grouped) X(direct_rows) X(winograd) X(phase_lines) X(panel_gemm) X(integer_rows)
+  X(fully_connected) X(grouped) X(direct_rows) X(winograd) X(image_lines) X(panel_gemm) X(integer_rows)
 // Run all floating-point problems, and are all that the baseline build has: few CPUs are without wider
 // vectors, and every installation would wait for the compiler. Integers are left to the reference kernel
 // there.

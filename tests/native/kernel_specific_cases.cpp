@@ -136,7 +136,7 @@ void add_pointwise_sums(Collector& cases) {
 // Forward of few channels: widths around those of vectors and of what is computed along columns, strides
 // whose phases are not all read, padding wider than the image or than the kernel, lines that are cut into
 // pieces, chains, and infinite weights beside padding that is left out.
-void add_phase_lines(Collector& cases) {
+void add_image_lines(Collector& cases) {
   constexpr int64_t kernels[][2] = {{3, 3}, {5, 5}, {1, 4}, {4, 1}, {7, 7}, {2, 9}, {11, 3}};
   int64_t number = 0;
   for (int64_t width = 12; width <= 84; ++width) {
@@ -162,11 +162,34 @@ void add_phase_lines(Collector& cases) {
       if (finish(c)) cases.add(c);
     }
   }
+  // The same with channels side by side.
+  for (int64_t width = 1; width <= 40; ++width) {
+    for (int64_t stride : {1, 2, 3}) {
+      ++number;
+      const auto& kernel = kernels[number % 7];
+      const int64_t channels = 1 + number % (number % 5 == 0 ? 16 : 4);
+      const int64_t results = number % 13 == 0 ? 130 + number % 40 : 16 + number % 50;
+      Case c = cases.start({1 + number % 2, channels, 1 + number % 23, width * stride + number % 4, results,
+                            kernel[0], kernel[1]},
+                           Pass::forward, floating_dtypes[number % 3 == 0]);
+      c.input_layout = c.weight_layout = c.output_layout = Layout::channels_last;
+      c.problem.stride = {1 + number % 4, stride};
+      if (number % 4 == 1) c.problem.dilation = {1 + number % 3, 1 + number % 2};
+      pad(c, number % 6, kernel[0] / 2, kernel[1] / 2, number % 5);
+      if (number % 9 == 0) c.problem.padding_mode = modes[1 + number / 9 % 3];
+      if (number % 8 == 0) c.weight_layout = Layout::contiguous;
+      c.fill = number % 7 == 3 ? Fill::non_finite : number % 2 == 1 ? Fill::normal : Fill::small_integers;
+      if (finish(c)) cases.add(c);
+    }
+  }
   for (int64_t width : {700, 1500}) {
     for (int64_t stride : {1, 2, 8}) {
       Case c = cases.start({1, 3, 40, width, 9, 13, 5}, Pass::forward, DType::float32);
       c.problem.stride = {stride, stride};
       pad(c, 6, 6, 2, 1);
+      cases.add_exact_and_normal(c);
+      c.problem.out_channels = 35;
+      c.input_layout = c.weight_layout = c.output_layout = Layout::channels_last;
       cases.add_exact_and_normal(c);
     }
   }
@@ -360,7 +383,7 @@ void add_kernel_specific_cases(Collector& cases) {
   add_pixel_window_gradients(cases);
   add_channel_sums(cases);
   add_pointwise_sums(cases);
-  add_phase_lines(cases);
+  add_image_lines(cases);
   add_panels(cases);
   add_tiles_of_gradients(cases);
   add_tiles_of_phases(cases);

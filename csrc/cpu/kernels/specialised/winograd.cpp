@@ -130,6 +130,8 @@ Reason why_not(const ConvProblem& problem) {
   const int64_t fewest_channels = has_many_taps && problem.pass != Pass::grad_weight ? 16 : 32;
   if (smaller(in_channels_per_group(problem), out_channels_per_group(problem)) < fewest_channels)
     return "there are too few channels to transform, fewer than 32, or 16 for kernels of 5 x 5 and more";
+  const int64_t source_channels =
+      problem.pass == Pass::forward ? in_channels_per_group(problem) : out_channels_per_group(problem);
   // 16 against 36 for a pair of channels on a 2 x 2 map, but 8 against 9 on one row of pixels.
   const AxisSizes rows = row_sizes(problem);
   const AxisSizes columns = column_sizes(problem);
@@ -140,11 +142,11 @@ Reason why_not(const ConvProblem& problem) {
     // Of a dilated or large kernel, implicit_gemm leaves out the taps that meet padding.
     const double share = static_cast<double>(multiplications(problem)) /
                          static_cast<double>(rows.real_taps() * columns.real_taps());
-    if (share > (is_line ? 0.85 : 0.8)) return "tiles save too few multiplications";
+    // The transformed tiles of so many channels leave the L2 cache.
+    const bool has_large_tiles = source_channels >= 1024 && problem.pass != Pass::grad_weight;
+    if (share > (has_large_tiles ? 0.6 : is_line ? 0.85 : 0.8)) return "tiles save too few multiplications";
   }
   if (problem.pass == Pass::grad_weight) return why_not_weight_gradient(problem);
-  const int64_t source_channels =
-      problem.pass == Pass::forward ? in_channels_per_group(problem) : out_channels_per_group(problem);
   if (source_channels * rows.fewest_taps() * columns.fewest_taps() < 64)
     return "results at the corners add up fewer than 64 terms";
   if (collects_padding(problem)) return "the padding is filled from the input";

@@ -15,18 +15,18 @@
 
 #include <atomic>
 
-#include "cpu/phase_lines/plan.h"
+#include "cpu/image_lines/plane_plan.h"
 
 namespace convext {
 namespace CONVEXT_ISA_NAMESPACE {
 namespace {
 
 template <class T>
-class PhaseLines {
-  using Plan = PhaseLinesPlan<T>;
+class ImagePlanes {
+  using Plan = ImagePlanesPlan<T>;
 
  public:
-  PhaseLines(const Plan& cut, const ConvProblem& p, const ConvData& data, void* workspace)
+  ImagePlanes(const Plan& cut, const ConvProblem& p, const ConvData& data, void* workspace)
       : plan(cut),
         c(plan.c),
         rows(plan.rows),
@@ -205,7 +205,7 @@ class PhaseLines {
     }
   }
 
-  void point_to_weights(LinesTile<T>& tile, int64_t group, int64_t index, int64_t first_term) const {
+  void point_to_weights(PlaneTile<T>& tile, int64_t group, int64_t index, int64_t first_term) const {
     const int64_t channel = plan.first_channel(index);
     const int64_t channels = plan.first_channel(index + 1) - channel;
     tile.weights = packed_weights(group, index) + first_term * channels;
@@ -229,14 +229,14 @@ class PhaseLines {
       }
     }
 
-    LinesTile<T> tile;
+    PlaneTile<T> tile;
     tile.places = lines.places;
     tile.terms = place - lines.places;
     tile.chain = plan.chain_of(tile.terms);
     tile.result_channel = c.result_strides.channel;
     tile.streams = streams;
     const int64_t vectors = ceil_div(lines.width, lanes);
-    const int64_t pixel_tiles = ceil_div(vectors, most_vectors_of_lines);
+    const int64_t pixel_tiles = ceil_div(vectors, most_vectors_of_plane_tile);
     for (int64_t index = 0; index < plan.tiles; ++index) {
       const int64_t channel = plan.first_channel(index);
       point_to_weights(tile, group, index, first_tap * c.source_channels * columns.taps);
@@ -246,7 +246,7 @@ class PhaseLines {
         tile.lines = lines.numbers + first * lanes;
         tile.result = results + channel * tile.result_channel + first * lanes;
         tile.last_count = smaller(lanes, lines.width - (first + count - 1) * lanes);
-        lines_kernel_of<T>(plan.first_channel(index + 1) - channel, count)(tile);
+        plane_kernel_of<T>(plan.first_channel(index + 1) - channel, count)(tile);
       }
     }
   }
@@ -254,7 +254,7 @@ class PhaseLines {
   // The ends of the `count` rows from y on, which share a vector.
   void multiply_rest(const Lines& lines, int64_t y, int64_t count, int64_t group, T* results) const {
     pack_rest(lines, y, count);
-    LinesTile<T> tile;
+    PlaneTile<T> tile;
     tile.lines = lines.panel;
     tile.places = lines.places;
     tile.terms = plan.terms;
@@ -267,7 +267,7 @@ class PhaseLines {
       const int64_t first = plan.first_channel(index);
       const int64_t channels = plan.first_channel(index + 1) - first;
       point_to_weights(tile, group, index, 0);
-      lines_kernel_of<T>(channels, 1)(tile);
+      plane_kernel_of<T>(channels, 1)(tile);
       for (int64_t channel = 0; channel < channels; ++channel) {
         T* to = results + (first + channel) * c.result_strides.channel;
         const T* from = lines.tile + channel * lanes;

@@ -1,20 +1,20 @@
-// How a correlation of few source channels is cut, and the workspace that it needs. See correlation.h.
+// How a correlation of few source channels is cut, and the workspace that it needs. See plane_correlation.h.
 #pragma once
 
+#include "cpu/image_lines/plane_kernel.h"
 #include "cpu/implicit_gemm/band.h"
 #include "cpu/implicit_gemm/correlation.h"
-#include "cpu/phase_lines/micro_kernel.h"
 
 namespace convext {
 namespace CONVEXT_ISA_NAMESPACE {
 namespace {
 
 template <class T>
-struct PhaseLinesPlan {
+struct ImagePlanesPlan {
   static constexpr int64_t lanes = Vector<T>::lanes;
-  static constexpr int64_t most_numbers = 256 * 1024 / sizeof(T);       // of lines: the L2 cache
-  static constexpr int64_t few_numbers = 24 * 1024 / sizeof(T);         // the L1 cache
-  static constexpr int64_t fewest_vectors = 2 * most_vectors_of_lines;  // of a piece of a row
+  static constexpr int64_t most_numbers = 256 * 1024 / sizeof(T);            // of lines: the L2 cache
+  static constexpr int64_t few_numbers = 24 * 1024 / sizeof(T);              // the L1 cache
+  static constexpr int64_t fewest_vectors = 2 * most_vectors_of_plane_tile;  // of a piece of a row
   static constexpr int64_t most_terms = 1024;
   static constexpr int64_t most_phases = 8;
 
@@ -42,12 +42,12 @@ struct PhaseLinesPlan {
   int64_t places_offset;
   int64_t worker_bytes;
 
-  PhaseLinesPlan(const ConvProblem& p, int workers)
+  ImagePlanesPlan(const ConvProblem& p, int workers)
       : c(p),
         rows(c.rows.at(0)),
         columns(c.columns.at(0)),
         terms(c.source_channels * rows.taps * columns.taps),
-        tiles(ceil_div(c.result_channels, most_rows_of_lines)),
+        tiles(ceil_div(c.result_channels, most_channels_of_plane_tile)),
         width(columns.count),
         rest(columns.count % lanes),
         shared(rest == 0 ? 1 : larger(1, smaller(rows.count, lanes / rest))) {
@@ -75,9 +75,9 @@ struct PhaseLinesPlan {
     together.take(c.groups * c.result_channels * terms, sizeof(T));
     workers_offset = together.bytes;
     Carver own;
-    own.take(numbers() + (most_vectors_of_lines + 1) * lanes, sizeof(T));
+    own.take(numbers() + (most_vectors_of_plane_tile + 1) * lanes, sizeof(T));
     panel_offset = own.take(shared > 1 ? terms * lanes + lanes : 0, sizeof(T));
-    tile_offset = own.take(shared > 1 ? (most_rows_of_lines + 1) * lanes : 0, sizeof(T));
+    tile_offset = own.take(shared > 1 ? (most_channels_of_plane_tile + 1) * lanes : 0, sizeof(T));
     taps_offset = own.take(columns.taps, sizeof(int32_t));
     places_offset = own.take(terms, sizeof(int32_t));
     worker_bytes = own.bytes;

@@ -16,19 +16,19 @@ namespace {
 
 // The accumulators of a tile, its vectors and a broadcast fit the registers.
 #if defined(__AVX512F__)
-constexpr int most_vectors_of_lines = 3;
-constexpr int most_rows_of_lines = 8;
+constexpr int most_vectors_of_plane_tile = 3;
+constexpr int most_channels_of_plane_tile = 8;
 #elif defined(__aarch64__)
-constexpr int most_vectors_of_lines = 2;
-constexpr int most_rows_of_lines = 8;
+constexpr int most_vectors_of_plane_tile = 2;
+constexpr int most_channels_of_plane_tile = 8;
 #else
-constexpr int most_vectors_of_lines = 2;
-constexpr int most_rows_of_lines = 6;
+constexpr int most_vectors_of_plane_tile = 2;
+constexpr int most_channels_of_plane_tile = 6;
 #endif
-constexpr int fewest_rows_of_lines = most_rows_of_lines / 2;
+constexpr int fewest_channels_of_plane_tile = most_channels_of_plane_tile / 2;
 
 template <class T>
-struct LinesTile {
+struct PlaneTile {
   const T* weights;  // [term][channel of the tile]
   const T* lines;
   const int32_t* places;
@@ -42,10 +42,10 @@ struct LinesTile {
 };
 
 template <class T>
-using LinesKernel = void (*)(const LinesTile<T>& tile);
+using PlaneKernel = void (*)(const PlaneTile<T>& tile);
 
 template <class T, int rows, int vectors>
-void lines_kernel(const LinesTile<T>& tile) {
+void plane_kernel(const PlaneTile<T>& tile) {
   constexpr int64_t lanes = Vector<T>::lanes;
   constexpr int64_t bytes = vectors * sizeof(Vector<T>);
   const int64_t terms = tile.terms;
@@ -125,15 +125,15 @@ void lines_kernel(const LinesTile<T>& tile) {
   }
 }
 
-template <class T, int rows = most_rows_of_lines, int vectors = most_vectors_of_lines>
-LinesKernel<T> lines_kernel_of(int64_t wanted_rows, int64_t wanted_vectors) {
+template <class T, int rows = most_channels_of_plane_tile, int vectors = most_vectors_of_plane_tile>
+PlaneKernel<T> plane_kernel_of(int64_t wanted_rows, int64_t wanted_vectors) {
   if constexpr (vectors > 1) {
-    if (wanted_vectors < vectors) return lines_kernel_of<T, rows, vectors - 1>(wanted_rows, wanted_vectors);
+    if (wanted_vectors < vectors) return plane_kernel_of<T, rows, vectors - 1>(wanted_rows, wanted_vectors);
   }
-  if constexpr (rows > fewest_rows_of_lines) {
-    if (wanted_rows < rows) return lines_kernel_of<T, rows - 1, vectors>(wanted_rows, wanted_vectors);
+  if constexpr (rows > fewest_channels_of_plane_tile) {
+    if (wanted_rows < rows) return plane_kernel_of<T, rows - 1, vectors>(wanted_rows, wanted_vectors);
   }
-  return lines_kernel<T, rows, vectors>;
+  return plane_kernel<T, rows, vectors>;
 }
 
 }  // namespace

@@ -1,0 +1,191 @@
+// Forward of few channels to results in channels_last: channels of the result in the lanes, and numbers of
+// the image, one at a time, as they lie.
+//
+// An item is a band of rows of results, or a piece of their columns. The lines that a row reads stay in the
+// L1 cache, copied once, with their padding and all channels of a pixel side by side; those of the next row
+// take the places of those that it no longer reads.
+//
+// Terms are in the order (i, j, c), and rows of taps that read zero padding are left out, unless a weight is
+// not finite: see plane_correlation.h.
+#pragma once
+
+#include <atomic>
+
+#include "cpu/image_lines/pixel_plan.h"
+#include "cpu/implicit_gemm/band.h"
+
+namespace convext {
+namespace CONVEXT_ISA_NAMESPACE {
+namespace {
+
+template <class T>
+class ImagePixels {
+  using Plan = ImagePixelsPlan<T>;
+
+ public:
+  ImagePixels(const Plan& cut, const ConvProblem& p, const ConvData& data, void* workspace)
+      : plan(cut),
+        c(plan.c),
+        rows(plan.rows),
+        columns(plan.columns),
+        source(static_cast<const T*>(data.input)),
+        weight(static_cast<const T*>(data.weight)),
+        bias(p.epilogue.bias ? static_cast<const T*>(data.bias) : nullptr),
+        result(static_cast<T*>(data.output)),
+        scratch(static_cast<char*>(workspace)),
+        streams(is_result_streamed<T>(p) && are_pixels_whole_lines(result, c.result_strides)) {}
+
+  void run(const Executor& executor) {
+    pack_weights();
+    for_each_tile(executor, c.batch * plan.bands * plan.pieces, [&](int64_t index, int worker) {
+      run_item(index, scratch + plan.workers_offset + worker * plan.worker_bytes);
+    });
+  }
+
+  // Whether input and result lie as this reads and writes them.
+  static bool fits(const ConvProblem& p) {
+    return p.groups == 1 && p.output_strides.channel == 1 && p.input_strides.column == p.in_channels &&
+           (p.input_strides.channel == 1 || p.in_channels == 1);
+  }
+
+ private:
+  static constexpr int64_t lanes = Vector<T>::lanes;
+
+  const Plan& plan;
+  const Correlation& c;
+  const Axis& rows;
+  const Axis& columns;
+  const T* source;
+  const T* weight;
+  const T* bias;
+  T* result;
+  char* scratch;
+  bool streams;
+  bool leaves_out_padding = true;
+
+  // packed[panel][term][channel of the panel], in whole vectors.
+  T* packed_weights(int64_t panel) const {
+    return reinterpret_cast<T*>(scratch) + plan.first_vector(panel) * lanes * plan.terms;
+  }
+  T* packed_bias() const { return reinterpret_cast<T*>(scratch + plan.bias_offset); }
+
+  void pack_weights() {
+    T* to = packed_weights(0);
+    for (int64_t panel = 0; panel < plan.panels; ++panel) {
+      const int64_t first = plan.first_vector(panel) * lanes;
+      const int64_t width = plan.first_vector(panel + 1) * lanes - first;
+      const int64_t channels = smaller(width, c.result_channels - first);
+      const T* const of_panel = weight + first * c.weight_result_stride;
+      for (int64_t i = 0; i < rows.taps; ++i) {
+        for (int64_t j = 0; j < columns.taps; ++j) {
+          for (int64_t k = 0; k < c.source_channels; ++k, to += width) {
+            const T* const from = of_panel + k * c.weight_source_stride + i * c.weight_strides.row +
+                                  j * c.weight_strides.column;
+            for (int64_t m = 0; m < channels; ++m) to[m] = from[m * c.weight_result_stride];
+            for (int64_t m = channels; m < width; ++m) to[m] = 0;
+          }
+        }
+      }
+    }
+    leaves_out_padding =
+        rows.mode == PaddingMode::zeros && all_finite(packed_weights(0), to - packed_weights(0));
+    if (bias == nullptr) return;
+    for (int64_t m = 0; m < plan.vectors * lanes; ++m)
+      packed_bias()[m] = m < c.result_channels ? bias[m] : T{0};
+  }
+
+  void run_item(int64_t index, char* own) const {
+    const int64_t piece = index % plan.pieces;
+    index /= plan.pieces;
+    const int64_t begin = index % plan.bands * plan.height;
+    const int64_t image = index / plan.bands;
+    const int64_t first_column = plan.first_column(piece);
+    const int64_t count = plan.first_column(piece + 1) - first_column;
+    T* const lines = reinterpret_cast<T*>(own);
+    int32_t* const places = reinterpret_cast<int32_t*>(own + plan.places_offset);
+    const T* const from = source + image * c.source_strides.batch;
+    T* const results = result + image * c.result_strides.batch + first_column * c.result_strides.column;
+    const int64_t end = smaller(rows.count, begin + plan.height);
+    int64_t copied = begin * rows.stride + rows.offset;
+    for (int64_t y = begin; y < end; ++y) {
+      const int64_t first = y * rows.stride + rows.offset;
+      for (int64_t position = larger(first, copied); position < first + plan.lines; ++position)
+        copy_line(from, position, first_column, count, lines + slot(position));
+      copied = first + plan.lines;
+      multiply_row(lines, places, y, count, results + y * c.result_strides.row);
+    }
+    if (streams) finish_streams();
+  }
+
+  int64_t slot(int64_t position) const { return (position - rows.offset) % plan.lines * plan.line_stride; }
+
+  void copy_line(const T* image, int64_t position, int64_t first_column, int64_t results, T* line) const {
+    const int64_t row = rows.resolve(position);
+    const int64_t channels = c.source_channels;
+    const int64_t pixels = plan.line_pixels(results);
+    if (row < 0) {
+      if (!leaves_out_padding) fill_zero_vectors(line, pixels * channels);
+      return;
+    }
+    const T* const from = image + row * c.source_strides.row;
+    const int64_t first = first_column * columns.stride + columns.offset;
+    const int64_t begin = smaller(pixels, larger(0, -first));
+    const int64_t end = larger(begin, smaller(pixels, columns.source_size - first));
+    const auto pad = [&](int64_t x, int64_t last) {
+      if (columns.mode == PaddingMode::zeros)
+        return fill_zero_vectors(line + x * channels, (last - x) * channels);
+      for (; x < last; ++x) {
+        const int64_t column = band_source(columns, first + x);
+        for (int64_t k = 0; k < channels; ++k)
+          line[x * channels + k] = column < 0 ? T{0} : from[column * channels + k];
+      }
+    };
+    pad(0, begin);
+    copy_widened(line + begin * channels, from + (first + begin) * channels, 1, (end - begin) * channels);
+    pad(end, pixels);
+  }
+
+  void multiply_row(const T* lines, int32_t* places, int64_t y, int64_t count, T* results) const {
+    const int64_t top = y * rows.stride + rows.offset;
+    int64_t first_tap = 0;
+    int64_t last_tap = rows.taps;
+    if (leaves_out_padding) {
+      first_tap = Inside::first_at_least(rows.step, -top, rows.taps);
+      last_tap = larger(first_tap, Inside::first_at_least(rows.step, rows.source_size - top, rows.taps));
+    }
+    PixelTile<T> tile;
+    tile.terms = 0;
+    for (int64_t i = first_tap; i < last_tap; ++i) {
+      const int64_t line = slot(top + i * rows.step);
+      for (int64_t j = 0; j < columns.taps; ++j) {
+        for (int64_t k = 0; k < c.source_channels; ++k)
+          places[tile.terms++] = static_cast<int32_t>(line + j * columns.step * c.source_channels + k);
+      }
+    }
+    tile.places = places;
+    tile.pixel_step = columns.stride * c.source_channels;
+    tile.chain = plan.chain_of(tile.terms);
+    tile.result_pixel = c.result_strides.column;
+    tile.streams = streams;
+    const int64_t terms_before = first_tap * columns.taps * c.source_channels;
+    const int64_t tiles = ceil_div(count, pixels_of_tile(ceil_div(plan.vectors, plan.panels)));
+    for (int64_t t = 0; t < tiles; ++t) {
+      const int64_t first = t * count / tiles;
+      const int64_t pixels = (t + 1) * count / tiles - first;
+      tile.lines = lines + first * tile.pixel_step;
+      for (int64_t panel = 0; panel < plan.panels; ++panel) {
+        const int64_t channel = plan.first_vector(panel) * lanes;
+        const int64_t vectors = plan.first_vector(panel + 1) - plan.first_vector(panel);
+        tile.weights = packed_weights(panel) + terms_before * vectors * lanes;
+        tile.start = bias == nullptr ? nullptr : packed_bias() + channel;
+        tile.result = results + first * tile.result_pixel + channel;
+        tile.last_count = smaller(lanes, c.result_channels - channel - (vectors - 1) * lanes);
+        pixel_kernel_of<T>(pixels, vectors)(tile);
+      }
+    }
+  }
+};
+
+}  // namespace
+}  // namespace CONVEXT_ISA_NAMESPACE
+}  // namespace convext
