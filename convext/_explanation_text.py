@@ -25,8 +25,8 @@ IN_WORDS = {
         "instruction multiplies one kernel tap with a whole vector of pixels."
     ),
     "image_lines": (
-        "Keeps the few lines of the image that a row of the result reads in the cache. With planes, even and odd columns "
-        "lie apart if the kernel steps by two, so that for each tap a whole vector of results reads neighbouring numbers."
+        "Keeps the few lines of the image that a row of the result reads in the cache. Of planes, even and odd columns "
+        "lie apart if the kernel steps by two, so that for each tap a vector of results reads neighbouring numbers."
     ),
     "winograd": (
         "Cuts images into small tiles, and kernels into blocks of 3 x 3 taps, and transforms both, so that a result "
