@@ -162,7 +162,7 @@ void add_image_lines(Collector& cases) {
       if (finish(c)) cases.add(c);
     }
   }
-  // The same with channels side by side.
+  // The same with channels side by side, or too narrow for vectors of pixels; or one of each.
   for (int64_t width = 1; width <= 40; ++width) {
     for (int64_t stride : {1, 2, 3}) {
       ++number;
@@ -172,12 +172,14 @@ void add_image_lines(Collector& cases) {
       Case c = cases.start({1 + number % 2, channels, 1 + number % 23, width * stride + number % 4, results,
                             kernel[0], kernel[1]},
                            Pass::forward, floating_dtypes[number % 3 == 0]);
-      c.input_layout = c.weight_layout = c.output_layout = Layout::channels_last;
+      const Layout narrow[] = {Layout::channels_last, Layout::contiguous, Layout::row_gaps};
+      c.input_layout = narrow[number % 8 == 2 ? 2 : number % 4 < 2];
+      c.output_layout = narrow[number % 8 == 5 ? 2 : number % 3 == 0];
+      if (number % 8 != 0) c.weight_layout = Layout::channels_last;
       c.problem.stride = {1 + number % 4, stride};
       if (number % 4 == 1) c.problem.dilation = {1 + number % 3, 1 + number % 2};
       pad(c, number % 6, kernel[0] / 2, kernel[1] / 2, number % 5);
       if (number % 9 == 0) c.problem.padding_mode = modes[1 + number / 9 % 3];
-      if (number % 8 == 0) c.weight_layout = Layout::contiguous;
       c.fill = number % 7 == 3 ? Fill::non_finite : number % 2 == 1 ? Fill::normal : Fill::small_integers;
       if (finish(c)) cases.add(c);
     }

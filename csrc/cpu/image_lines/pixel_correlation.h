@@ -1,9 +1,10 @@
-// Forward of few channels to results in channels_last: channels of the result in the lanes, and numbers of
-// the image, one at a time, as they lie.
+// Forward of few channels with channels of the result in the lanes: numbers of the image are read one at a
+// time, as they lie. For results in channels_last, and for contiguous ones too narrow for vectors of pixels,
+// which are transposed.
 //
 // An item is a band of rows of results, or a piece of their columns. The lines that a row reads stay in the
-// L1 cache, copied once, with their padding and all channels of a pixel side by side; those of the next row
-// take the places of those that it no longer reads.
+// L1 cache, copied once, with their padding; those of the next row take the places of those that it no longer
+// reads.
 //
 // Terms are in the order (i, j, c), and rows of taps that read zero padding are left out, unless a weight is
 // not finite: see plane_correlation.h.
@@ -13,6 +14,7 @@
 
 #include "cpu/image_lines/pixel_plan.h"
 #include "cpu/implicit_gemm/band.h"
+#include "cpu/implicit_gemm/transposed_results.h"
 
 namespace convext {
 namespace CONVEXT_ISA_NAMESPACE {
@@ -33,7 +35,8 @@ class ImagePixels {
         bias(p.epilogue.bias ? static_cast<const T*>(data.bias) : nullptr),
         result(static_cast<T*>(data.output)),
         scratch(static_cast<char*>(workspace)),
-        streams(is_result_streamed<T>(p) && are_pixels_whole_lines(result, c.result_strides)) {}
+        streams(plan.writes_in_place && is_result_streamed<T>(p) &&
+                are_pixels_whole_lines(result, c.result_strides)) {}
 
   void run(const Executor& executor) {
     pack_weights();
@@ -44,8 +47,10 @@ class ImagePixels {
 
   // Whether input and result lie as this reads and writes them.
   static bool fits(const ConvProblem& p) {
-    return p.groups == 1 && p.output_strides.channel == 1 && p.input_strides.column == p.in_channels &&
-           (p.input_strides.channel == 1 || p.in_channels == 1);
+    const bool has_pixels =
+        (p.input_strides.channel == 1 || p.in_channels == 1) && p.input_strides.column == p.in_channels;
+    return p.groups == 1 && (has_pixels || p.input_strides.column == 1) &&
+           (p.output_strides.channel == 1 || p.output_strides.column == 1);
   }
 
  private:
@@ -105,6 +110,8 @@ class ImagePixels {
     int32_t* const places = reinterpret_cast<int32_t*>(own + plan.places_offset);
     const T* const from = source + image * c.source_strides.batch;
     T* const results = result + image * c.result_strides.batch + first_column * c.result_strides.column;
+    T* const own_results = reinterpret_cast<T*>(own + plan.results_offset);
+    const int64_t pixel = plan.writes_in_place ? c.result_strides.column : plan.vectors * lanes;
     const int64_t end = smaller(rows.count, begin + plan.height);
     int64_t copied = begin * rows.stride + rows.offset;
     for (int64_t y = begin; y < end; ++y) {
@@ -112,40 +119,62 @@ class ImagePixels {
       for (int64_t position = larger(first, copied); position < first + plan.lines; ++position)
         copy_line(from, position, first_column, count, lines + slot(position));
       copied = first + plan.lines;
-      multiply_row(lines, places, y, count, results + y * c.result_strides.row);
+      T* const row = plan.writes_in_place ? results + y * c.result_strides.row
+                                          : own_results + (y - begin) * count * pixel;
+      multiply_row(lines, places, y, count, row, pixel);
     }
+    if (!plan.writes_in_place) write_planes(own_results, begin, end, count, results);
     if (streams) finish_streams();
+  }
+
+  // Rows [begin, end) of `count` results.
+  void write_planes(const T* from, int64_t begin, int64_t end, int64_t count, T* results) const {
+    const int64_t row = c.result_strides.row;
+    const int64_t pixel = plan.vectors * lanes;
+    const bool is_one_run = row == count;
+    for (int64_t y = begin; y < end; y += is_one_run ? end - begin : 1) {
+      transpose_out(from + (y - begin) * count * pixel, pixel, is_one_run ? (end - begin) * count : count,
+                    c.result_channels, results + y * row, c.result_strides.channel, 1, false);
+    }
   }
 
   int64_t slot(int64_t position) const { return (position - rows.offset) % plan.lines * plan.line_stride; }
 
   void copy_line(const T* image, int64_t position, int64_t first_column, int64_t results, T* line) const {
     const int64_t row = rows.resolve(position);
-    const int64_t channels = c.source_channels;
-    const int64_t pixels = plan.line_pixels(results);
     if (row < 0) {
-      if (!leaves_out_padding) fill_zero_vectors(line, pixels * channels);
+      if (!leaves_out_padding) fill_zero_vectors(line, plan.line_stride);
       return;
     }
-    const T* const from = image + row * c.source_strides.row;
+    image += row * c.source_strides.row;
+    const int64_t pixels = plan.line_pixels(results);
     const int64_t first = first_column * columns.stride + columns.offset;
     const int64_t begin = smaller(pixels, larger(0, -first));
     const int64_t end = larger(begin, smaller(pixels, columns.source_size - first));
-    const auto pad = [&](int64_t x, int64_t last) {
-      if (columns.mode == PaddingMode::zeros)
-        return fill_zero_vectors(line + x * channels, (last - x) * channels);
-      for (; x < last; ++x) {
-        const int64_t column = band_source(columns, first + x);
-        for (int64_t k = 0; k < channels; ++k)
-          line[x * channels + k] = column < 0 ? T{0} : from[column * channels + k];
-      }
-    };
-    pad(0, begin);
-    copy_widened(line + begin * channels, from + (first + begin) * channels, 1, (end - begin) * channels);
-    pad(end, pixels);
+    // Pixels are copied with all their channels, planes one after the other.
+    const int64_t together = plan.pixel_stride;
+    for (int64_t k = 0; k < c.source_channels; k += together) {
+      const T* const from = image + k * c.source_strides.channel;
+      T* const to = line + k * plan.channel_stride;
+      copy_padding(from, first, 0, begin, to);
+      copy_widened(to + begin * together, from + (first + begin) * together, 1, (end - begin) * together);
+      copy_padding(from, first, end, pixels, to);
+    }
   }
 
-  void multiply_row(const T* lines, int32_t* places, int64_t y, int64_t count, T* results) const {
+  void copy_padding(const T* from, int64_t first, int64_t begin, int64_t end, T* to) const {
+    const int64_t together = plan.pixel_stride;
+    if (columns.mode == PaddingMode::zeros)
+      return fill_zero_vectors(to + begin * together, (end - begin) * together);
+    for (int64_t x = begin; x < end; ++x) {
+      const int64_t column = band_source(columns, first + x);
+      for (int64_t k = 0; k < together; ++k)
+        to[x * together + k] = column < 0 ? T{0} : from[column * together + k];
+    }
+  }
+
+  void multiply_row(const T* lines, int32_t* places, int64_t y, int64_t count, T* results,
+                    int64_t result_pixel) const {
     const int64_t top = y * rows.stride + rows.offset;
     int64_t first_tap = 0;
     int64_t last_tap = rows.taps;
@@ -159,13 +188,14 @@ class ImagePixels {
       const int64_t line = slot(top + i * rows.step);
       for (int64_t j = 0; j < columns.taps; ++j) {
         for (int64_t k = 0; k < c.source_channels; ++k)
-          places[tile.terms++] = static_cast<int32_t>(line + j * columns.step * c.source_channels + k);
+          places[tile.terms++] =
+              static_cast<int32_t>(line + j * columns.step * plan.pixel_stride + k * plan.channel_stride);
       }
     }
     tile.places = places;
-    tile.pixel_step = columns.stride * c.source_channels;
+    tile.pixel_step = columns.stride * plan.pixel_stride;
     tile.chain = plan.chain_of(tile.terms);
-    tile.result_pixel = c.result_strides.column;
+    tile.result_pixel = result_pixel;
     tile.streams = streams;
     const int64_t terms_before = first_tap * columns.taps * c.source_channels;
     const int64_t tiles = ceil_div(count, pixels_of_tile(ceil_div(plan.vectors, plan.panels)));
@@ -179,7 +209,8 @@ class ImagePixels {
         tile.weights = packed_weights(panel) + terms_before * vectors * lanes;
         tile.start = bias == nullptr ? nullptr : packed_bias() + channel;
         tile.result = results + first * tile.result_pixel + channel;
-        tile.last_count = smaller(lanes, c.result_channels - channel - (vectors - 1) * lanes);
+        const int64_t last_count = smaller(lanes, c.result_channels - channel - (vectors - 1) * lanes);
+        tile.last_count = plan.writes_in_place ? last_count : lanes;
         pixel_kernel_of<T>(pixels, vectors)(tile);
       }
     }

@@ -1,5 +1,5 @@
-// How a correlation of few source channels to results in channels_last is cut, and the workspace that it
-// needs. See pixel_correlation.h.
+// How a correlation of few source channels with result channels in the lanes is cut, and the workspace that
+// it needs. See pixel_correlation.h.
 #pragma once
 
 #include "cpu/image_lines/pixel_kernel.h"
@@ -14,12 +14,14 @@ struct ImagePixelsPlan {
   static constexpr int64_t lanes = Vector<T>::lanes;
   static constexpr int64_t most_numbers = 256 * 1024 / sizeof(T);  // of lines: the L2 cache
   static constexpr int64_t few_numbers = 24 * 1024 / sizeof(T);    // the L1 cache
+  static constexpr int64_t most_results = 64 * 1024 / sizeof(T);   // in scratch
   static constexpr int64_t fewest_pixels = 32;                     // of a piece of a row
   static constexpr int64_t most_terms = 1024;
 
   Correlation c;
   Axis rows;
   Axis columns;
+  bool writes_in_place;  // channels of the result are neighbours
   int64_t terms;
   int64_t vectors;  // of result channels
   int64_t panels;   // that those are cut into
@@ -27,29 +29,42 @@ struct ImagePixelsPlan {
   int64_t height;   // rows of results of an item
   int64_t bands;    // of that height, in an image
   int64_t lines;    // that a row of results reads, and those between them
+  // From one number in scratch to another.
+  int64_t pixel_stride;
+  int64_t channel_stride;
   int64_t line_stride;
 
   int64_t bias_offset;
   int64_t workers_offset;
   int64_t places_offset;  // in a worker's part
+  int64_t results_offset;
   int64_t worker_bytes;
 
   ImagePixelsPlan(const ConvProblem& p, int workers)
       : c(p),
         rows(c.rows.at(0)),
         columns(c.columns.at(0)),
+        writes_in_place(c.result_strides.channel == 1),
         terms(c.source_channels * rows.taps * columns.taps),
         vectors(ceil_div(c.result_channels, lanes)),
         panels(ceil_div(vectors, most_vectors_of_pixel_tile)),
         lines((rows.taps - 1) * rows.step + 1) {
     const int64_t most_pieces = larger(1, columns.count / fewest_pixels);
+    // Planes of the source stay planes.
+    const bool has_pixels = c.source_strides.channel == 1;
+    pixel_stride = has_pixels ? c.source_channels : 1;
     for (pieces = 1;; ++pieces) {
-      line_stride = round_up(line_pixels(ceil_div(columns.count, pieces)) * c.source_channels + lanes, lanes);
+      const int64_t pixels = line_pixels(ceil_div(columns.count, pieces));
+      channel_stride = has_pixels ? 1 : pixels + lanes;
+      line_stride =
+          round_up(pixels * c.source_channels + lanes * (has_pixels ? 1 : c.source_channels), lanes);
       if (pieces >= most_pieces || lines * line_stride <= few_numbers) break;
     }
     // Lines that two items read are copied by both.
     const int64_t wanted = larger(1, ceil_div(int64_t{4} * workers, larger(1, c.batch * pieces)));
     height = larger(1, ceil_div(rows.count, wanted));
+    const int64_t row_results = ceil_div(columns.count, pieces) * vectors * lanes;
+    if (!writes_in_place) height = larger(1, smaller(height, most_results / row_results));
     bands = ceil_div(rows.count, height);
 
     Carver shared;
@@ -59,6 +74,8 @@ struct ImagePixelsPlan {
     Carver own;
     own.take(lines * line_stride, sizeof(T));
     places_offset = own.take(terms, sizeof(int32_t));
+    results_offset =
+        own.take(writes_in_place ? 0 : height * row_results + lanes * vectors * lanes, sizeof(T));
     worker_bytes = own.bytes;
   }
 

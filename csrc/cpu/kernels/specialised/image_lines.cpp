@@ -1,5 +1,5 @@
-// Forward of few channels, on lines of the image that stay in the caches: with pixels in the lanes on
-// contiguous images (image_lines/plane_correlation.h), with result channels on channels_last ones
+// Forward of few channels, on lines of the image that stay in the caches: with pixels in the lanes on wide
+// contiguous images (image_lines/plane_correlation.h), else with result channels
 // (image_lines/pixel_correlation.h).
 #include "cpu/dispatch.h"
 #include "cpu/image_lines/pixel_correlation.h"
@@ -15,13 +15,11 @@ namespace {
 template <class T>
 Reason why_not_planes(const ConvProblem& p) {
   using Plan = ImagePlanesPlan<T>;
-  constexpr int64_t lanes = Vector<T>::lanes;
   const int64_t channels = in_channels_per_group(p);
   const int64_t taps = p.kernel.height * p.kernel.width;
   if (out_channels_per_group(p) < most_channels_of_plane_tile) return "a group has few output channels";
   if (channels > 16) return "a group has many input channels";
   if (channels >= 8 && out_channels_per_group(p) < 16) return "a group has few output channels";
-  if (p.output.width < (channels < 8 ? lanes * 3 / 2 : 2 * lanes)) return "the results are too narrow";
   if (taps * channels < 16) return "sums of so few terms do not repay copying lines";
   if (out_channels_per_group(p) >= 96 && taps <= 16 && p.stride.width > 1 &&
       !are_whole_lines<T>(p.output_strides.row) && are_whole_lines<T>(p.output_strides.channel))
@@ -39,6 +37,8 @@ Reason why_not_pixels(const ConvProblem& p) {
   using Plan = ImagePixelsPlan<T>;
   if (p.in_channels > 8) return "there are many input channels";
   if (p.out_channels < 16) return "there are few output channels";
+  if (p.in_channels == 8 && p.output.width < 10 && p.input_strides.channel != 1)
+    return "the results are so narrow that patches serve them better";
   if (p.stride.width >= p.kernel.width && p.stride.width > 1) return "no two windows of a row overlap";
   if (p.kernel.height * p.kernel.width * p.in_channels < 16 && p.out_channels >= 128)
     return "sums of so few terms do not repay copying lines";
@@ -54,8 +54,12 @@ auto with_real(DType dtype, const Visit& visit) {
   return dtype == DType::float64 ? visit(double{}) : visit(float{});
 }
 
-bool has_planes(const ConvProblem& p) {
-  return p.input_strides.column == 1 && p.output_strides.column == 1;
+// Whether pixels of contiguous images fill the lanes.
+template <class T>
+bool has_wide_planes(const ConvProblem& p) {
+  constexpr int64_t lanes = Vector<T>::lanes;
+  return p.input_strides.column == 1 && p.output_strides.column == 1 &&
+         p.output.width >= (in_channels_per_group(p) < 8 ? lanes * 3 / 2 : 2 * lanes);
 }
 
 Reason why_not(const ConvProblem& p) {
@@ -65,9 +69,9 @@ Reason why_not(const ConvProblem& p) {
   if (p.kernel.height * p.kernel.width == 1) return "the kernel is 1x1";
   return with_real(p.dtype, [&](auto zero) -> Reason {
     using T = decltype(zero);
-    if (has_planes(p)) return why_not_planes<T>(p);
+    if (has_wide_planes<T>(p)) return why_not_planes<T>(p);
     if (ImagePixels<T>::fits(p)) return why_not_pixels<T>(p);
-    return "neither pixels nor the channels of all pixels follow each other in memory";
+    return "the images are neither contiguous nor channels_last, or in groups";
   });
 }
 
@@ -76,7 +80,8 @@ template <class Visit>
 auto with_plan(const ConvProblem& p, int workers, const Visit& visit) {
   return with_real(p.dtype, [&](auto zero) {
     using T = decltype(zero);
-    return has_planes(p) ? visit(ImagePlanesPlan<T>(p, workers)) : visit(ImagePixelsPlan<T>(p, workers));
+    return has_wide_planes<T>(p) ? visit(ImagePlanesPlan<T>(p, workers))
+                                 : visit(ImagePixelsPlan<T>(p, workers));
   });
 }
 
@@ -86,7 +91,7 @@ int64_t workspace_bytes(const ConvProblem& p, int workers) {
 
 template <class T>
 void run_as(const ConvProblem& p, const ConvData& data, void* workspace, const Executor& executor) {
-  if (has_planes(p)) {
+  if (has_wide_planes<T>(p)) {
     const ImagePlanesPlan<T> plan(p, executor.workers);
     ImagePlanes<T>(plan, p, data, workspace).run(executor);
   } else {
