@@ -197,6 +197,29 @@ void add_image_lines(Collector& cases) {
   }
 }
 
+// The gradient of an input of few channels in channels_last: strides beside and beyond the kernel's width,
+// padding up to all of it and cropped, widths around those of tiles, rows and columns that no window reaches.
+void add_tap_sums(Collector& cases) {
+  constexpr int64_t kernels[][2] = {{3, 3}, {2, 2}, {4, 4}, {5, 3}, {1, 6}, {3, 7}};
+  int64_t number = 0;
+  for (int64_t width = 1; width <= 40; ++width) {
+    for (const auto& kernel : kernels) {
+      ++number;
+      const int64_t channels = 1 + number % 3;
+      const int64_t stride = channels == 3 ? 1 + number % 5 : 2 + number % 3;
+      const int64_t results = number % 11 == 0 ? 70 : 8 + number % 30;
+      Case c = cases.start({1 + number % 3, channels, 1 + number % 17, width, results, kernel[0], kernel[1]},
+                           Pass::grad_input, floating_dtypes[number / 2 % 4]);
+      c.input_layout = c.weight_layout = c.output_layout = Layout::channels_last;
+      if (number % 6 == 0) c.weight_layout = Layout::contiguous;
+      c.problem.stride = {1 + number % 4, stride};
+      pad(c, number % kernel[0], number % 4, number % kernel[1], number % 3);
+      c.fill = number % 7 == 3 ? Fill::non_finite : number % 2 == 1 ? Fill::normal : Fill::small_integers;
+      if (finish(c)) cases.add(c);
+    }
+  }
+}
+
 // Products of matrices in panels: numbers of pixels, rows and terms around those of vectors, tiles, chains
 // and blocks.
 void add_panels(Collector& cases) {
@@ -386,6 +409,7 @@ void add_kernel_specific_cases(Collector& cases) {
   add_channel_sums(cases);
   add_pointwise_sums(cases);
   add_image_lines(cases);
+  add_tap_sums(cases);
   add_panels(cases);
   add_tiles_of_gradients(cases);
   add_tiles_of_phases(cases);

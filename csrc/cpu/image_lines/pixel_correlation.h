@@ -182,7 +182,7 @@ class ImagePixels {
       first_tap = Inside::first_at_least(rows.step, -top, rows.taps);
       last_tap = larger(first_tap, Inside::first_at_least(rows.step, rows.source_size - top, rows.taps));
     }
-    PixelTile<T> tile;
+    PixelRowTile<T> tile;
     tile.terms = 0;
     for (int64_t i = first_tap; i < last_tap; ++i) {
       const int64_t line = slot(top + i * rows.step);
@@ -198,7 +198,7 @@ class ImagePixels {
     tile.result_pixel = result_pixel;
     tile.streams = streams;
     const int64_t terms_before = first_tap * columns.taps * c.source_channels;
-    const int64_t tiles = ceil_div(count, pixels_of_tile(ceil_div(plan.vectors, plan.panels)));
+    const int64_t tiles = ceil_div(count, pixels_of_row_tile(ceil_div(plan.vectors, plan.panels)));
     for (int64_t t = 0; t < tiles; ++t) {
       const int64_t first = t * count / tiles;
       const int64_t pixels = (t + 1) * count / tiles - first;
@@ -211,7 +211,7 @@ class ImagePixels {
         tile.result = results + first * tile.result_pixel + channel;
         const int64_t last_count = smaller(lanes, c.result_channels - channel - (vectors - 1) * lanes);
         tile.last_count = plan.writes_in_place ? last_count : lanes;
-        pixel_kernel_of<T>(pixels, vectors)(tile);
+        pixel_row_kernel_of<T>(pixels, vectors)(tile);
       }
     }
   }

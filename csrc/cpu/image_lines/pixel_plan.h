@@ -2,7 +2,7 @@
 // it needs. See pixel_correlation.h.
 #pragma once
 
-#include "cpu/image_lines/pixel_kernel.h"
+#include "cpu/image_lines/pixel_row_kernel.h"
 #include "cpu/implicit_gemm/correlation.h"
 
 namespace convext {
@@ -47,7 +47,7 @@ struct ImagePixelsPlan {
         writes_in_place(c.result_strides.channel == 1),
         terms(c.source_channels * rows.taps * columns.taps),
         vectors(ceil_div(c.result_channels, lanes)),
-        panels(ceil_div(vectors, most_vectors_of_pixel_tile)),
+        panels(ceil_div(vectors, most_vectors_of_pixel_row)),
         lines((rows.taps - 1) * rows.step + 1) {
     const int64_t most_pieces = larger(1, columns.count / fewest_pixels);
     // Planes of the source stay planes.

@@ -19,6 +19,7 @@
 #include "cpu/direct_rows/pointwise_sum.h"
 #include "cpu/direct_rows/weight_gradient.h"
 #include "cpu/dispatch.h"
+#include "cpu/image_lines/tap_sums_plan.h"
 #include "cpu/kernel_list.h"
 
 namespace convext {
@@ -197,6 +198,8 @@ Reason too_many_channels(const ConvProblem& p) {
         return PlaneWindowPlan<T>::fits(p) || PlaneSumPlan<T>::fits(p) || PixelSumPlan<T>::fits(p);
       }))
     return nullptr;
+  if (with_type(p.dtype, [&](auto zero) { return TapSumsPlan<decltype(zero)>::fits(p); }))
+    return "a product of matrices for all taps at once is faster for so few channels";
   const int64_t in = in_channels_per_group(p);
   const int64_t out = out_channels_per_group(p);
   if (p.pass == Pass::grad_weight) {

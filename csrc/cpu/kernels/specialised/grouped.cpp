@@ -3,6 +3,7 @@
 #include "cpu/dispatch.h"
 #include "cpu/grouped/correlate.h"
 #include "cpu/grouped/weight_gradient.h"
+#include "cpu/image_lines/tap_sums_plan.h"
 #include "cpu/kernel_list.h"
 
 namespace convext {
@@ -66,6 +67,7 @@ Reason single_group(const ConvProblem& p) {
   const bool is_input = p.pass == Pass::grad_input;
   const int64_t least_in = is_input && has_pixels ? 3 : 5;
   if (in < least_in || out < 5) return "there is one group only, of few channels";
+  if (TapSumsPlan<T>::fits(p)) return "a product for all taps at once is faster for so few channels";
   // Up to 1.5 times as fast.
   if (std::is_same_v<T, Compute<T>> && p.pass == Pass::forward && in <= 8 && out >= 16)
     return "lines of the image serve so few channels better";

@@ -1,9 +1,10 @@
-// Forward of few channels, on lines of the image that stay in the caches: with pixels in the lanes on wide
-// contiguous images (image_lines/plane_correlation.h), else with result channels
-// (image_lines/pixel_correlation.h).
+// Few channels of the input: forward, on lines of the image that stay in the caches: with pixels in the lanes
+// on wide contiguous images (image_lines/plane_correlation.h), else with result channels
+// (image_lines/pixel_correlation.h); the gradient of the input in channels_last, with taps (tap_sums.h).
 #include "cpu/dispatch.h"
 #include "cpu/image_lines/pixel_correlation.h"
 #include "cpu/image_lines/plane_correlation.h"
+#include "cpu/image_lines/tap_sums.h"
 #include "cpu/kernel_list.h"
 
 namespace convext {
@@ -63,8 +64,13 @@ bool has_wide_planes(const ConvProblem& p) {
 }
 
 Reason why_not(const ConvProblem& p) {
-  if (p.dtype != DType::float32 && p.dtype != DType::float64) return "it is for float32 and float64";
-  if (p.pass != Pass::forward) return "it computes the forward pass only";
+  if (!is_floating(p.dtype)) return "it is for floating-point numbers";
+  if (p.pass == Pass::grad_weight) return "it computes no gradient of the weight";
+  if (p.pass == Pass::grad_input) {
+    const bool fits = with_type(p.dtype, [&](auto zero) { return TapSumsPlan<decltype(zero)>::fits(p); });
+    return fits ? nullptr : "the gradient of the input is for few channels and taps, in channels_last";
+  }
+  if (p.dtype != DType::float32 && p.dtype != DType::float64) return "forward is for float32 and float64";
   if (is_empty(p) || p.output.height * p.output.width == 0) return "a tensor is empty";
   if (p.kernel.height * p.kernel.width == 1) return "the kernel is 1x1";
   return with_real(p.dtype, [&](auto zero) -> Reason {
@@ -86,6 +92,10 @@ auto with_plan(const ConvProblem& p, int workers, const Visit& visit) {
 }
 
 int64_t workspace_bytes(const ConvProblem& p, int workers) {
+  if (p.pass == Pass::grad_input) {
+    return with_type(
+        p.dtype, [&](auto zero) { return TapSumsPlan<decltype(zero)>(p, workers).workspace_bytes(workers); });
+  }
   return with_plan(p, workers, [&](const auto& plan) { return plan.workspace_bytes(workers); });
 }
 
@@ -101,6 +111,13 @@ void run_as(const ConvProblem& p, const ConvData& data, void* workspace, const E
 }
 
 void run(const ConvProblem& p, const ConvData& data, void* workspace, const Executor& executor) {
+  if (p.pass == Pass::grad_input) {
+    return with_type(p.dtype, [&](auto zero) {
+      using T = decltype(zero);
+      const TapSumsPlan<T> plan(p, executor.workers);
+      TapSums<T>(plan, p, data, workspace).run(executor);
+    });
+  }
   with_real(p.dtype, [&](auto zero) { run_as<decltype(zero)>(p, data, workspace, executor); });
 }
 

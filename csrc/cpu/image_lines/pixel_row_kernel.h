@@ -16,25 +16,25 @@ namespace {
 
 // The accumulators of a tile, its vectors and a broadcast fit the registers.
 #if defined(__AVX512F__)
-constexpr int most_vectors_of_pixel_tile = 4;
-constexpr int pixels_of_tile(int64_t vectors) {
+constexpr int most_vectors_of_pixel_row = 4;
+constexpr int pixels_of_row_tile(int64_t vectors) {
   return vectors <= 2 ? 12 : vectors == 3 ? 8 : 6;
 }
 #elif defined(__aarch64__)
-constexpr int most_vectors_of_pixel_tile = 2;
-constexpr int pixels_of_tile(int64_t) {
+constexpr int most_vectors_of_pixel_row = 2;
+constexpr int pixels_of_row_tile(int64_t) {
   return 8;
 }
 #else
-constexpr int most_vectors_of_pixel_tile = 3;
-constexpr int pixels_of_tile(int64_t vectors) {
+constexpr int most_vectors_of_pixel_row = 3;
+constexpr int pixels_of_row_tile(int64_t vectors) {
   return vectors == 1 ? 8 : vectors == 2 ? 6 : 4;
 }
 #endif
-constexpr int most_pixels_of_tile = pixels_of_tile(1);
+constexpr int most_pixels_of_row_tile = pixels_of_row_tile(1);
 
 template <class T>
-struct PixelTile {
+struct PixelRowTile {
   const T* lines;
   const int32_t* places;
   int64_t pixel_step;
@@ -49,10 +49,10 @@ struct PixelTile {
 };
 
 template <class T>
-using PixelKernel = void (*)(const PixelTile<T>& tile);
+using PixelRowKernel = void (*)(const PixelRowTile<T>& tile);
 
 template <class T, int pixels, int vectors>
-void pixel_kernel(const PixelTile<T>& tile) {
+void pixel_row_kernel(const PixelRowTile<T>& tile) {
   constexpr int64_t lanes = Vector<T>::lanes;
   constexpr int64_t bytes = vectors * sizeof(Vector<T>);
   const int64_t terms = tile.terms;
@@ -132,18 +132,18 @@ void pixel_kernel(const PixelTile<T>& tile) {
   }
 }
 
-// Where pixels <= pixels_of_tile(vectors).
-template <class T, int pixels = most_pixels_of_tile, int vectors = most_vectors_of_pixel_tile>
-PixelKernel<T> pixel_kernel_of(int64_t wanted_pixels, int64_t wanted_vectors) {
+// Where pixels <= pixels_of_row_tile(vectors).
+template <class T, int pixels = most_pixels_of_row_tile, int vectors = most_vectors_of_pixel_row>
+PixelRowKernel<T> pixel_row_kernel_of(int64_t wanted_pixels, int64_t wanted_vectors) {
   if constexpr (vectors > 1) {
     if (wanted_vectors < vectors)
-      return pixel_kernel_of<T, pixels, vectors - 1>(wanted_pixels, wanted_vectors);
+      return pixel_row_kernel_of<T, pixels, vectors - 1>(wanted_pixels, wanted_vectors);
   }
   if constexpr (pixels > 1) {
-    if (pixels > pixels_of_tile(vectors) || wanted_pixels < pixels)
-      return pixel_kernel_of<T, pixels - 1, vectors>(wanted_pixels, wanted_vectors);
+    if (pixels > pixels_of_row_tile(vectors) || wanted_pixels < pixels)
+      return pixel_row_kernel_of<T, pixels - 1, vectors>(wanted_pixels, wanted_vectors);
   }
-  if constexpr (pixels <= pixels_of_tile(vectors)) return pixel_kernel<T, pixels, vectors>;
+  if constexpr (pixels <= pixels_of_row_tile(vectors)) return pixel_row_kernel<T, pixels, vectors>;
   return nullptr;
 }
 
