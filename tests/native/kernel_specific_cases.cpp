@@ -197,7 +197,7 @@ void add_image_lines(Collector& cases) {
   }
 }
 
-// The gradient of an input of few channels in channels_last: strides beside and beyond the kernel's width,
+// The gradient of an input of few channels: strides beside and beyond the kernel's width,
 // padding up to all of it and cropped, widths around those of tiles, rows and columns that no window reaches.
 void add_tap_sums(Collector& cases) {
   constexpr int64_t kernels[][2] = {{3, 3}, {2, 2}, {4, 4}, {5, 3}, {1, 6}, {3, 7}};
@@ -210,8 +210,11 @@ void add_tap_sums(Collector& cases) {
       const int64_t results = number % 11 == 0 ? 70 : 8 + number % 30;
       Case c = cases.start({1 + number % 3, channels, 1 + number % 17, width, results, kernel[0], kernel[1]},
                            Pass::grad_input, floating_dtypes[number / 2 % 4]);
-      c.input_layout = c.weight_layout = c.output_layout = Layout::channels_last;
-      if (number % 6 == 0) c.weight_layout = Layout::contiguous;
+      c.input_layout = number % 4 < 2 ? Layout::channels_last : Layout::contiguous;
+      c.output_layout = number % 3 > 0 ? Layout::channels_last : Layout::contiguous;
+      c.weight_layout = number % 6 > 2 ? Layout::channels_last : Layout::contiguous;
+      if (number % 13 == 0) c.output_layout = Layout::row_gaps;
+      if (number % 13 == 1) c.input_layout = Layout::row_gaps;
       c.problem.stride = {1 + number % 4, stride};
       pad(c, number % kernel[0], number % 4, number % kernel[1], number % 3);
       c.fill = number % 7 == 3 ? Fill::non_finite : number % 2 == 1 ? Fill::normal : Fill::small_integers;

@@ -1,10 +1,12 @@
-// The gradient of an input of few channels, in channels_last: each pixel of the output's gradient is
+// The gradient of an input of few channels: each pixel of the output's gradient is
 // multiplied by all taps at once, (i, j, c) in the lanes, which fills them where the channels alone would
 // not; then those products are added up where they fall (col2im), a row of the result at a time.
 //
 // With a stride s, windows begin every s-th pixel, at a block of s pixels, whose channels are neighbours. A
 // block adds up, for each row of windows that it lies in, what is left of the last few windows along it, and
-// is written over what the one before left behind its end. Products of a few rows wait in scratch.
+// is written over what the one before left behind its end. Products of a few rows wait in scratch. Planes are
+// copied on both sides: many of them at once would fall into a few sets of the cache, and blocks have their
+// channels side by side.
 //
 // Every product belongs to a tap that exists, so nothing has to be known of non-finite numbers.
 #pragma once
@@ -72,7 +74,7 @@ class TapSums {
         }
       }
     }
-    for (int64_t o = 0; o < p.out_channels; ++o) places()[o] = static_cast<int32_t>(o);
+    for (int64_t o = 0; o < p.out_channels; ++o) places()[o] = static_cast<int32_t>(o * plan.line);
   }
 
   void run_item(int64_t image, int64_t first_row, char* own) const {
@@ -88,12 +90,23 @@ class TapSums {
       for (; next <= smaller(last, p.output.height - 1); ++next)
         multiply_row(image, next, line, products + next % plan.rows * plan.row_stride);
       add_up(y, products, sums);
-      T* const to = result + image * p.input_strides.batch + y * p.input_strides.row;
-      const Real* const from = sums + p.padding.left * p.in_channels;
-      const int64_t numbers = p.input.width * p.in_channels;
+      write_row(sums + p.padding.left * p.in_channels,
+                result + image * p.input_strides.batch + y * p.input_strides.row);
+    }
+  }
+
+  void write_row(const Real* sums, T* row) const {
+    const int64_t channels = p.in_channels;
+    if (p.input_strides.column == channels) {
+      const int64_t numbers = p.input.width * channels;
       int64_t x = 0;
-      for (; x + lanes <= numbers; x += lanes) store_narrowed(to + x, load(from + x));
-      if (x < numbers) store_narrowed(to + x, load(from + x, numbers - x), numbers - x);
+      for (; x + lanes <= numbers; x += lanes) store_narrowed(row + x, load(sums + x));
+      if (x < numbers) store_narrowed(row + x, load(sums + x, numbers - x), numbers - x);
+      return;
+    }
+    for (int64_t k = 0; k < channels; ++k) {
+      T* const to = row + k * p.input_strides.channel;
+      for (int64_t x = 0; x < p.input.width; ++x) to[x] = narrow<T>(sums[x * channels + k]);
     }
   }
 
@@ -105,17 +118,26 @@ class TapSums {
     fill_zero_vectors(after, row + plan.row_stride - lanes - after);
   }
 
+  // What the products read: the row itself, or a copy of it in scratch.
+  const Real* line_of(const T* row, Real* line) const {
+    if constexpr (std::is_same_v<T, Real>) {
+      if (!plan.copies_lines) return row;
+    }
+    if (plan.line == 1) {
+      copy_widened(line, row, 1, p.output.width * p.out_channels);
+    } else {
+      for (int64_t o = 0; o < p.out_channels; ++o)
+        copy_widened(line + o * plan.line, row + o * p.output_strides.channel, 1, p.output.width);
+    }
+    return line;
+  }
+
   void multiply_row(int64_t image, int64_t y, Real* line, Real* products) const {
     const T* const row = source + image * p.output_strides.batch + y * p.output_strides.row;
     PixelRowTile<Real> tile;
-    const Real* numbers = line;
-    if constexpr (std::is_same_v<T, Real>) {
-      numbers = row;
-    } else {
-      copy_widened(line, row, 1, p.output.width * p.out_channels);
-    }
+    const Real* const numbers = line_of(row, line);
     tile.places = places();
-    tile.pixel_step = p.out_channels;
+    tile.pixel_step = plan.line == 1 ? p.out_channels : 1;
     tile.start = nullptr;
     tile.terms = p.out_channels;
     tile.chain = plan.chain;
@@ -127,7 +149,7 @@ class TapSums {
     for (int64_t t = 0; t < tiles; ++t) {
       const int64_t first = t * p.output.width / tiles;
       const int64_t pixels = (t + 1) * p.output.width / tiles - first;
-      tile.lines = numbers + first * p.out_channels;
+      tile.lines = numbers + first * tile.pixel_step;
       for (int64_t panel = 0; panel < plan.panels; ++panel) {
         const int64_t first_vector = plan.first_vector(panel);
         tile.weights = packed_weights(panel);

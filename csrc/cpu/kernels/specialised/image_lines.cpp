@@ -1,6 +1,6 @@
 // Few channels of the input: forward, on lines of the image that stay in the caches: with pixels in the lanes
 // on wide contiguous images (image_lines/plane_correlation.h), else with result channels
-// (image_lines/pixel_correlation.h); the gradient of the input in channels_last, with taps (tap_sums.h).
+// (image_lines/pixel_correlation.h); the gradient of the input, with taps (tap_sums.h).
 #include "cpu/dispatch.h"
 #include "cpu/image_lines/pixel_correlation.h"
 #include "cpu/image_lines/plane_correlation.h"
@@ -68,7 +68,7 @@ Reason why_not(const ConvProblem& p) {
   if (p.pass == Pass::grad_weight) return "it computes no gradient of the weight";
   if (p.pass == Pass::grad_input) {
     const bool fits = with_type(p.dtype, [&](auto zero) { return TapSumsPlan<decltype(zero)>::fits(p); });
-    return fits ? nullptr : "the gradient of the input is for few channels and taps, in channels_last";
+    return fits ? nullptr : "the gradient of the input is for few channels and taps";
   }
   if (p.dtype != DType::float32 && p.dtype != DType::float64) return "forward is for float32 and float64";
   if (is_empty(p) || p.output.height * p.output.width == 0) return "a tensor is empty";
