@@ -140,11 +140,11 @@ void add_image_lines(Collector& cases) {
   constexpr int64_t kernels[][2] = {{3, 3}, {5, 5}, {1, 4}, {4, 1}, {7, 7}, {2, 9}, {11, 3}};
   int64_t number = 0;
   for (int64_t width = 12; width <= 84; ++width) {
-    for (int64_t stride : {1, 2, 3, 4, 5}) {
+    for (int64_t stride : {1 + width % 5, 1 + (width / 5 + 2) % 5}) {
       ++number;
       const auto& kernel = kernels[number % 7];
       const int64_t groups = number % 11 == 0 ? 2 : 1;
-      const int64_t height = number % 3 == 0 ? 1 + number % 9 : 17 + number % 40;
+      const int64_t height = number % 3 == 0 ? 1 + number % 9 : 13 + number % 20;
       const int64_t most_channels = kernel[0] * kernel[1] < 9 || number % 5 == 0 ? 16 : 4;
       const int64_t channels = most_channels - number % 4;
       const int64_t results = groups * (number % 13 == 0 ? 6 + number % 40 : 8 + number % 3);
@@ -164,7 +164,7 @@ void add_image_lines(Collector& cases) {
   }
   // The same with channels side by side, or too narrow for vectors of pixels; or one of each.
   for (int64_t width = 1; width <= 40; ++width) {
-    for (int64_t stride : {1, 2, 3}) {
+    for (int64_t stride : {1 + width % 3, 1 + (width / 3 + 1) % 3}) {
       ++number;
       const auto& kernel = kernels[number % 7];
       const int64_t channels = 1 + number % (number % 5 == 0 ? 16 : 4);
@@ -203,8 +203,9 @@ void add_tap_sums(Collector& cases) {
   constexpr int64_t kernels[][2] = {{3, 3}, {2, 2}, {4, 4}, {5, 3}, {1, 6}, {3, 7}};
   int64_t number = 0;
   for (int64_t width = 1; width <= 40; ++width) {
-    for (const auto& kernel : kernels) {
+    for (int64_t k = width % 2; k < 6; k += 2) {
       ++number;
+      const auto& kernel = kernels[k];
       const int64_t channels = 1 + number % 3;
       const int64_t stride = channels == 3 ? 1 + number % 5 : 2 + number % 3;
       const int64_t results = number % 11 == 0 ? 70 : 8 + number % 30;

@@ -39,7 +39,7 @@ class ImagePixels {
                 are_pixels_whole_lines(result, c.result_strides)) {}
 
   void run(const Executor& executor) {
-    pack_weights();
+    pack_weights(executor);
     for_each_tile(executor, c.batch * plan.bands * plan.pieces, [&](int64_t index, int worker) {
       run_item(index, scratch + plan.workers_offset + worker * plan.worker_bytes);
     });
@@ -74,29 +74,36 @@ class ImagePixels {
   }
   T* packed_bias() const { return reinterpret_cast<T*>(scratch + plan.bias_offset); }
 
-  void pack_weights() {
-    T* to = packed_weights(0);
-    for (int64_t panel = 0; panel < plan.panels; ++panel) {
-      const int64_t first = plan.first_vector(panel) * lanes;
-      const int64_t width = plan.first_vector(panel + 1) * lanes - first;
-      const int64_t channels = smaller(width, c.result_channels - first);
-      const T* const of_panel = weight + first * c.weight_result_stride;
-      for (int64_t i = 0; i < rows.taps; ++i) {
-        for (int64_t j = 0; j < columns.taps; ++j) {
-          for (int64_t k = 0; k < c.source_channels; ++k, to += width) {
-            const T* const from = of_panel + k * c.weight_source_stride + i * c.weight_strides.row +
-                                  j * c.weight_strides.column;
-            for (int64_t m = 0; m < channels; ++m) to[m] = from[m * c.weight_result_stride];
-            for (int64_t m = channels; m < width; ++m) to[m] = 0;
-          }
-        }
-      }
-    }
-    leaves_out_padding =
-        rows.mode == PaddingMode::zeros && all_finite(packed_weights(0), to - packed_weights(0));
+  void pack_weights(const Executor& executor) {
+    std::atomic<bool> are_finite{true};
+    for_each_tile(executor, plan.panels, [&](int64_t panel, int) {
+      if (!pack_panel(panel)) are_finite.store(false, std::memory_order_relaxed);
+    });
+    leaves_out_padding = rows.mode == PaddingMode::zeros && are_finite.load(std::memory_order_relaxed);
     if (bias == nullptr) return;
     for (int64_t m = 0; m < plan.vectors * lanes; ++m)
       packed_bias()[m] = m < c.result_channels ? bias[m] : T{0};
+  }
+
+  // False if a weight is not finite.
+  bool pack_panel(int64_t panel) const {
+    const int64_t first = plan.first_vector(panel) * lanes;
+    const int64_t width = plan.first_vector(panel + 1) * lanes - first;
+    const int64_t channels = smaller(width, c.result_channels - first);
+    const T* const of_panel = weight + first * c.weight_result_stride;
+    T* const packed = packed_weights(panel);
+    T* to = packed;
+    for (int64_t i = 0; i < rows.taps; ++i) {
+      for (int64_t j = 0; j < columns.taps; ++j) {
+        for (int64_t k = 0; k < c.source_channels; ++k, to += width) {
+          const T* const from =
+              of_panel + k * c.weight_source_stride + i * c.weight_strides.row + j * c.weight_strides.column;
+          for (int64_t m = 0; m < channels; ++m) to[m] = from[m * c.weight_result_stride];
+          for (int64_t m = channels; m < width; ++m) to[m] = 0;
+        }
+      }
+    }
+    return all_finite(packed, to - packed);
   }
 
   void run_item(int64_t index, char* own) const {

@@ -1,6 +1,6 @@
-// The gradient of an input of few channels: each pixel of the output's gradient is
-// multiplied by all taps at once, (i, j, c) in the lanes, which fills them where the channels alone would
-// not; then those products are added up where they fall (col2im), a row of the result at a time.
+// The gradient of an input of few channels: each pixel of the output's gradient is multiplied by all taps at
+// once, (i, j, c) in the lanes, which fills them where the channels alone would not; then those products are
+// added up where they fall (col2im), a row of the result at a time.
 //
 // With a stride s, windows begin every s-th pixel, at a block of s pixels, whose channels are neighbours. A
 // block adds up, for each row of windows that it lies in, what is left of the last few windows along it, and
@@ -60,18 +60,21 @@ class TapSums {
 
   void pack_weights() const {
     const WeightStrides& strides = p.weight_strides;
-    const int64_t of_row = p.kernel.width * p.in_channels;
+    int64_t taps[Plan::most_products];  // where products lie, from an output channel's first weight on
+    int64_t count = 0;
+    for (int64_t i = 0; i < p.kernel.height; ++i) {
+      for (int64_t j = 0; j < p.kernel.width; ++j) {
+        for (int64_t k = 0; k < p.in_channels; ++k)
+          taps[count++] = i * strides.row + j * strides.column + k * strides.in_channel;
+      }
+    }
     for (int64_t panel = 0; panel < plan.panels; ++panel) {
       const int64_t first = plan.first_vector(panel) * lanes;
       const int64_t end = plan.first_vector(panel + 1) * lanes;
       Real* to = packed_weights(panel);
       for (int64_t o = 0; o < p.out_channels; ++o) {
-        for (int64_t product = first; product < end; ++product) {
-          const T* const tap = weight + o * strides.out_channel + product / of_row * strides.row +
-                               product % of_row / p.in_channels * strides.column +
-                               product % p.in_channels * strides.in_channel;
-          *to++ = product < plan.products ? widen(*tap) : Real{0};
-        }
+        const T* const from = weight + o * strides.out_channel;
+        for (int64_t k = first; k < end; ++k) *to++ = k < count ? widen(from[taps[k]]) : Real{0};
       }
     }
     for (int64_t o = 0; o < p.out_channels; ++o) places()[o] = static_cast<int32_t>(o * plan.line);
