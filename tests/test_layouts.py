@@ -178,6 +178,29 @@ def test_expanded_tensors(kernel: KernelUnderTest) -> None:
     assert torch.equal(output, wanted)
 
 
+@pytest.mark.parametrize("channels, width", [(3, 12), (3, 70), (8, 12), (32, 20)])
+def test_overlapping_windows(channels: int, width: int, kernel: KernelUnderTest) -> None:
+    """A view whose channels and columns both are neighbours, as sliding windows over a signal are."""
+    size, strides = (2, channels, 10, width), (999, 1, width + channels, 1)
+    image = cases.small_integers((4000,), torch.float32, 1).as_strided(size, strides)
+    weight = cases.small_integers((32, channels, 3, 3), torch.float32, 2)
+    few = cases.small_integers((channels, 3, 3, 3), torch.float32, 3)
+    settings = cases.op_arguments(cases.Case("", size, 32, (3, 3), {"padding": 1}))
+    grad_output = cases.small_integers((2, 32, 10, width), torch.float32, 4)
+    calls: list[tuple[Any, tuple[Tensor, ...], tuple[Any, ...]]] = [
+        (ops.corr2d, (image, weight), (None, *settings)),
+        (ops.corr2d_grad_input, (image, few), (size[-2:], *settings)),
+        (ops.corr2d_grad_weight, (grad_output, image), ((3, 3), *settings)),
+    ]
+    results = [(kernel(op, *tensors, *rest), op, tensors, rest) for op, tensors, rest in calls]
+    if all(actual is None for actual, *_ in results):
+        pytest.skip(f"{kernel.name} refuses this")
+    with convext.force_kernel("reference"):
+        for actual, op, tensors, rest in results:
+            if actual is not None:
+                assert torch.equal(actual, op(*(t.contiguous() for t in tensors), *rest)), op
+
+
 def test_gradient_that_is_expanded(kernel: KernelUnderTest) -> None:
     """What ``sum().backward()`` sends: one number with strides of 0."""
     input, weight = (

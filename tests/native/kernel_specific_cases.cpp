@@ -133,9 +133,9 @@ void add_pointwise_sums(Collector& cases) {
   }
 }
 
-// Forward of few channels: widths around those of vectors and of what is computed along columns, strides
-// whose phases are not all read, padding wider than the image or than the kernel, lines that are cut into
-// pieces, chains, and infinite weights beside padding that is left out.
+// Forward of few channels: widths around those of vectors and of ends that share one, strides whose phases
+// are not all read, padding wider than the image or than the kernel, lines that are cut into pieces, chains,
+// and infinite weights beside padding that is left out.
 void add_image_lines(Collector& cases) {
   constexpr int64_t kernels[][2] = {{3, 3}, {5, 5}, {1, 4}, {4, 1}, {7, 7}, {2, 9}, {11, 3}};
   int64_t number = 0;
@@ -197,8 +197,8 @@ void add_image_lines(Collector& cases) {
   }
 }
 
-// The gradient of an input of few channels: strides beside and beyond the kernel's width,
-// padding up to all of it and cropped, widths around those of tiles, rows and columns that no window reaches.
+// The gradient of an input of few channels: strides below and beyond the kernel's width, uneven padding,
+// widths around those of tiles, rows and columns that no window reaches.
 void add_tap_sums(Collector& cases) {
   constexpr int64_t kernels[][2] = {{3, 3}, {2, 2}, {4, 4}, {5, 3}, {1, 6}, {3, 7}};
   int64_t number = 0;

@@ -50,8 +50,9 @@ struct ImagePixelsPlan {
         panels(ceil_div(vectors, most_vectors_of_pixel_row)),
         lines((rows.taps - 1) * rows.step + 1) {
     const int64_t most_pieces = larger(1, columns.count / fewest_pixels);
-    // Planes of the source stay planes.
-    const bool has_pixels = c.source_strides.channel == 1;
+    // Planes of the source stay planes. In a view of overlapping windows, channels are one apart in these,
+    // too.
+    const bool has_pixels = c.source_strides.channel == 1 && c.source_strides.column == c.source_channels;
     pixel_stride = has_pixels ? c.source_channels : 1;
     for (pieces = 1;; ++pieces) {
       const int64_t pixels = line_pixels(ceil_div(columns.count, pieces));

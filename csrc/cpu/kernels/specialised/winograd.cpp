@@ -142,7 +142,8 @@ Reason why_not(const ConvProblem& problem) {
     // Of a dilated or large kernel, implicit_gemm leaves out the taps that meet padding.
     const double share = static_cast<double>(multiplications(problem)) /
                          static_cast<double>(rows.real_taps() * columns.real_taps());
-    // The transformed tiles of so many channels leave the L2 cache.
+    // Saving a third, 1024 source channels and more had 0.8 to 0.95 of implicit_gemm's speed, 256 had 1.3
+    // times.
     const bool has_large_tiles = source_channels >= 1024 && problem.pass != Pass::grad_weight;
     if (share > (has_large_tiles ? 0.6 : is_line ? 0.85 : 0.8)) return "tiles save too few multiplications";
   }
