@@ -4,7 +4,7 @@ Sources of these kinds make the extension modules `_C` and, where there is a CUD
 - csrc/core: plain C++ at the ABI's floor, in both;
 - csrc/cpu: the same, in `_C`;
 - csrc/cpu/kernels: compiled once for each instruction set (see csrc/cpu/isa.h), its folder `specialised` for all
-  but the baseline, its folder `bfloat16` only for processors that multiply pairs of bfloat16;
+    but the baseline, its folders `bfloat16` and `amx` only for processors that multiply pairs, or tiles, of bfloat16;
 - csrc/cuda: plain C++ and CUDA (see build_support/cuda.py), in `_cuda`;
 - csrc/torch: the only ones that see torch, pybind11 and Python: in both modules, in `_C` (csrc/torch/cpu) or in
   `_cuda` (csrc/torch/cuda).
@@ -38,6 +38,8 @@ COMMON_FLAGS = [
 # Passes of GCC that look for what kernels have been written without. They take a fifth of the time that compiling
 # a kernel takes, and its loops are as fast without them.
 QUICK_KERNEL_FLAGS = ["-fno-tree-pre", "-fno-tree-vrp", "-fno-thread-jumps"]
+# Instruction sets that add one kind of instruction to another set, for which one folder of kernels is written.
+ONLY_FOLDERS = {"avx512bf16": "bfloat16", "amxbf16": "amx"}
 TORCH_ABI_FLAGS = ["-DTORCH_TARGET_VERSION=0x020a000000000000"]  # the stable ABI of torch 2.10
 
 # Torch's libraries carry no path here: `convext` imports torch first, and the loader then takes the copies
@@ -109,10 +111,7 @@ def _write_ninja_file(root: Path, build: Path, version: str) -> dict[str, Path]:
     described = [f'-D{name}="{value}"' for name, value in information.items()]
     objects = [*compile_all("torch/cpu", [*common, *bridge, *described]), *compile_all("cpu", common)]
     for isa in isas:
-        folders = ["cpu/kernels/bfloat16"] if isa.name == "avx512bf16" else ["cpu/kernels"]
-        if isa.name not in ("baseline", "avx512bf16"):
-            folders.append("cpu/kernels/specialised")
-        for source in [source for folder in folders for source in sorted((root / "csrc" / folder).glob("*.cpp"))]:
+        for source in _kernel_sources(root, isa.name):
             flags = [*common, *quick, f"-DCONVEXT_ISA={isa.name}", *isa.flags]
             if isa.name == "baseline" and len(isas) > 1:
                 flags.append("-O1")  # for CPUs older than 2013 alone: not worth everyone's time to compile
@@ -122,6 +121,15 @@ def _write_ninja_file(root: Path, build: Path, version: str) -> dict[str, Path]:
     modules["_C"] = ninja.link(f"_C{suffix}", [*in_both, *objects], link, [exports])
     ninja.write()
     return modules
+
+
+def _kernel_sources(root: Path, isa: str) -> list[Path]:
+    kernels = root / "csrc" / "cpu" / "kernels"
+    if isa in ONLY_FOLDERS:
+        folders = [kernels / ONLY_FOLDERS[isa]]
+    else:
+        folders = [kernels] if isa == "baseline" else [kernels, kernels / "specialised"]
+    return [source for folder in folders for source in sorted(folder.glob("*.cpp"))]
 
 
 def _run_ninja(root: Path, build: Path, targets: list[Path], jobs: int | None, verbose: bool) -> bool:

@@ -131,7 +131,9 @@ def instruction_sets(compiler: Compiler, machine: str) -> list[InstructionSet]:
         if compiler.accepts(["-mprefer-vector-width=512"]):
             avx512.append("-mprefer-vector-width=512")
         sets += [InstructionSet("avx2", avx2), InstructionSet("avx512", avx512)]
-        sets += [InstructionSet("avx512bf16", ["-mavx512bf16", *avx512])]
+        pairs = ["-mavx512bf16", *avx512]
+        sets += [InstructionSet("avx512bf16", pairs)]
+        sets += [InstructionSet("amxbf16", ["-mamx-tile", "-mamx-bf16", *pairs])]
     elif machine == "aarch64":
         sets += [InstructionSet("neon", [])]  # NEON is part of the architecture
     supported = []

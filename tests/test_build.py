@@ -55,8 +55,9 @@ def listed_kernels(isa: str) -> set[str]:
     code = re.sub(r"//.*|\\\n", "", (ROOT / "csrc/cpu/kernel_list.h").read_text())
     lists = {name: re.findall(r"\bX\((\w+)\)", body) for name, body in re.findall(r"#define (\w+)\(X\) (.*)", code)}
     # The probe is compiled like a kernel, and is none.
-    if isa == "avx512bf16":
-        return {*lists["CONVEXT_BFLOAT16_KERNELS"], "fma_probe"}
+        only = {"avx512bf16": "CONVEXT_BFLOAT16_KERNELS", "amxbf16": "CONVEXT_TILE_KERNELS"}
+    if isa in only:
+        return {*lists[only[isa]], "fma_probe"}
     specialised = [] if isa == "baseline" else lists["CONVEXT_SPECIALISED_KERNELS"]
     return {*specialised, *lists["CONVEXT_GENERAL_KERNELS"], "fma_probe"}
 
@@ -84,7 +85,7 @@ def test_no_object_uses_more_than_its_instruction_set():
     objdump = requires("objdump")
     for path in sorted(OBJECTS.glob("**/*.o")):
         isa = path.parent.name
-        if isa.startswith("avx512"):
+        if isa.startswith(("avx512", "amx")):
             continue
         forbidden = r"%zmm|%k[0-7]\b" if isa == "avx2" else r"%[yz]mm|%k[0-7]\b"
         code = run(objdump, "--disassemble", "--no-show-raw-insn", str(path))

@@ -8,6 +8,7 @@ const FmaProbe& best_probe() {
 #if defined(CONVEXT_BUILD_AVX512)
     case Isa::avx512:
     case Isa::avx512bf16:
+    case Isa::amxbf16:
       return avx512_isa::fma_probe;
 #endif
 #if defined(CONVEXT_BUILD_AVX2)
@@ -30,6 +31,9 @@ double run_fma_probe(DType dtype, int64_t steps, const Executor& executor) {
   auto run = dtype == DType::float64 ? probe.float64 : probe.float32;
 #if defined(CONVEXT_BUILD_AVX512BF16)
   if (dtype == DType::bfloat16 && isa_available(Isa::avx512bf16)) run = avx512bf16_isa::fma_probe.bfloat16;
+#endif
+#if defined(CONVEXT_BUILD_AMXBF16)
+  if (dtype == DType::bfloat16 && isa_available(Isa::amxbf16)) run = amxbf16_isa::fma_probe.bfloat16;
 #endif
   double operations[64] = {};
   const int workers = executor.workers < 64 ? executor.workers : 64;

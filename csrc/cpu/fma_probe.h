@@ -14,7 +14,7 @@ namespace convext {
 struct FmaProbe {
   double (*float32)(int64_t steps);
   double (*float64)(int64_t steps);
-  double (*bfloat16)(int64_t steps);  // nullptr but for dot products of pairs
+  double (*bfloat16)(int64_t steps);  // nullptr but for dot products of pairs and tiles
 };
 
 namespace baseline_isa {
@@ -30,6 +30,9 @@ namespace avx512_isa {
 extern const FmaProbe fma_probe;
 }
 namespace avx512bf16_isa {
+extern const FmaProbe fma_probe;
+}
+namespace amxbf16_isa {
 extern const FmaProbe fma_probe;
 }
 

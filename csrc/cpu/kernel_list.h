@@ -12,7 +12,9 @@
 // vectors, and every installation would wait for the compiler. Integers are left to the reference kernel
 // there.
 #define CONVEXT_GENERAL_KERNELS(X) X(implicit_gemm)
-// In csrc/cpu/kernels/bfloat16/, for processors that multiply pairs of bfloat16; before all others.
+// In csrc/cpu/kernels/amx/, for processors that multiply tiles of bfloat16; before all others.
+#define CONVEXT_TILE_KERNELS(X) X(bfloat16_tiles)
+// In csrc/cpu/kernels/bfloat16/, for processors that multiply pairs of bfloat16; before all but those.
 #define CONVEXT_BFLOAT16_KERNELS(X) X(bfloat16_pairs)
 #define CONVEXT_CPU_KERNELS(X) CONVEXT_SPECIALISED_KERNELS(X) CONVEXT_GENERAL_KERNELS(X)
 
@@ -30,6 +32,9 @@ CONVEXT_CPU_KERNELS(CONVEXT_DECLARE_KERNEL)
 }
 namespace avx512_isa {
 CONVEXT_CPU_KERNELS(CONVEXT_DECLARE_KERNEL)
+}
+namespace amxbf16_isa {
+CONVEXT_TILE_KERNELS(CONVEXT_DECLARE_KERNEL)
 }
 namespace avx512bf16_isa {
 CONVEXT_BFLOAT16_KERNELS(CONVEXT_DECLARE_KERNEL)

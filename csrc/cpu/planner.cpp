@@ -16,6 +16,11 @@ namespace {
 std::vector<const Kernel*> make_list() {
   std::vector<const Kernel*> list;
 #define CONVEXT_ADD(isa, name) list.push_back(&isa##_isa::name);
+#if defined(CONVEXT_BUILD_AMXBF16)
+#define CONVEXT_ADD_TILES(name) CONVEXT_ADD(amxbf16, name)
+#else
+#define CONVEXT_ADD_TILES(name)
+#endif
 #if defined(CONVEXT_BUILD_AVX512BF16)
 #define CONVEXT_ADD_BFLOAT16(name) CONVEXT_ADD(avx512bf16, name)
 #else
@@ -43,6 +48,7 @@ std::vector<const Kernel*> make_list() {
 #define CONVEXT_ADD_GENERAL(name) \
   CONVEXT_ADD_SPECIALISED(name)   \
   CONVEXT_ADD(baseline, name)
+  CONVEXT_TILE_KERNELS(CONVEXT_ADD_TILES)
   CONVEXT_BFLOAT16_KERNELS(CONVEXT_ADD_BFLOAT16)
   CONVEXT_SPECIALISED_KERNELS(CONVEXT_ADD_SPECIALISED)
   CONVEXT_GENERAL_KERNELS(CONVEXT_ADD_GENERAL)
@@ -52,6 +58,7 @@ std::vector<const Kernel*> make_list() {
 #undef CONVEXT_ADD_AVX2
 #undef CONVEXT_ADD_AVX512
 #undef CONVEXT_ADD_BFLOAT16
+#undef CONVEXT_ADD_TILES
 #undef CONVEXT_ADD
   list.push_back(&reference_kernel);
   return list;
@@ -90,6 +97,8 @@ Reason isa_missing(Isa isa) {
       return "this CPU has no AVX-512 (F, BW, DQ, VL), or CONVEXT_MAX_ISA excludes it";
     case Isa::avx512bf16:
       return "this CPU has no dot products of bfloat16 (AVX512_BF16), or CONVEXT_MAX_ISA excludes it";
+    case Isa::amxbf16:
+      return "this CPU has no tiles of bfloat16 (AMX_BF16), or CONVEXT_MAX_ISA excludes it";
   }
   return "unknown instruction set";
 }

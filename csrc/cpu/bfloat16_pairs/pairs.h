@@ -92,6 +92,11 @@ CONVEXT_INLINE PairVector round_and_zip(Vector<float> low, Vector<float> high) {
   return {_mm512_permutexvar_epi16(order, both)};
 }
 
+// Rounded to nearest even, one vector behind the other.
+CONVEXT_INLINE PairVector round_neighbours(Vector<float> first, Vector<float> last) {
+  return {(__m512i)_mm512_cvtne2ps_pbh(last.native, first.native)};
+}
+
 // Pairs of 32 numbers of two places each: of each block of eight the first four, or the last four.
 CONVEXT_INLINE PairVector zip_first_halves(PairVector low, PairVector high) {
   return {_mm512_unpacklo_epi16(low.native, high.native)};

@@ -9,20 +9,21 @@ namespace convext {
 namespace CONVEXT_ISA_NAMESPACE {
 namespace {
 
-// `count` results of one row, `step` apart in memory. Sums of up to 31 pixels more are read.
-inline void transpose_pairs_out(const float* sums, int64_t sums_stride, int64_t count, int64_t channels,
-                                BFloat16* to, int64_t channel_stride, int64_t step) {
+// `count` results of one row, `step` apart in memory; sums_of(x) is where those of the x-th lie. Sums of up
+// to 31 pixels more are read.
+template <class SumsOf>
+CONVEXT_INLINE void transpose_pairs_out(const SumsOf& sums_of, int64_t count, int64_t channels, BFloat16* to,
+                                        int64_t channel_stride, int64_t step) {
   constexpr int64_t lanes = PairVector::lanes;
   constexpr int64_t together = 2 * lanes;
-  for (int64_t x = 0; x < count; x += together, sums += together * sums_stride, to += together * step) {
+  for (int64_t x = 0; x < count; x += together, to += together * step) {
     const int64_t length = smaller(together, count - x);
     for (int64_t channel = 0; channel < channels; channel += lanes) {
       const int64_t wanted = smaller(lanes, channels - channel);
       PairVector square[lanes];
       CONVEXT_UNROLL
       for (int64_t i = 0; i < lanes; ++i) {
-        const float* const pixel = sums + 2 * i * sums_stride + channel;
-        square[i] = round_and_zip(load(pixel), load(pixel + sums_stride));
+        square[i] = round_and_zip(load(sums_of(x + 2 * i) + channel), load(sums_of(x + 2 * i + 1) + channel));
       }
       transpose(square);
       BFloat16* const first = to + channel * channel_stride;
@@ -44,6 +45,12 @@ inline void transpose_pairs_out(const float* sums, int64_t sums_stride, int64_t 
       }
     }
   }
+}
+
+inline void transpose_pairs_out(const float* sums, int64_t sums_stride, int64_t count, int64_t channels,
+                                BFloat16* to, int64_t channel_stride, int64_t step) {
+  transpose_pairs_out([&](int64_t x) { return sums + x * sums_stride; }, count, channels, to, channel_stride,
+                      step);
 }
 
 }  // namespace

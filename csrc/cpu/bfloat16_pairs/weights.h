@@ -3,7 +3,7 @@
 // odd number, are zero.
 //
 // Where the columns of a kernel are joined, (column, channel) counts as the source channels of a kernel one
-// column wide: see PairsPlan.
+// column wide: see PairsPlan. A tap may be given more pairs than it has: those are zeros.
 #pragma once
 
 #include "cpu/bfloat16_pairs/pairs.h"
@@ -23,10 +23,12 @@ class PairWeights {
     return taps * (pairs * vectors * PairVector::lanes + gap);
   }
 
-  PairWeights(const Correlation& correlation, const BFloat16* weights, bool are_columns_joined)
+  PairWeights(const Correlation& correlation, const BFloat16* weights, bool are_columns_joined,
+              int64_t pairs_of_each_tap = 0)
       : c(correlation),
         weight(weights),
         joins_columns(are_columns_joined),
+        least_pairs(pairs_of_each_tap),
         taps_are_neighbours(has_neighbouring_taps(correlation)) {
     if (taps_are_neighbours && has_short_runs()) order_runs();
   }
@@ -49,10 +51,15 @@ class PairWeights {
   template <class To>
   bool pack_sets(const Part& part, const To& to) const {
     NonFinite non_finite;
-    const int64_t tap_pitch = panel_size(1, ceil_div(part.sources, 2), part.vectors);
+    const int64_t tap_pitch = panel_size(1, pairs_of(part), part.vectors);
     const BFloat16* const first = weight + part.group * c.weight_group_stride +
                                   part.first_result * c.weight_result_stride +
                                   part.first_source * c.weight_source_stride;
+    for (int64_t row_set = 0; row_set < c.rows.tap_sets(); ++row_set) {
+      for (int64_t column_set = 0; column_set < c.columns.tap_sets(); ++column_set) {
+        clear_pairs_behind(part, taps_of_sets(row_set, column_set), to(row_set, column_set));
+      }
+    }
     for (int64_t v = 0; v < part.vectors; ++v) {
       const int64_t results = smaller(lanes, c.result_channels - part.first_result - v * lanes);
       pack_taps(
@@ -74,6 +81,7 @@ class PairWeights {
   // Returns whether all are finite.
   bool pack(const Part& part, Pair* panel) const {
     NonFinite non_finite;
+    clear_pairs_behind(part, taps_of_sets(part.row_set, part.column_set), panel);
     const BFloat16* const first = weight + part.group * c.weight_group_stride +
                                   part.first_result * c.weight_result_stride +
                                   part.first_source * c.weight_source_stride;
@@ -89,7 +97,7 @@ class PairWeights {
         continue;
       }
       if (taps_are_neighbours) {
-        const int64_t tap_pitch = panel_size(1, ceil_div(part.sources, 2), part.vectors);
+        const int64_t tap_pitch = panel_size(1, pairs_of(part), part.vectors);
         pack_taps(
             part, from, results,
             [&](int64_t tap) -> Pair* {
@@ -107,7 +115,7 @@ class PairWeights {
           const BFloat16* const tap = from + c.rows.tap(part.row_set, i) * c.weight_strides.row +
                                       c.columns.tap(part.column_set, j) * c.weight_strides.column;
           pack_tap(part, tap, results, to, non_finite);
-          to += panel_size(1, ceil_div(part.sources, 2), part.vectors);
+          to += panel_size(1, pairs_of(part), part.vectors);
         }
       }
     }
@@ -120,9 +128,29 @@ class PairWeights {
   const Correlation& c;
   const BFloat16* weight;
   bool joins_columns;
+  int64_t least_pairs;
   bool taps_are_neighbours;
   // Where sixteen pairs lie that begin with a tap, counted from the first tap of its pair of channels.
   uint16_t orders[lanes][2 * lanes];
+
+  // Of a tap, or of a row of joined ones.
+  int64_t filled_pairs_of(const Part& part) const {
+    return ceil_div(joins_columns ? c.columns.p.kernel * c.source_channels : part.sources, 2);
+  }
+  int64_t pairs_of(const Part& part) const { return larger(least_pairs, filled_pairs_of(part)); }
+
+  int64_t taps_of_sets(int64_t row_set, int64_t column_set) const {
+    return c.rows.taps_of_set(row_set) * (joins_columns ? 1 : c.columns.taps_of_set(column_set));
+  }
+
+  void clear_pairs_behind(const Part& part, int64_t taps, Pair* panel) const {
+    const int64_t filled = filled_pairs_of(part) * part.vectors * lanes;
+    const int64_t all = pairs_of(part) * part.vectors * lanes;
+    for (int64_t tap = 0; filled < all && tap < taps; ++tap) {
+      Pair* const of_tap = panel + tap * panel_size(1, pairs_of(part), part.vectors);
+      for (int64_t i = filled; i < all; i += lanes) store(of_tap + i, no_pairs());
+    }
+  }
 
   // As in contiguous weights, and so many that it pays to transpose them.
   static bool has_neighbouring_taps(const Correlation& c) {
@@ -196,7 +224,7 @@ class PairWeights {
     const int64_t area = c.rows.p.kernel * c.columns.p.kernel;
     const int64_t pitch = part.vectors * lanes;
     const int64_t pairs = ceil_div(part.sources, 2);
-    const int64_t tap_pitch = panel_size(1, pairs, part.vectors);
+    const int64_t tap_pitch = panel_size(1, pairs_of(part), part.vectors);
     for (int64_t first = 0; first < pairs * area; first += lanes) {
       const int64_t first_pair = first / area;
       const auto& order = orders[first % area];
@@ -229,8 +257,9 @@ class PairWeights {
   // Few numbers: one at a time.
   void pack_joined(const Part& part, const BFloat16* from, int64_t results, Pair* panel) const {
     const int64_t terms = c.columns.p.kernel * c.source_channels;
-    for (int64_t i = 0; i < c.rows.p.kernel; ++i, panel += gap) {
-      for (int64_t term = 0; term < terms; term += 2, panel += part.vectors * lanes) {
+    for (int64_t i = 0; i < c.rows.p.kernel; ++i, panel += panel_size(1, pairs_of(part), part.vectors)) {
+      Pair* to = panel;
+      for (int64_t term = 0; term < terms; term += 2, to += part.vectors * lanes) {
         BFloat16 gathered[2][lanes] = {};
         for (int64_t k = term; k < term + 2 && k < terms; ++k) {
           const BFloat16* const at = from + i * c.weight_strides.row +
@@ -240,7 +269,7 @@ class PairWeights {
             gathered[k - term][lane] = at[lane * c.weight_result_stride];
           }
         }
-        store(panel, zip(gathered[0], gathered[1], lanes));
+        store(to, zip(gathered[0], gathered[1], lanes));
       }
     }
   }

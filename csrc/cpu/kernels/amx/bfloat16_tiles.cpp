@@ -1,0 +1,84 @@
+// bfloat16 by products of whole tiles, on processors with AMX: bfloat16_tiles/correlation.h for forward and
+// the gradient of the input.
+#include "cpu/bfloat16_tiles/correlation.h"
+#include "cpu/dispatch.h"
+#include "cpu/kernel_list.h"
+
+namespace convext {
+namespace CONVEXT_ISA_NAMESPACE {
+namespace {
+
+Reason why_not(const ConvProblem& p) {
+  if (p.dtype != DType::bfloat16) return "it is for bfloat16";
+  if (is_empty(p) || p.output.height * p.output.width == 0) return "a tensor is empty";
+  if (p.pass == Pass::grad_weight) return "it has no gradient of the weight";
+  if (collects_padding(p)) return "the padding is filled from the input";
+  const Correlation c(p);
+  if (c.source_channels < 3) return "products of so few source channels would be nearly empty";
+  if (c.result_channels < 4) return "a group has too few result channels";
+  if (c.classes() > 16) return "the stride is so large that the result falls into very many phases";
+  if (source_share(c) < 0.1) return "most of what the windows read is padding, which is left out elsewhere";
+  if (TilesPlan(c, 1).is_too_large()) return "a copy of so many channels would be too large";
+  return nullptr;
+}
+
+ConvProblem with_single_image(ConvProblem p) {
+  p.batch = 1;
+  return p;
+}
+
+// Run what this kernel cannot: where a number that is not finite met a zero that is no term of the sum.
+const Kernel& kernel_of_float32 = avx512_isa::implicit_gemm;
+
+// Flags of images, in front of the workspace of a plan.
+int64_t flags_bytes(const ConvProblem& p) {
+  return p.pass == Pass::forward ? round_up(p.batch, 64) : 0;
+}
+
+int64_t workspace_bytes(const ConvProblem& problem, int workers) {
+  const ConvProblem p = with_rows_joined(problem);
+  const Correlation c(p);
+  const TilesPlan plan(c, workers);
+  int64_t bytes = plan.workspace_bytes(workers);
+  if (plan.reads_behind_windows(c)) {
+    bytes = larger(bytes, kernel_of_float32.workspace_bytes(with_single_image(problem), workers));
+  }
+  bytes += flags_bytes(p);
+  const bool may_meet_zeros = p.pass == Pass::grad_input && PairsPlan::finds_padding(c);
+  return may_meet_zeros ? larger(bytes, kernel_of_float32.workspace_bytes(problem, workers)) : bytes;
+}
+
+void run(const ConvProblem& problem, const ConvData& data, void* memory, const Executor& executor) {
+  const ConvProblem p = with_rows_joined(problem);
+  const Correlation c(p);
+  const TilesPlan plan(c, executor.workers);
+  auto* const images = static_cast<uint8_t*>(memory);
+  void* const workspace = images + flags_bytes(p);
+  if (!TilesCorrelation(c, plan, data, images, workspace).run(executor)) {
+    return kernel_of_float32.run(problem, data, memory, executor);
+  }
+  if (!plan.reads_behind_windows(c)) return;
+  // Those images alone, since no sample's result may depend on another sample.
+  const ConvProblem single = with_single_image(problem);
+  for (int64_t image = 0; image < p.batch; ++image) {
+    if (images[image] == 0) continue;
+    ConvData of_image = data;
+    of_image.input = static_cast<BFloat16*>(data.input) + image * p.input_strides.batch;
+    of_image.output = static_cast<BFloat16*>(data.output) + image * p.output_strides.batch;
+    kernel_of_float32.run(single, of_image, workspace, executor);
+  }
+}
+
+}  // namespace
+
+extern const Kernel bfloat16_tiles{
+    "bfloat16_tiles",
+    CONVEXT_ISA_ENUMERATOR,
+    "products of whole tiles of bfloat16, pixels by channels, by the processor's matrix unit",
+    why_not,
+    workspace_bytes,
+    run,
+};
+
+}  // namespace CONVEXT_ISA_NAMESPACE
+}  // namespace convext
