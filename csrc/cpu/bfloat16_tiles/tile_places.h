@@ -78,6 +78,14 @@ struct TilePlaces {
         joins_columns(false),
         copy_stride(pixel_stride) {}
 
+  // Of a single number each, a plane for each channel: see channel_planes.h.
+  static TilePlaces of_one_channel(const PlaneAxis& row_axis, const PlaneAxis& column_axis,
+                                   int64_t image_count) {
+    TilePlaces places(row_axis, column_axis, image_count, 1);
+    places.pixel_stride = places.copy_stride = 1;
+    return places;
+  }
+
   static TilePlaces joined(const PlaneAxis& row_axis, PlaneAxis column_axis, int64_t image_count,
                            int64_t channels, int64_t kernel_width) {
     column_axis.planes = column_axis.period = 1;
@@ -106,6 +114,7 @@ struct TilePlaces {
   int64_t counted() const { return (images - 1) * image_places() + counted_of_image(); }
   int64_t counted_of_image() const { return (rows.count - 1) * columns.length + columns.count; }
   bool has_no_gaps() const { return rows.length == rows.count && columns.length == columns.count; }
+  int64_t all_places() const { return rows.planes * columns.planes * images * image_places(); }
   int64_t index_of(int64_t image, int64_t row, int64_t column) const {
     return (image * rows.length + row) * columns.length + column;
   }

@@ -1,6 +1,7 @@
 // bfloat16 by products of whole tiles, on processors with AMX: bfloat16_tiles/correlation.h for forward and
-// the gradient of the input.
+// the gradient of the input, bfloat16_tiles/weight_gradient.h for the gradient of the weight.
 #include "cpu/bfloat16_tiles/correlation.h"
+#include "cpu/bfloat16_tiles/weight_gradient.h"
 #include "cpu/dispatch.h"
 #include "cpu/kernel_list.h"
 
@@ -8,16 +9,30 @@ namespace convext {
 namespace CONVEXT_ISA_NAMESPACE {
 namespace {
 
+// Leaving out zeros of padding pays more than tiles where most of what windows read are such.
+bool reads_little_but_padding(const Correlation& c) {
+  return source_share(c) < 0.1;
+}
+
+Reason why_not_gradient(const ConvProblem& p) {
+  if (out_channels_per_group(p) < 8) return "a group has too few output channels for a tile";
+  if (in_channels_per_group(p) < 8) return "a group has too few input channels for a tile";
+  if (reads_little_but_padding(forward_of(p)))
+    return "most of what the windows read is padding, which is left out elsewhere";
+  return nullptr;
+}
+
 Reason why_not(const ConvProblem& p) {
   if (p.dtype != DType::bfloat16) return "it is for bfloat16";
   if (is_empty(p) || p.output.height * p.output.width == 0) return "a tensor is empty";
-  if (p.pass == Pass::grad_weight) return "it has no gradient of the weight";
+  if (p.pass == Pass::grad_weight) return why_not_gradient(p);
   if (collects_padding(p)) return "the padding is filled from the input";
   const Correlation c(p);
   if (c.source_channels < 3) return "products of so few source channels would be nearly empty";
   if (c.result_channels < 4) return "a group has too few result channels";
   if (c.classes() > 16) return "the stride is so large that the result falls into very many phases";
-  if (source_share(c) < 0.1) return "most of what the windows read is padding, which is left out elsewhere";
+  if (reads_little_but_padding(c))
+    return "most of what the windows read is padding, which is left out elsewhere";
   if (TilesPlan(c, 1).is_too_large()) return "a copy of so many channels would be too large";
   return nullptr;
 }
@@ -37,6 +52,10 @@ int64_t flags_bytes(const ConvProblem& p) {
 
 int64_t workspace_bytes(const ConvProblem& problem, int workers) {
   const ConvProblem p = with_rows_joined(problem);
+  if (p.pass == Pass::grad_weight) {
+    return larger(TilesGradientPlan(p, workers).workspace_bytes(workers),
+                  kernel_of_float32.workspace_bytes(problem, workers));
+  }
   const Correlation c(p);
   const TilesPlan plan(c, workers);
   int64_t bytes = plan.workspace_bytes(workers);
@@ -50,6 +69,13 @@ int64_t workspace_bytes(const ConvProblem& problem, int workers) {
 
 void run(const ConvProblem& problem, const ConvData& data, void* memory, const Executor& executor) {
   const ConvProblem p = with_rows_joined(problem);
+  if (p.pass == Pass::grad_weight) {
+    const TilesGradientPlan plan(p, executor.workers);
+    if (!TilesGradient(plan, p, data, memory).run(executor)) {
+      kernel_of_float32.run(problem, data, memory, executor);
+    }
+    return;
+  }
   const Correlation c(p);
   const TilesPlan plan(c, executor.workers);
   auto* const images = static_cast<uint8_t*>(memory);

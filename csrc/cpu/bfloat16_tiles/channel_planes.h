@@ -1,0 +1,140 @@
+// A strip's part of the source, copied channel by channel, copy[channel][place], so that neighbouring places
+// are neighbouring numbers. Places are counted as in tile_places.h, padding is resolved.
+#pragma once
+
+#include "cpu/bfloat16_tiles/tile_places.h"
+
+namespace convext {
+namespace CONVEXT_ISA_NAMESPACE {
+namespace {
+
+// Neighbours of every `step`-th of `count` numbers that begin at `from`, 32 at a time.
+CONVEXT_INLINE PairVector load_every(const BFloat16* from, int64_t step, int64_t count) {
+  constexpr int64_t numbers = 2 * PairVector::lanes;
+  if (step == 1) return load_neighbours(from, count);
+  if (step == 2) {
+    // Not the number behind the last one.
+    const int64_t left = 2 * count - 1;
+    return lower_numbers(load_neighbours(from, left), load_neighbours(from + numbers, left - numbers));
+  }
+  BFloat16 gathered[numbers] = {};
+  for (int64_t i = 0; i < numbers && i < count; ++i) gathered[i] = from[i * step];
+  return load_neighbours(gathered, numbers);
+}
+
+struct ChannelPlanes {
+  static constexpr int64_t lanes = PairVector::lanes;
+  static constexpr int64_t numbers = 2 * lanes;  // of a vector
+
+  TilePlaces places;
+  int64_t pitch;  // from one channel to the next
+
+  ChannelPlanes(const TilePlaces& of_one_channel, int64_t numbers_behind)
+      : places(of_one_channel), pitch(pitch_of(of_one_channel, numbers_behind)) {}
+
+  // Whole vectors are stored behind a plane, and products read there; an odd number of lines of the cache, so
+  // that channels do not fall into a few sets of it.
+  static int64_t pitch_of(const TilePlaces& places, int64_t numbers_behind) {
+    return (ceil_div(places.all_places() + numbers_behind + numbers, numbers) | 1) * numbers;
+  }
+
+  // Copies the channels [first, first + count), and zeros behind each. Returns whether all are finite.
+  bool fill(const Patches<BFloat16>& patches, int64_t first_image, int64_t first, int64_t count,
+            BFloat16* copy) const {
+    NonFinite non_finite;
+    for (int64_t row_plane = 0; row_plane < places.rows.planes; ++row_plane) {
+      for (int64_t line = 0; line < places.images * places.rows.length; ++line) {
+        const int64_t row = patches.rows.resolve(places.rows.source(row_plane, line % places.rows.length));
+        const BFloat16* const from = patches.source +
+                                     (first_image + line / places.rows.length) * patches.strides.batch +
+                                     first * patches.strides.channel + row * patches.strides.row;
+        for (int64_t plane = 0; plane < places.columns.planes; ++plane) {
+          BFloat16* const to = copy + (row_plane * places.columns.planes + plane) * places.plane_numbers() +
+                               line * places.columns.length;
+          if (row < 0) {
+            for (int64_t c = 0; c < count; ++c) clear(to + c * pitch, places.columns.length);
+          } else {
+            fill_line(patches, from, plane, count, to, non_finite);
+          }
+        }
+      }
+    }
+    for (int64_t c = 0; c < count; ++c) {
+      clear(copy + c * pitch + places.all_places(), pitch - places.all_places());
+    }
+    return non_finite.found == 0;
+  }
+
+ private:
+  static void clear(BFloat16* to, int64_t count) {
+    std::memset(to, 0, static_cast<size_t>(count) * sizeof(BFloat16));
+  }
+
+  void fill_line(const Patches<BFloat16>& patches, const BFloat16* from, int64_t plane, int64_t channels,
+                 BFloat16* to, NonFinite& non_finite) const {
+    const PlaneAxis& columns = places.columns;
+    const int64_t first = columns.source(plane, 0);
+    const int64_t begin = Inside::first_at_least(columns.stride, -first, columns.length);
+    const int64_t end = larger(
+        begin, Inside::first_at_least(columns.stride, patches.columns.source_size - first, columns.length));
+    const auto fill_padding = [&](int64_t x) {
+      const int64_t at = patches.columns.resolve(first + x * columns.stride);
+      for (int64_t c = 0; c < channels; ++c) {
+        to[c * pitch + x] =
+            at < 0 ? BFloat16{0} : from[c * patches.strides.channel + at * patches.strides.column];
+      }
+    };
+    for (int64_t x = 0; x < begin; ++x) fill_padding(x);
+    for (int64_t x = end; x < columns.length; ++x) fill_padding(x);
+    const int64_t step = columns.stride * patches.strides.column;
+    const BFloat16* const inside = from + (first + begin * columns.stride) * patches.strides.column;
+    const int64_t count = end - begin;
+    if (patches.strides.channel != 1 || channels == 1) {
+      for (int64_t c = 0; c < channels; ++c) {
+        const BFloat16* const source = inside + c * patches.strides.channel;
+        BFloat16* const target = to + c * pitch + begin;
+        for (int64_t x = 0; x < count; x += numbers) {
+          const PairVector value = load_every(source + x * step, step, count - x);
+          non_finite.look_at(value);
+          store_neighbours(target + x, value, count - x);
+        }
+      }
+      return;
+    }
+    for (int64_t c = 0; c < channels; c += numbers) {
+      for (int64_t x = 0; x < count; x += numbers) {
+        transpose_block(inside + x * step + c, step, smaller(numbers, count - x),
+                        smaller(numbers, channels - c), to + c * pitch + begin + x, non_finite);
+      }
+    }
+  }
+
+  // Up to 32 pixels that are `step` apart, and 32 channels.
+  void transpose_block(const BFloat16* from, int64_t step, int64_t count, int64_t channels, BFloat16* to,
+                       NonFinite& non_finite) const {
+    PairVector halves[2][lanes];
+    for (int64_t half = 0; half < 2; ++half) {
+      PairVector square[lanes];
+      CONVEXT_UNROLL
+      for (int64_t i = 0; i < lanes; ++i) {
+        const int64_t x = half * lanes + i;
+        square[i] = x < count ? load_neighbours(from + x * step, channels) : no_pairs();
+        non_finite.look_at(square[i]);
+      }
+      transpose(square);
+      CONVEXT_UNROLL
+      for (int64_t i = 0; i < lanes; ++i) halves[half][i] = square[i];
+    }
+    for (int64_t i = 0; i < lanes && 2 * i < channels; ++i) {
+      BFloat16* const line = to + 2 * i * pitch;
+      store_neighbours(line, lower_numbers(halves[0][i], halves[1][i]), count);
+      if (2 * i + 1 < channels) {
+        store_neighbours(line + pitch, upper_numbers(halves[0][i], halves[1][i]), count);
+      }
+    }
+  }
+};
+
+}  // namespace
+}  // namespace CONVEXT_ISA_NAMESPACE
+}  // namespace convext

@@ -1,0 +1,121 @@
+// How the gradient of the weight is cut, and the workspace that it needs. See weight_gradient.h.
+//
+// The chunks of pixels and the parts of the sum follow from the shape alone, since the order of the additions
+// follows from them; the blocks of channels change no bit.
+#pragma once
+
+#include "cpu/bfloat16_pairs/weight_gradient_plan.h"
+#include "cpu/bfloat16_tiles/channel_planes.h"
+#include "cpu/bfloat16_tiles/tile_product.h"
+
+namespace convext {
+namespace CONVEXT_ISA_NAMESPACE {
+namespace {
+
+struct TilesGradientPlan {
+  static constexpr int64_t lanes = tile_width;
+  static constexpr int64_t panel_vectors = 2;  // of output channels
+  static constexpr int64_t panel_width = panel_vectors * lanes;
+  static constexpr int64_t places_of_step = 2 * most_tile_pairs;
+  static constexpr int64_t pixels_of_chunk = 448;  // planes of 32 channels and gradients in the first cache
+  static constexpr int64_t most_planes = 256 * 1024;  // bytes of an item's planes, in the second cache
+  static constexpr int64_t most_rows = 1024;          // of an item
+  static constexpr int64_t wanted_items = 16;
+  static constexpr int64_t most_partial_sums = 8 * 1024 * 1024;  // bytes
+
+  Correlation c;
+  WeightStrides strides;
+  int64_t taps;
+  PairStrips strips;  // of output pixels, a chunk each
+  int64_t chunks;
+  int64_t parts;  // of the sum, each of some chunks
+  int64_t panels;
+  int64_t panel_blocks = 1;
+  int64_t channels;  // of an item, at most
+  int64_t channel_blocks;
+
+  int64_t counted = 0;    // places of a chunk, at most, in whole steps
+  int64_t pitch = 0;      // numbers of a channel's plane, at most
+  int64_t sums_of_panel;  // numbers
+  int64_t partial_offset;
+  int64_t workers_offset;
+  int64_t places_offset;  // in a worker's part
+  int64_t lines_offset;
+  int64_t panel_offset;
+  int64_t planes_offset;
+  int64_t sums_offset;
+  int64_t worker_bytes;
+
+  TilesGradientPlan(const ConvProblem& problem, int workers)
+      : c(forward_of(problem)),
+        strides(problem.weight_strides),
+        taps(c.rows.p.kernel * c.columns.p.kernel),
+        strips(c.rows.at(0), c.columns.at(0), c.batch, pixels_of_chunk),
+        chunks(strips.count()),
+        panels(ceil_div(c.result_channels, panel_width)) {
+    const TilePlaces places = places_of({0, 0, 0, strips.images, strips.rows, strips.columns});
+    counted = round_up(places.counted(), places_of_step);
+    pitch = ChannelPlanes::pitch_of(places, places_of_step);
+    const int64_t units = c.groups * panels * larger(1, c.source_channels * taps / 512);
+    const int64_t bytes = c.groups * panels * panel_width * c.source_channels * taps * 4;
+    parts = smaller(smaller(chunks, ceil_div(wanted_items, units)), larger(1, most_partial_sums / bytes));
+    cut(workers);
+    sums_of_panel = rows_of(channels) * taps * panel_width;
+    Carver shared;
+    partial_offset = shared.take(parts == 1 ? 0 : parts * c.groups * channel_blocks * panels * sums_of_panel,
+                                 sizeof(float));
+    workers_offset = shared.bytes;
+    Carver own;
+    places_offset = own.take(counted, sizeof(void*));
+    lines_offset = own.take(panel_width * counted, sizeof(BFloat16));
+    panel_offset = own.take(counted / 2 * panel_width, sizeof(Pair));
+    planes_offset = own.take(rows_of(channels) * pitch, sizeof(BFloat16));
+    sums_offset = own.take(parts == 1 ? ceil_div(panels, panel_blocks) * sums_of_panel : 0, sizeof(float));
+    worker_bytes = own.bytes;
+  }
+
+  int64_t workspace_bytes(int workers) const { return workers_offset + workers * worker_bytes; }
+  int64_t items() const { return parts * c.groups * channel_blocks * panel_blocks; }
+
+  // Rows of tiles that so many channels take.
+  static int64_t rows_of(int64_t count) { return round_up(count, tile_height); }
+
+  TilePlaces places_of(const PairStrips::Strip& strip) const {
+    return TilePlaces::of_one_channel(PlaneAxis(c.rows.at(0), strip.row, strip.rows),
+                                      PlaneAxis(c.columns.at(0), strip.column, strip.columns), strip.images);
+  }
+
+ private:
+  // Chooses blocks of channels so that the last worker is done as early as may be. In cycles of a chunk.
+  void cut(int workers) {
+    const int64_t bytes = pitch * static_cast<int64_t>(sizeof(BFloat16));
+    const int64_t fitting = larger(tile_height, smaller(most_planes / bytes, most_rows / taps));
+    const int64_t most = smaller(c.source_channels, fitting / tile_height * tile_height);
+    double least = -1;
+    for (int64_t size = most; size >= 1; size = size > 2 * tile_height ? size / 4 * 3 : size / 2) {
+      const int64_t blocks = ceil_div(c.source_channels, size);
+      const int64_t even = smaller(most, round_up(ceil_div(c.source_channels, blocks), tile_height));
+      for (int64_t count = 1; count <= panels; count = count < 4 ? count + 1 : count * 2) {
+        const int64_t here = ceil_div(c.source_channels, even);
+        const auto rounds = static_cast<double>(ceil_div(parts * c.groups * here * count, workers));
+        const auto panels_here = static_cast<double>(ceil_div(panels, count));
+        const auto row_pairs = static_cast<double>(ceil_div(even, 2 * tile_height));
+        const auto steps = static_cast<double>(counted / places_of_step);
+        const double product = (110 * steps + 300) * row_pairs * static_cast<double>(taps) * panels_here;
+        const double copying = 0.3 * static_cast<double>(even * pitch);
+        const double packing = 0.3 * static_cast<double>(counted * panel_width) * panels_here;
+        constexpr double per_item = 1500;
+        const double cycles = product + copying + packing + per_item;
+        if (least >= 0 && rounds * cycles >= least) continue;
+        least = rounds * cycles;
+        channels = even;
+        channel_blocks = here;
+        panel_blocks = count;
+      }
+    }
+  }
+};
+
+}  // namespace
+}  // namespace CONVEXT_ISA_NAMESPACE
+}  // namespace convext
