@@ -133,7 +133,7 @@ def instruction_sets(compiler: Compiler, machine: str) -> list[InstructionSet]:
         sets += [InstructionSet("avx2", avx2), InstructionSet("avx512", avx512)]
         pairs = ["-mavx512bf16", *avx512]
         sets += [InstructionSet("avx512bf16", pairs)]
-        sets += [InstructionSet("amxbf16", ["-mamx-tile", "-mamx-bf16", *pairs])]
+        sets += [InstructionSet("amxbf16", ["-mamx-tile", "-mamx-bf16", "-mavx512vbmi2", *pairs])]
     elif machine == "aarch64":
         sets += [InstructionSet("neon", [])]  # NEON is part of the architecture
     supported = []

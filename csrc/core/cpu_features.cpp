@@ -81,7 +81,8 @@ bool cpu_executes(Isa isa) {
 #endif
     case Isa::amxbf16:
 #if defined(CONVEXT_BUILD_AMXBF16)
-      return cpu_executes(Isa::avx512bf16) && has_tiles_of_bfloat16();
+      return cpu_executes(Isa::avx512bf16) && __builtin_cpu_supports("avx512vbmi2") &&
+             has_tiles_of_bfloat16();
 #else
       return false;
 #endif

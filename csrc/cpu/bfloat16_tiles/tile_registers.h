@@ -136,6 +136,11 @@ CONVEXT_INLINE void dot() {
 
 #endif
 
+// The next of `numbers` to each place in the mask.
+CONVEXT_INLINE void expand_into(PairVector& places, uint32_t mask, PairVector numbers) {
+  places.native = _mm512_mask_expand_epi16(places.native, mask, numbers.native);
+}
+
 // The sizes that a worker uses while it computes an item.
 class TileConfiguration {
  public:

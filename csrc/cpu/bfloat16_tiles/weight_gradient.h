@@ -43,7 +43,7 @@ class TilesGradient {
 
  private:
   static constexpr int64_t lanes = tile_width;
-  static constexpr int64_t numbers = 2 * lanes;
+  static constexpr int64_t places_of_step = TilesGradientPlan::places_of_step;
   static constexpr int64_t panel_width = TilesGradientPlan::panel_width;
 
   const TilesGradientPlan& plan;
@@ -64,8 +64,8 @@ class TilesGradient {
 
   // A worker's part of the workspace.
   struct Own {
-    const BFloat16** gradients;  // of each place, or nullptr
-    BFloat16* lines;             // of a vector's output channels, place by place
+    const BFloat16** gradients;  // of each place, or nullptr; or else
+    PlaceRun* runs;
     Pair* panel;
     BFloat16* planes;
     float* sums;
@@ -74,7 +74,7 @@ class TilesGradient {
   Own own_of(int worker) const {
     char* const own = memory + plan.workers_offset + worker * plan.worker_bytes;
     return {reinterpret_cast<const BFloat16**>(own + plan.places_offset),
-            reinterpret_cast<BFloat16*>(own + plan.lines_offset),
+            reinterpret_cast<PlaceRun*>(own + plan.places_offset),
             reinterpret_cast<Pair*>(own + plan.panel_offset),
             reinterpret_cast<BFloat16*>(own + plan.planes_offset),
             reinterpret_cast<float*>(own + plan.sums_offset)};
@@ -112,128 +112,176 @@ class TilesGradient {
     const TileConfiguration configuration(most_tile_pairs);
     const int64_t first_chunk = plan.chunks * part / plan.parts;
     const int64_t last_chunk = plan.chunks * (part + 1) / plan.parts;
-    for (int64_t chunk = first_chunk; chunk < last_chunk; ++chunk) {
-      add_chunk(block, chunk, first_panel, last_panel, own, chunk > first_chunk, sums_of);
+    for (int64_t chunk = first_chunk; chunk < last_chunk; chunk += plan.chunks_together) {
+      const int64_t end = smaller(last_chunk, chunk + plan.chunks_together);
+      for (int64_t k = chunk; k < end; ++k) copy_input(block, k, planes_of(own, k - chunk));
+      for (int64_t panel = first_panel; panel < last_panel; ++panel) {
+        for (int64_t k = chunk; k < end; ++k) {
+          pack_gradient(block, k, panel, own);
+          multiply(block, k, panel, planes_of(own, k - chunk), own, k > first_chunk, sums_of(panel));
+        }
+      }
     }
     if (plan.parts > 1) return;
     for (int64_t panel = first_panel; panel < last_panel; ++panel) write(block, panel, sums_of(panel));
   }
 
-  template <class SumsOf>
-  void add_chunk(const Block& block, int64_t chunk, int64_t first_panel, int64_t last_panel, const Own& own,
-                 bool continues, const SumsOf& sums_of) {
+  BFloat16* planes_of(const Own& own, int64_t index) const {
+    return own.planes + index * TilesGradientPlan::rows_of(plan.channels) * plan.pitch;
+  }
+
+  PairStrips::Strip strip_of(int64_t chunk) const {
+    return plan.strips.at(chunk, c.rows.at(0), c.columns.at(0), c.batch);
+  }
+
+  void copy_input(const Block& block, int64_t chunk, BFloat16* copy) {
     const Patches<BFloat16> patches{input + block.group * c.source_channels * c.source_strides.channel,
                                     c.source_strides,
                                     c.batch,
                                     c.source_channels,
                                     c.rows.at(0),
                                     c.columns.at(0)};
-    const PairStrips::Strip strip = plan.strips.at(chunk, patches.rows, patches.columns, c.batch);
+    const PairStrips::Strip strip = strip_of(chunk);
     const ChannelPlanes planes(plan.places_of(strip), TilesGradientPlan::places_of_step);
-    if (!planes.fill(patches, strip.image, block.first_channel, block.channels, own.planes)) {
-      has_non_finite.store(true, std::memory_order_relaxed);
-    }
-    const int64_t counted = round_up(planes.places.counted(), TilesGradientPlan::places_of_step);
+    if (planes.fill(patches, strip.image, block.first_channel, block.channels, copy)) return;
+    has_non_finite.store(true, std::memory_order_relaxed);
+  }
+
+  void multiply(const Block& block, int64_t chunk, int64_t panel, const BFloat16* copy, const Own& own,
+                bool continues, float* sums) const {
+    const ChannelPlanes planes(plan.places_of(strip_of(chunk)), TilesGradientPlan::places_of_step);
     const int64_t rows = TilesGradientPlan::rows_of(block.channels);
-    for (int64_t panel = first_panel; panel < last_panel; ++panel) {
-      const BFloat16* const first =
-          gradient + (block.group * c.result_channels + panel * panel_width) * gradient_strides.channel;
-      find_gradients(first, strip, planes.places, counted, own.gradients);
-      pack(counted, c.result_channels - panel * panel_width, own);
-      const int64_t no_distance = 0;
-      TileProduct product;
-      product.row_stride = planes.pitch;
-      product.taps = &no_distance;
-      product.tap_count = 1;
-      product.steps = TileSteps(counted / 2);
-      product.b = own.panel;
-      product.pair_stride = panel_width;
-      product.tap_stride = 0;
-      product.sums_stride = panel_width;
-      product.continues = continues;
-      product.bias = nullptr;
-      // All taps of 32 channels, whose planes are in the first cache then.
-      for (int64_t row = 0; row < rows; row += 2 * tile_height) {
-        const int64_t tiles = smaller(2, (rows - row) / tile_height);
-        for (int64_t tap = 0; tap < plan.taps; ++tap) {
-          product.a = own.planes + row * planes.pitch +
-                      planes.places.tap(tap / patches.columns.taps, tap % patches.columns.taps);
-          product.sums = sums_of(panel) + (tap * rows + row) * panel_width;
-          tile_rows_of_chunk(product, tiles, vectors_of(panel));
-        }
+    const int64_t no_distance = 0;
+    TileProduct product;
+    product.row_stride = planes.pitch;
+    product.taps = &no_distance;
+    product.tap_count = 1;
+    product.steps = TileSteps(plan.counted_of(planes.places) / 2);
+    product.b = own.panel;
+    product.pair_stride = panel_width;
+    product.tap_stride = 0;
+    product.sums_stride = panel_width;
+    product.continues = continues;
+    product.bias = nullptr;
+    // All taps of 32 channels, whose planes are in the first cache then.
+    for (int64_t row = 0; row < rows; row += 2 * tile_height) {
+      const int64_t tiles = smaller(2, (rows - row) / tile_height);
+      for (int64_t tap = 0; tap < plan.taps; ++tap) {
+        const int64_t column_taps = c.columns.p.kernel;
+        product.a = copy + row * planes.pitch + planes.places.tap(tap / column_taps, tap % column_taps);
+        product.sums = sums + (tap * rows + row) * panel_width;
+        tile_rows_of_chunk(product, tiles, vectors_of(panel));
       }
     }
   }
 
-  // Where the gradient of each place has the first channel.
+  void pack_gradient(const Block& block, int64_t chunk, int64_t panel, const Own& own) const {
+    const PairStrips::Strip strip = strip_of(chunk);
+    const TilePlaces places = plan.places_of(strip);
+    const int64_t counted = plan.counted_of(places);
+    const BFloat16* const first =
+        gradient + (block.group * c.result_channels + panel * panel_width) * gradient_strides.channel;
+    const int64_t channels = c.result_channels - panel * panel_width;
+    if (gradient_strides.channel == 1) {
+      find_gradients(first, strip, places, counted, own.gradients);
+      pack_pixels(counted, channels, own);
+    } else {
+      pack_planes(first, counted, find_runs(strip, places, own.runs), channels, own);
+    }
+  }
+
+  // Where the gradient of each place has its first channel.
   void find_gradients(const BFloat16* first, const PairStrips::Strip& strip, const TilePlaces& places,
                       int64_t counted, const BFloat16** at) const {
     std::memset(at, 0, static_cast<size_t>(counted) * sizeof(*at));
+    for_each_row(strip, [&](int64_t image, int64_t row, int64_t offset) {
+      for (int64_t x = 0; x < strip.columns; ++x) {
+        at[places.index_of(image, row, x)] = first + offset + x * gradient_strides.column;
+      }
+    });
+  }
+
+  // Calls visit(image, row, offset) for the rows of a strip: where the gradient has the first pixel.
+  template <class Visit>
+  void for_each_row(const PairStrips::Strip& strip, const Visit& visit) const {
     for (int64_t image = 0; image < strip.images; ++image) {
       for (int64_t row = 0; row < strip.rows; ++row) {
-        const BFloat16* const line = first + (strip.image + image) * gradient_strides.batch +
-                                     (strip.row + row) * gradient_strides.row +
-                                     strip.column * gradient_strides.column;
-        for (int64_t x = 0; x < strip.columns; ++x) {
-          at[places.index_of(image, row, x)] = line + x * gradient_strides.column;
-        }
+        visit(image, row,
+              (strip.image + image) * gradient_strides.batch + (strip.row + row) * gradient_strides.row +
+                  strip.column * gradient_strides.column);
       }
     }
   }
 
-  // panel[pair of places][output channel], of up to two vectors' channels.
-  void pack(int64_t counted, int64_t channels, const Own& own) const {
-    for (int64_t v = 0; v < TilesGradientPlan::panel_vectors && v * lanes < channels; ++v) {
-      const int64_t wanted = smaller(lanes, channels - v * lanes);
-      Pair* const to = own.panel + v * lanes;
-      if (gradient_strides.channel == 1) {
-        for (int64_t place = 0; place < counted; place += 2) {
-          const auto channels_at = [&](int64_t at) {
-            static constexpr BFloat16 none[lanes] = {};
-            return own.gradients[at] == nullptr ? none : own.gradients[at] + v * lanes;
-          };
-          store(to + place / 2 * panel_width, zip(channels_at(place), channels_at(place + 1), wanted));
+  // The runs of each step's places; returns how many there are. Rows that follow each other in memory are one
+  // run, whatever is between their places.
+  int64_t find_runs(const PairStrips::Strip& strip, const TilePlaces& places, PlaceRun* runs) const {
+    int64_t count = 0;
+    for_each_row(strip, [&](int64_t image, int64_t row, int64_t offset) {
+      const int64_t first = places.index_of(image, row, 0);
+      for (int64_t x = 0; x < strip.columns;) {
+        const int64_t step = (first + x) / places_of_step;
+        const int64_t at = (first + x) % places_of_step;
+        const int64_t length =
+            gradient_strides.column == 1 ? smaller(strip.columns - x, places_of_step - at) : 1;
+        const auto mask = static_cast<uint32_t>(((uint64_t{1} << length) - 1) << at);
+        const int64_t from = offset + x * gradient_strides.column;
+        PlaceRun* const last = runs + count - 1;
+        if (count > 0 && last->step == step && last->offset + count_places(*last) == from) {
+          last->mask |= mask;
+        } else {
+          runs[count++] = {from, step, mask};
         }
-        continue;
+        x += length;
       }
-      copy_lines(counted, v * lanes, wanted, own);
-      for (int64_t place = 0; place < counted; place += numbers) {
+    });
+    return count;
+  }
+
+  static int64_t count_places(const PlaceRun& run) { return __builtin_popcount(run.mask); }
+
+  // panel[pair of places][output channel] of `channels` neighbouring channels, or a whole panel.
+  void pack_pixels(int64_t counted, int64_t channels, const Own& own) const {
+    const auto channels_at = [&](int64_t place, int64_t first) {
+      static constexpr BFloat16 none[lanes] = {};
+      return own.gradients[place] == nullptr ? none : own.gradients[place] + first;
+    };
+    for (int64_t place = 0; place < counted; place += 2) {
+      Pair* const to = own.panel + place / 2 * panel_width;
+      for (int64_t first = 0; first < smaller(panel_width, channels); first += lanes) {
+        store(to + first, zip(channels_at(place, first), channels_at(place + 1, first), channels - first));
+      }
+    }
+  }
+
+  // The same where channels are no neighbours: 16 of them and 32 places are transposed at a time.
+  void pack_planes(const BFloat16* from, int64_t counted, int64_t runs, int64_t channels,
+                   const Own& own) const {
+    const int64_t channel_stride = gradient_strides.channel;
+    int64_t first_run = 0;
+    for (int64_t step = 0; step < counted / places_of_step; ++step) {
+      int64_t last_run = first_run;
+      while (last_run < runs && own.runs[last_run].step == step) ++last_run;
+      Pair* const to = own.panel + step * most_tile_pairs * panel_width;
+      for (int64_t first = 0; first < smaller(panel_width, channels); first += lanes) {
         PairVector square[lanes];
         CONVEXT_UNROLL
-        for (int64_t lane = 0; lane < lanes; ++lane) {
-          square[lane] =
-              lane < wanted ? load_neighbours(own.lines + lane * plan.counted + place, numbers) : no_pairs();
+        for (int64_t lane = 0; lane < lanes; ++lane) square[lane] = no_pairs();
+        for (int64_t index = first_run; index < last_run; ++index) {
+          const PlaceRun& run = own.runs[index];
+          const BFloat16* const at = from + run.offset + first * channel_stride;
+          const int64_t length = count_places(run);
+          CONVEXT_UNROLL
+          for (int64_t lane = 0; lane < lanes; ++lane) {
+            if (first + lane >= channels) continue;
+            expand_into(square[lane], run.mask, load_neighbours(at + lane * channel_stride, length));
+          }
         }
         transpose(square);
         CONVEXT_UNROLL
-        for (int64_t i = 0; i < lanes; ++i) store(to + (place / 2 + i) * panel_width, square[i]);
+        for (int64_t i = 0; i < lanes; ++i) store(to + i * panel_width + first, square[i]);
       }
-    }
-  }
-
-  // lines[output channel][place], where pixels of a row are neighbours, or anything else.
-  void copy_lines(int64_t counted, int64_t first, int64_t channels, const Own& own) const {
-    int64_t place = 0;
-    while (place < counted) {
-      const BFloat16* const from = own.gradients[place];
-      int64_t end = place + 1;
-      if (from == nullptr) {
-        while (end < counted && own.gradients[end] == nullptr) ++end;
-      } else {
-        while (end < counted && own.gradients[end] == from + (end - place) * gradient_strides.column) ++end;
-      }
-      for (int64_t c = 0; c < channels; ++c) {
-        BFloat16* const to = own.lines + c * plan.counted;
-        for (int64_t x = place; x < end; x += numbers) {
-          const int64_t step = gradient_strides.column;
-          const PairVector value =
-              from == nullptr ? no_pairs()
-                              : load_every(from + (first + c) * gradient_strides.channel + (x - place) * step,
-                                           step, end - x);
-          store_neighbours(to + x, value, end - x);
-        }
-      }
-      place = end;
+      first_run = last_run;
     }
   }
 

@@ -12,13 +12,20 @@ namespace convext {
 namespace CONVEXT_ISA_NAMESPACE {
 namespace {
 
+// Neighbours in memory that fill some of the 32 places of a step, in order.
+struct PlaceRun {
+  int64_t offset;
+  int64_t step;
+  uint32_t mask;
+};
+
 struct TilesGradientPlan {
   static constexpr int64_t lanes = tile_width;
   static constexpr int64_t panel_vectors = 2;  // of output channels
   static constexpr int64_t panel_width = panel_vectors * lanes;
   static constexpr int64_t places_of_step = 2 * most_tile_pairs;
-  static constexpr int64_t pixels_of_chunk = 448;  // planes of 32 channels and gradients in the first cache
-  static constexpr int64_t most_planes = 256 * 1024;  // bytes of an item's planes, in the second cache
+  static constexpr int64_t pixels_of_chunk = 256;  // planes of 32 channels and gradients in the first cache
+  static constexpr int64_t most_planes = 640 * 1024;  // bytes of an item's planes, in the second cache
   static constexpr int64_t most_rows = 1024;          // of an item
   static constexpr int64_t wanted_items = 16;
   static constexpr int64_t most_partial_sums = 8 * 1024 * 1024;  // bytes
@@ -31,7 +38,8 @@ struct TilesGradientPlan {
   int64_t parts;  // of the sum, each of some chunks
   int64_t panels;
   int64_t panel_blocks = 1;
-  int64_t channels;  // of an item, at most
+  int64_t chunks_together;  // whose input is copied before the gradient's panels are used
+  int64_t channels;         // of an item, at most
   int64_t channel_blocks;
 
   int64_t counted = 0;    // places of a chunk, at most, in whole steps
@@ -40,7 +48,7 @@ struct TilesGradientPlan {
   int64_t partial_offset;
   int64_t workers_offset;
   int64_t places_offset;  // in a worker's part
-  int64_t lines_offset;
+
   int64_t panel_offset;
   int64_t planes_offset;
   int64_t sums_offset;
@@ -54,28 +62,32 @@ struct TilesGradientPlan {
         chunks(strips.count()),
         panels(ceil_div(c.result_channels, panel_width)) {
     const TilePlaces places = places_of({0, 0, 0, strips.images, strips.rows, strips.columns});
-    counted = round_up(places.counted(), places_of_step);
+    counted = counted_of(places);
     pitch = ChannelPlanes::pitch_of(places, places_of_step);
-    const int64_t units = c.groups * panels * larger(1, c.source_channels * taps / 512);
+    const int64_t units = c.groups * panels * ceil_div(c.source_channels, panel_width);
     const int64_t bytes = c.groups * panels * panel_width * c.source_channels * taps * 4;
     parts = smaller(smaller(chunks, ceil_div(wanted_items, units)), larger(1, most_partial_sums / bytes));
     cut(workers);
+    const int64_t plane_bytes = rows_of(channels) * pitch * static_cast<int64_t>(sizeof(BFloat16));
+    chunks_together = smaller(ceil_div(chunks, parts), larger(1, most_planes / plane_bytes));
     sums_of_panel = rows_of(channels) * taps * panel_width;
     Carver shared;
     partial_offset = shared.take(parts == 1 ? 0 : parts * c.groups * channel_blocks * panels * sums_of_panel,
                                  sizeof(float));
     workers_offset = shared.bytes;
     Carver own;
-    places_offset = own.take(counted, sizeof(void*));
-    lines_offset = own.take(panel_width * counted, sizeof(BFloat16));
+    places_offset = own.take(counted, sizeof(PlaceRun));
     panel_offset = own.take(counted / 2 * panel_width, sizeof(Pair));
-    planes_offset = own.take(rows_of(channels) * pitch, sizeof(BFloat16));
+    planes_offset = own.take(chunks_together * rows_of(channels) * pitch, sizeof(BFloat16));
     sums_offset = own.take(parts == 1 ? ceil_div(panels, panel_blocks) * sums_of_panel : 0, sizeof(float));
     worker_bytes = own.bytes;
   }
 
   int64_t workspace_bytes(int workers) const { return workers_offset + workers * worker_bytes; }
   int64_t items() const { return parts * c.groups * channel_blocks * panel_blocks; }
+
+  // In whole steps.
+  static int64_t counted_of(const TilePlaces& places) { return round_up(places.counted(), places_of_step); }
 
   // Rows of tiles that so many channels take.
   static int64_t rows_of(int64_t count) { return round_up(count, tile_height); }
