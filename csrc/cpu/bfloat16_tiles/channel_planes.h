@@ -3,6 +3,7 @@
 #pragma once
 
 #include "cpu/bfloat16_tiles/tile_places.h"
+#include "cpu/bfloat16_tiles/tile_registers.h"
 
 namespace convext {
 namespace CONVEXT_ISA_NAMESPACE {
@@ -101,8 +102,9 @@ struct ChannelPlanes {
       }
       return;
     }
-    for (int64_t c = 0; c < channels; c += numbers) {
-      for (int64_t x = 0; x < count; x += numbers) {
+    // Pixel by pixel, as they lie in memory.
+    for (int64_t x = 0; x < count; x += numbers) {
+      for (int64_t c = 0; c < channels; c += numbers) {
         transpose_block(inside + x * step + c, step, smaller(numbers, count - x),
                         smaller(numbers, channels - c), to + c * pitch + begin + x, non_finite);
       }
@@ -112,24 +114,23 @@ struct ChannelPlanes {
   // Up to 32 pixels that are `step` apart, and 32 channels.
   void transpose_block(const BFloat16* from, int64_t step, int64_t count, int64_t channels, BFloat16* to,
                        NonFinite& non_finite) const {
-    PairVector halves[2][lanes];
-    for (int64_t half = 0; half < 2; ++half) {
+    for (int64_t half = 0; half * lanes < channels; ++half) {
       PairVector square[lanes];
       CONVEXT_UNROLL
       for (int64_t i = 0; i < lanes; ++i) {
-        const int64_t x = half * lanes + i;
-        square[i] = x < count ? load_neighbours(from + x * step, channels) : no_pairs();
+        const auto load_pixel = [&](int64_t x) {
+          return x < count ? load_neighbours(from + x * step, channels) : no_pairs();
+        };
+        const PairVector low = load_pixel(2 * i);
+        const PairVector high = load_pixel(2 * i + 1);
+        square[i] = half == 0 ? zip_lower_half(low, high) : zip_upper_half(low, high);
         non_finite.look_at(square[i]);
       }
       transpose(square);
       CONVEXT_UNROLL
-      for (int64_t i = 0; i < lanes; ++i) halves[half][i] = square[i];
-    }
-    for (int64_t i = 0; i < lanes && 2 * i < channels; ++i) {
-      BFloat16* const line = to + 2 * i * pitch;
-      store_neighbours(line, lower_numbers(halves[0][i], halves[1][i]), count);
-      if (2 * i + 1 < channels) {
-        store_neighbours(line + pitch, upper_numbers(halves[0][i], halves[1][i]), count);
+      for (int64_t i = 0; i < lanes; ++i) {
+        const int64_t channel = half * lanes + i;
+        if (channel < channels) store_neighbours(to + channel * pitch, square[i], count);
       }
     }
   }

@@ -136,6 +136,18 @@ CONVEXT_INLINE void dot() {
 
 #endif
 
+// Number by number side by side: the first sixteen of each, and the last sixteen.
+CONVEXT_INLINE PairVector zip_lower_half(PairVector low, PairVector high) {
+  const __m512i order = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7,
+                                         38, 6, 37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
+  return {_mm512_permutex2var_epi16(low.native, order, high.native)};
+}
+CONVEXT_INLINE PairVector zip_upper_half(PairVector low, PairVector high) {
+  const __m512i order = _mm512_set_epi16(63, 31, 62, 30, 61, 29, 60, 28, 59, 27, 58, 26, 57, 25, 56, 24, 55,
+                                         23, 54, 22, 53, 21, 52, 20, 51, 19, 50, 18, 49, 17, 48, 16);
+  return {_mm512_permutex2var_epi16(low.native, order, high.native)};
+}
+
 // The next of `numbers` to each place in the mask.
 CONVEXT_INLINE void expand_into(PairVector& places, uint32_t mask, PairVector numbers) {
   places.native = _mm512_mask_expand_epi16(places.native, mask, numbers.native);

@@ -242,15 +242,16 @@ class TilesGradient {
 
   // panel[pair of places][output channel] of `channels` neighbouring channels, or a whole panel.
   void pack_pixels(int64_t counted, int64_t channels, const Own& own) const {
-    const auto channels_at = [&](int64_t place, int64_t first) {
-      static constexpr BFloat16 none[lanes] = {};
-      return own.gradients[place] == nullptr ? none : own.gradients[place] + first;
+    const auto load_channels = [&](int64_t place) {
+      const BFloat16* const from = own.gradients[place];
+      return from == nullptr ? no_pairs() : load_neighbours(from, channels);
     };
     for (int64_t place = 0; place < counted; place += 2) {
       Pair* const to = own.panel + place / 2 * panel_width;
-      for (int64_t first = 0; first < smaller(panel_width, channels); first += lanes) {
-        store(to + first, zip(channels_at(place, first), channels_at(place + 1, first), channels - first));
-      }
+      const PairVector low = load_channels(place);
+      const PairVector high = load_channels(place + 1);
+      store(to, zip_lower_half(low, high));
+      store(to + lanes, zip_upper_half(low, high));
     }
   }
 
