@@ -81,8 +81,10 @@ struct ChannelPlanes {
     const auto fill_padding = [&](int64_t x) {
       const int64_t at = patches.columns.resolve(first + x * columns.stride);
       for (int64_t c = 0; c < channels; ++c) {
-        to[c * pitch + x] =
+        const BFloat16 value =
             at < 0 ? BFloat16{0} : from[c * patches.strides.channel + at * patches.strides.column];
+        non_finite.look_at(value);
+        to[c * pitch + x] = value;
       }
     };
     for (int64_t x = 0; x < begin; ++x) fill_padding(x);

@@ -77,7 +77,9 @@ class TilesCorrelation {
 
   // A worker's part of the workspace.
   struct Own {
-    int64_t* taps;
+    int64_t* taps;  // of the copy
+    int64_t* weight_taps;
+
     int64_t* places;  // of each pixel
 
     BFloat16** results;  // where each pixel's channels belong
@@ -93,7 +95,9 @@ class TilesCorrelation {
 
   Own own_of(int worker) const {
     char* const own = memory + plan.workers_offset + worker * plan.worker_bytes;
-    return {reinterpret_cast<int64_t*>(own + plan.taps_offset),
+    auto* const taps = reinterpret_cast<int64_t*>(own + plan.taps_offset);
+    return {taps,
+            taps + plan.taps_of_item,
             reinterpret_cast<int64_t*>(own + plan.places_offset),
             reinterpret_cast<BFloat16**>(own + plan.results_offset),
             reinterpret_cast<Pair*>(own + plan.panel_offset),
@@ -200,7 +204,8 @@ class TilesCorrelation {
     TileProduct product;
     product.a = in_place ? in_place_source(item) : own.copy;
     product.row_stride = in_place ? c.source_strides.column : places.pixel_stride;
-    product.taps = own.taps;
+    product.a_taps = own.taps;
+    product.b_taps = own.weight_taps;
     product.tap_count = taps_of(item.row_set, item.column_set);
     product.steps = plan.steps;
     product.sums_stride = plan.sums_stride;
@@ -217,7 +222,10 @@ class TilesCorrelation {
       if (!plan.packs_early) note(weights.pack(part, own.panel));
       product.b = plan.packs_early ? panel_of(part, panel) : own.panel;
       product.pair_stride = part.vectors * lanes;
-      product.tap_stride = PairWeights::panel_size(1, plan.steps.all_pairs(), part.vectors);
+      for (int64_t tap = 0; tap < product.tap_count; ++tap) {
+        own.weight_taps[tap] = PairWeights::panel_size(tap, plan.steps.all_pairs(), part.vectors);
+      }
+
       product.bias = bias == nullptr ? nullptr
                                      : shared<float>(plan.bias_offset) +
                                            item.group * plan.all_vectors * lanes + part.first_result;

@@ -28,6 +28,7 @@ struct TilesPlan {
   bool packs_early;     // all weights, or those of an item when it begins
   int64_t pixels = 0;   // of a strip, about
   int64_t sums_stride;
+  int64_t taps_of_item;      // at most
   int64_t most_counted = 0;  // places of a strip
   int64_t most_copied = 0;   // numbers
 
@@ -62,7 +63,8 @@ struct TilesPlan {
     bias_offset = shared.take(c.groups * all_vectors * lanes, sizeof(float));
     workers_offset = shared.bytes;
     Carver own;
-    taps_offset = own.take(most_taps(c), sizeof(int64_t));
+    taps_of_item = most_taps(c);
+    taps_offset = own.take(2 * taps_of_item, sizeof(int64_t));
     places_offset = own.take(most_counted, sizeof(int64_t));
     results_offset = own.take(most_counted, sizeof(void*));
     panel_offset = own.take(

@@ -43,7 +43,6 @@ class TilesGradient {
 
  private:
   static constexpr int64_t lanes = tile_width;
-  static constexpr int64_t places_of_step = TilesGradientPlan::places_of_step;
   static constexpr int64_t panel_width = TilesGradientPlan::panel_width;
 
   const TilesGradientPlan& plan;
@@ -142,24 +141,24 @@ class TilesGradient {
                                     c.rows.at(0),
                                     c.columns.at(0)};
     const PairStrips::Strip strip = strip_of(chunk);
-    const ChannelPlanes planes(plan.places_of(strip), TilesGradientPlan::places_of_step);
+    const ChannelPlanes planes(plan.places_of(strip), places_of_step);
     if (planes.fill(patches, strip.image, block.first_channel, block.channels, copy)) return;
     has_non_finite.store(true, std::memory_order_relaxed);
   }
 
   void multiply(const Block& block, int64_t chunk, int64_t panel, const BFloat16* copy, const Own& own,
                 bool continues, float* sums) const {
-    const ChannelPlanes planes(plan.places_of(strip_of(chunk)), TilesGradientPlan::places_of_step);
+    const ChannelPlanes planes(plan.places_of(strip_of(chunk)), places_of_step);
     const int64_t rows = TilesGradientPlan::rows_of(block.channels);
     const int64_t no_distance = 0;
     TileProduct product;
     product.row_stride = planes.pitch;
-    product.taps = &no_distance;
+    product.a_taps = product.b_taps = &no_distance;
     product.tap_count = 1;
     product.steps = TileSteps(plan.counted_of(planes.places) / 2);
     product.b = own.panel;
     product.pair_stride = panel_width;
-    product.tap_stride = 0;
+
     product.sums_stride = panel_width;
     product.continues = continues;
     product.bias = nullptr;
@@ -170,7 +169,7 @@ class TilesGradient {
         const int64_t column_taps = c.columns.p.kernel;
         product.a = copy + row * planes.pitch + planes.places.tap(tap / column_taps, tap % column_taps);
         product.sums = sums + (tap * rows + row) * panel_width;
-        tile_rows_of_chunk(product, tiles, vectors_of(panel));
+        tile_blocks(product, tiles, vectors_of(panel));
       }
     }
   }
@@ -186,59 +185,32 @@ class TilesGradient {
       find_gradients(first, strip, places, counted, own.gradients);
       pack_pixels(counted, channels, own);
     } else {
-      pack_planes(first, counted, find_runs(strip, places, own.runs), channels, own);
+      const int64_t runs = find_place_runs(
+          strip, places, gradient_strides.column,
+          [&](int64_t image, int64_t row) { return offset_of(strip, image, row); }, own.runs);
+      pack_planes(first, counted, runs, channels, own);
     }
+  }
+
+  // Where the gradient has the first pixel of a strip's row.
+  int64_t offset_of(const PairStrips::Strip& strip, int64_t image, int64_t row) const {
+    return (strip.image + image) * gradient_strides.batch + (strip.row + row) * gradient_strides.row +
+           strip.column * gradient_strides.column;
   }
 
   // Where the gradient of each place has its first channel.
   void find_gradients(const BFloat16* first, const PairStrips::Strip& strip, const TilePlaces& places,
                       int64_t counted, const BFloat16** at) const {
     std::memset(at, 0, static_cast<size_t>(counted) * sizeof(*at));
-    for_each_row(strip, [&](int64_t image, int64_t row, int64_t offset) {
-      for (int64_t x = 0; x < strip.columns; ++x) {
-        at[places.index_of(image, row, x)] = first + offset + x * gradient_strides.column;
-      }
-    });
-  }
-
-  // Calls visit(image, row, offset) for the rows of a strip: where the gradient has the first pixel.
-  template <class Visit>
-  void for_each_row(const PairStrips::Strip& strip, const Visit& visit) const {
     for (int64_t image = 0; image < strip.images; ++image) {
       for (int64_t row = 0; row < strip.rows; ++row) {
-        visit(image, row,
-              (strip.image + image) * gradient_strides.batch + (strip.row + row) * gradient_strides.row +
-                  strip.column * gradient_strides.column);
+        const BFloat16* const line = first + offset_of(strip, image, row);
+        for (int64_t x = 0; x < strip.columns; ++x) {
+          at[places.index_of(image, row, x)] = line + x * gradient_strides.column;
+        }
       }
     }
   }
-
-  // The runs of each step's places; returns how many there are. Rows that follow each other in memory are one
-  // run, whatever is between their places.
-  int64_t find_runs(const PairStrips::Strip& strip, const TilePlaces& places, PlaceRun* runs) const {
-    int64_t count = 0;
-    for_each_row(strip, [&](int64_t image, int64_t row, int64_t offset) {
-      const int64_t first = places.index_of(image, row, 0);
-      for (int64_t x = 0; x < strip.columns;) {
-        const int64_t step = (first + x) / places_of_step;
-        const int64_t at = (first + x) % places_of_step;
-        const int64_t length =
-            gradient_strides.column == 1 ? smaller(strip.columns - x, places_of_step - at) : 1;
-        const auto mask = static_cast<uint32_t>(((uint64_t{1} << length) - 1) << at);
-        const int64_t from = offset + x * gradient_strides.column;
-        PlaceRun* const last = runs + count - 1;
-        if (count > 0 && last->step == step && last->offset + count_places(*last) == from) {
-          last->mask |= mask;
-        } else {
-          runs[count++] = {from, step, mask};
-        }
-        x += length;
-      }
-    });
-    return count;
-  }
-
-  static int64_t count_places(const PlaceRun& run) { return __builtin_popcount(run.mask); }
 
   // panel[pair of places][output channel] of `channels` neighbouring channels, or a whole panel.
   void pack_pixels(int64_t counted, int64_t channels, const Own& own) const {
@@ -271,11 +243,12 @@ class TilesGradient {
         for (int64_t index = first_run; index < last_run; ++index) {
           const PlaceRun& run = own.runs[index];
           const BFloat16* const at = from + run.offset + first * channel_stride;
-          const int64_t length = count_places(run);
+
           CONVEXT_UNROLL
           for (int64_t lane = 0; lane < lanes; ++lane) {
             if (first + lane >= channels) continue;
-            expand_into(square[lane], run.mask, load_neighbours(at + lane * channel_stride, length));
+            expand_into(square[lane], run.mask,
+                        load_every(at + lane * channel_stride, gradient_strides.column, run.count()));
           }
         }
         transpose(square);

@@ -5,25 +5,18 @@
 #pragma once
 
 #include "cpu/bfloat16_pairs/weight_gradient_plan.h"
-#include "cpu/bfloat16_tiles/channel_planes.h"
+#include "cpu/bfloat16_tiles/place_runs.h"
 #include "cpu/bfloat16_tiles/tile_product.h"
 
 namespace convext {
 namespace CONVEXT_ISA_NAMESPACE {
 namespace {
 
-// Neighbours in memory that fill some of the 32 places of a step, in order.
-struct PlaceRun {
-  int64_t offset;
-  int64_t step;
-  uint32_t mask;
-};
-
 struct TilesGradientPlan {
   static constexpr int64_t lanes = tile_width;
   static constexpr int64_t panel_vectors = 2;  // of output channels
   static constexpr int64_t panel_width = panel_vectors * lanes;
-  static constexpr int64_t places_of_step = 2 * most_tile_pairs;
+
   static constexpr int64_t pixels_of_chunk = 256;  // planes of 32 channels and gradients in the first cache
   static constexpr int64_t most_planes = 640 * 1024;  // bytes of an item's planes, in the second cache
   static constexpr int64_t most_rows = 1024;          // of an item
