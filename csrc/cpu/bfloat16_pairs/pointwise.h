@@ -9,7 +9,7 @@
 #pragma once
 
 #include "cpu/bfloat16_pairs/micro_kernel.h"
-#include "cpu/implicit_gemm/correlation.h"
+#include "cpu/bfloat16_pairs/pointwise_weights.h"
 
 namespace convext {
 namespace CONVEXT_ISA_NAMESPACE {
@@ -83,22 +83,18 @@ class PairsPointwise {
                  void* workspace)
       : c(correlation),
         plan(cut),
-        weight(static_cast<const BFloat16*>(data.weight)),
         source(static_cast<const BFloat16*>(c.is_forward ? data.input : data.output)),
         result(static_cast<BFloat16*>(c.is_forward ? data.output : data.input)),
         bias(static_cast<const BFloat16*>(data.bias)),
-        memory(static_cast<char*>(workspace)) {}
+        memory(static_cast<char*>(workspace)),
+        weights(correlation, static_cast<const BFloat16*>(data.weight), cut.pairs, cut.row_numbers,
+                reinterpret_cast<BFloat16*>(memory + cut.weights_offset)) {}
 
   void run(const Executor& executor) {
     float* const biases = reinterpret_cast<float*>(memory + plan.bias_offset);
     const int64_t channels = c.groups * c.result_channels;
     for (int64_t m = 0; bias != nullptr && m < channels; ++m) biases[m] = to_float(bias[m]);
-    if (plan.copies_weights) {
-      const bool is_small = channels * c.source_channels < 20000;
-      for_each_tile(is_small ? Executor{} : executor, ceil_div(channels, lanes), [&](int64_t block, int) {
-        copy_weights(lanes * block, smaller(channels, lanes * block + lanes));
-      });
-    }
+    if (plan.copies_weights) weights.copy_all(executor);
     for_each_tile(executor, c.batch * c.groups * plan.strips,
                   [&](int64_t item, int worker) { run_item(item, worker); });
   }
@@ -110,55 +106,11 @@ class PairsPointwise {
 
   const Correlation& c;
   const PairsPointwisePlan& plan;
-  const BFloat16* weight;
   const BFloat16* source;
   BFloat16* result;
   const BFloat16* bias;
   char* memory;
-
-  const BFloat16* weights_of(int64_t channel) const {  // of all groups
-    return weight + channel / c.result_channels * c.weight_group_stride +
-           channel % c.result_channels * c.weight_result_stride;
-  }
-  BFloat16* copy_of(int64_t channel) const {
-    return reinterpret_cast<BFloat16*>(memory + plan.weights_offset) + channel * plan.row_numbers;
-  }
-
-  // Of up to a vector's lanes of result channels.
-  void copy_weights(int64_t first, int64_t last) const {
-    if (c.weight_result_stride == 1 && (c.groups == 1 || c.result_channels % lanes == 0)) {
-      return transpose_weights(first, last);
-    }
-    for (int64_t k = 0; k < c.source_channels; ++k) {
-      for (int64_t m = first; m < last; ++m) copy_of(m)[k] = weights_of(m)[k * c.weight_source_stride];
-    }
-    if (c.source_channels % 2 == 0) return;
-    for (int64_t m = first; m < last; ++m) copy_of(m)[c.source_channels] = BFloat16{0};
-  }
-
-  // Whose weights are neighbours, 32 source channels at a time.
-  void transpose_weights(int64_t first, int64_t last) const {
-    const BFloat16* const from = weights_of(first);
-    for (int64_t k = 0; k < c.source_channels; k += numbers) {
-      PairVector square[lanes];
-      CONVEXT_UNROLL
-      for (int64_t lane = 0; lane < lanes; ++lane) {
-        const int64_t source_channel = k + 2 * lane;
-        square[lane] = no_pairs();
-        if (source_channel >= c.source_channels) continue;
-        const BFloat16* const low = from + source_channel * c.weight_source_stride;
-        const bool has_high = source_channel + 1 < c.source_channels;
-        square[lane] = zip(low, has_high ? low + c.weight_source_stride : nullptr, last - first);
-      }
-      transpose(square);
-      CONVEXT_UNROLL
-      for (int64_t lane = 0; lane < lanes; ++lane) {
-        if (first + lane < last) {
-          store_neighbours(copy_of(first + lane) + k, square[lane], 2 * plan.pairs - k);
-        }
-      }
-    }
-  }
+  PointwiseWeights weights;
 
   void run_item(int64_t index, int worker) const {
     const int64_t strip = index % plan.strips;
@@ -177,7 +129,7 @@ class PairsPointwise {
                          group * c.result_channels * c.result_strides.channel + first;
     for (int64_t m = 0; m < c.result_channels; ++m) {
       const int64_t channel = group * c.result_channels + m;
-      rows[m] = plan.copies_weights ? copy_of(channel) : weights_of(channel);
+      rows[m] = plan.copies_weights ? weights.copied(channel) : weights.in_place(channel);
       results[m] = to + m * c.result_strides.channel;
     }
     const int64_t no_taps = 0;

@@ -28,7 +28,7 @@ class TilesCorrelation {
         result(static_cast<BFloat16*>(c.is_forward ? data.output : data.input)),
         bias(static_cast<const BFloat16*>(data.bias)),
         images(flags),
-        meets_padding(PairsPlan::finds_padding(c)),
+        meets_padding(!c.is_forward && PairsPlan::finds_padding(c)),
         memory(static_cast<char*>(workspace)) {}
 
   // False where a number that is not finite was multiplied by a zero that is no term of the sum: weights in
@@ -116,8 +116,7 @@ class TilesCorrelation {
   }
 
   void note(bool are_finite) {
-    const bool meets_zeros = !c.is_forward && meets_padding;
-    if (!are_finite && meets_zeros) has_non_finite.store(true, std::memory_order_relaxed);
+    if (!are_finite && meets_padding) has_non_finite.store(true, std::memory_order_relaxed);
   }
 
   PairWeights::Part part_of(int64_t row_set, int64_t column_set, int64_t group, int64_t panel) const {

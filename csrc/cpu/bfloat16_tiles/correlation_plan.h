@@ -168,14 +168,17 @@ struct TilesPlan {
         const double product =
             28 * static_cast<double>(row_tiles) * vectors * taps * static_cast<double>(steps.count);
         const double copying = reads_in_place ? 0 : 0.3 * static_cast<double>(copied);
+        // By each item for itself, or all before, which then go through the memory.
         const double packing =
-            is_single ? 0.2 * taps * static_cast<double>(2 * steps.all_pairs()) * vectors * lanes : 0;
+            (is_single ? 0.3 * vectors : 0.5 * static_cast<double>(all_vectors) / workers) * taps *
+            static_cast<double>(2 * steps.all_pairs() * lanes);
         const double writing = 0.3 * static_cast<double>(counted) * vectors * lanes;
         constexpr double per_item = 1500;
-        const double cycles = product + copying + packing + writing + per_item;
+        const double cycles = product + copying + writing + per_item;
         const auto rounds = static_cast<double>(ceil_div(strips * c.groups * count, workers));
-        if (least >= 0 && rounds * cycles >= least) continue;
-        least = rounds * cycles;
+        const double all = rounds * cycles + packing;
+        if (least >= 0 && all >= least) continue;
+        least = all;
         pixels = size;
         panel_blocks = count;
       }

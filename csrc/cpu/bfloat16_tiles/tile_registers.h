@@ -148,6 +148,11 @@ CONVEXT_INLINE PairVector zip_upper_half(PairVector low, PairVector high) {
   return {_mm512_permutex2var_epi16(low.native, order, high.native)};
 }
 
+// Those in the mask, one after the other.
+CONVEXT_INLINE PairVector compress(uint32_t mask, PairVector places) {
+  return {_mm512_maskz_compress_epi16(mask, places.native)};
+}
+
 // The next of `numbers` to each place in the mask.
 CONVEXT_INLINE void expand_into(PairVector& places, uint32_t mask, PairVector numbers) {
   places.native = _mm512_mask_expand_epi16(places.native, mask, numbers.native);

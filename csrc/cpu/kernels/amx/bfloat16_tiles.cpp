@@ -1,6 +1,7 @@
 // bfloat16 by products of whole tiles, on processors with AMX: bfloat16_tiles/correlation.h for forward and
 // the gradient of the input, bfloat16_tiles/weight_gradient.h for the gradient of the weight.
 #include "cpu/bfloat16_tiles/correlation.h"
+#include "cpu/bfloat16_tiles/pointwise.h"
 #include "cpu/bfloat16_tiles/weight_gradient.h"
 #include "cpu/dispatch.h"
 #include "cpu/kernel_list.h"
@@ -57,6 +58,7 @@ int64_t workspace_bytes(const ConvProblem& problem, int workers) {
                   kernel_of_float32.workspace_bytes(problem, workers));
   }
   const Correlation c(p);
+  if (PointwiseTilesPlan::fits(p)) return PointwiseTilesPlan(c, workers).workspace_bytes(workers);
   const TilesPlan plan(c, workers);
   int64_t bytes = plan.workspace_bytes(workers);
   if (plan.reads_behind_windows(c)) {
@@ -77,6 +79,11 @@ void run(const ConvProblem& problem, const ConvData& data, void* memory, const E
     return;
   }
   const Correlation c(p);
+  if (PointwiseTilesPlan::fits(p)) {
+    const PointwiseTilesPlan plan(c, executor.workers);
+    PointwiseTiles(c, plan, data, memory).run(executor);
+    return;
+  }
   const TilesPlan plan(c, executor.workers);
   auto* const images = static_cast<uint8_t*>(memory);
   void* const workspace = images + flags_bytes(p);
