@@ -136,6 +136,24 @@ CONVEXT_INLINE PairVector round_halves(Vector<float> first, Vector<float> last) 
   return {_mm512_permutexvar_epi64(order, both)};
 }
 
+// 32 numbers of which the first `count` are stored, each `step` behind the other: 2 or 4. What lies between
+// stays as it is.
+CONVEXT_INLINE void store_every(BFloat16* target, int64_t step, PairVector value, int64_t count) {
+  const __m512i ascending = _mm512_set_epi16(31, 30, 29, 28, 27, 26, 25, 24, 23, 22, 21, 20, 19, 18, 17, 16,
+                                             15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+  const __mmask32 every = step == 2 ? 0x55555555 : 0x11111111;
+  const unsigned shift = step == 2 ? 1 : 2;
+  const int64_t of_vector = 32 / step;
+  for (int64_t part = 0; part < step; ++part) {
+    const int64_t left = count - part * of_vector;
+    if (left <= 0) return;
+    const __mmask32 mask = left >= of_vector ? every : every & ((__mmask32{1} << (left * step)) - 1);
+    const __m512i order = _mm512_add_epi16(_mm512_srli_epi16(ascending, shift),
+                                           _mm512_set1_epi16(static_cast<int16_t>(part * of_vector)));
+    _mm512_mask_storeu_epi16(target + part * 32, mask, _mm512_permutexvar_epi16(order, value.native));
+  }
+}
+
 // Whether some number of any vector that was looked at is infinite or NaN.
 struct NonFinite {
   __mmask32 found = 0;

@@ -34,6 +34,13 @@ CONVEXT_INLINE void transpose_pairs_out(const SumsOf& sums_of, int64_t count, in
         }
         continue;
       }
+      if (step == 2 || step == 4) {
+        CONVEXT_UNROLL
+        for (int64_t lane = 0; lane < lanes; ++lane) {
+          if (lane < wanted) store_every(first + lane * channel_stride, step, square[lane], length);
+        }
+        continue;
+      }
       BFloat16 lines[lanes * together];
       CONVEXT_UNROLL
       for (int64_t lane = 0; lane < lanes; ++lane) {

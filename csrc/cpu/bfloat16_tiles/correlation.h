@@ -46,7 +46,8 @@ class TilesCorrelation {
 
  private:
   static constexpr int64_t lanes = tile_width;
-  static constexpr int64_t together = TilesPlan::rows_together;
+  static constexpr int64_t panel_width = TilesPlan::most_vectors * lanes;
+  static constexpr int64_t rows_together = TilesPlan::rows_together;
 
   const Correlation& c;
   const TilesPlan& plan;
@@ -129,12 +130,13 @@ class TilesCorrelation {
   }
 
   // Where a part is, if all are packed early.
-  Pair* panel_of(const PairWeights::Part& part, int64_t panel) const {
+  Pair* panel_of(const PairWeights::Part& part) const {
     const int64_t taps = taps_of(part.row_set, part.column_set);
     const int64_t taps_before = c.terms_before(part.row_set, part.column_set) / c.source_channels;
     return shared<Pair>(plan.weights_offset) + c.groups * plan.panels_size(taps_before) +
            part.group * plan.panels_size(taps) +
-           taps * (plan.steps.all_pairs() * part.first_result + panel * PairWeights::gap);
+           taps * (plan.steps.all_pairs() * part.first_result +
+                   part.first_result / panel_width * PairWeights::gap);
   }
 
   void pack_all(const Executor& executor) {
@@ -149,7 +151,7 @@ class TilesCorrelation {
           return part_of(row_set, column_set, index / plan.panels, panel);
         };
         note(weights.pack_sets(part_of_set(0, 0), [&](int64_t row_set, int64_t column_set) {
-          return panel_of(part_of_set(row_set, column_set), panel);
+          return panel_of(part_of_set(row_set, column_set));
         }));
       });
     }
@@ -158,7 +160,7 @@ class TilesCorrelation {
       const int64_t panel = index % plan.panels;
       const PairWeights::Part part =
           part_of(set / column_sets, set % column_sets, index % parts / plan.panels, panel);
-      note(weights.pack(part, panel_of(part, panel)));
+      note(weights.pack(part, panel_of(part)));
     });
   }
 
@@ -199,7 +201,7 @@ class TilesCorrelation {
       for (int64_t j = 0; j < column_taps; ++j) own.taps[i * column_taps + j] = places.tap(i, j);
     }
     const int64_t counted = places.counted();
-    const bool in_place = plan.reads_in_place && counted >= together;
+    const bool in_place = plan.reads_in_place && counted >= rows_together;
     TileProduct product;
     product.a = in_place ? in_place_source(item) : own.copy;
     product.row_stride = in_place ? c.source_strides.column : places.pixel_stride;
@@ -209,6 +211,8 @@ class TilesCorrelation {
     product.steps = plan.steps;
     product.sums_stride = plan.sums_stride;
     product.continues = false;
+    product.bias = nullptr;
+    product.sums = own.sums;
     if (!in_place) {
       places.fill(item.patches, item.strip.image, c.source_channels, own.copy);
       if (plan.reads_behind_windows(c)) flag_images(places, item, own.copy);
@@ -216,54 +220,55 @@ class TilesCorrelation {
     BFloat16* const group_result = result + item.group * c.result_channels * c.result_strides.channel;
     find_pixels(item, places, own, group_result);
     const TileConfiguration configuration(plan.steps.pairs);
-    for (int64_t panel = item.first_panel; panel < item.last_panel; ++panel) {
-      const PairWeights::Part part = part_of(item.row_set, item.column_set, item.group, panel);
-      if (!plan.packs_early) note(weights.pack(part, own.panel));
-      product.b = plan.packs_early ? panel_of(part, panel) : own.panel;
-      product.pair_stride = part.vectors * lanes;
-      for (int64_t tap = 0; tap < product.tap_count; ++tap) {
-        own.weight_taps[tap] = PairWeights::panel_size(tap, plan.steps.all_pairs(), part.vectors);
+    const int64_t together = plan.packs_early ? plan.panels_together : 1;
+    for (int64_t panel = item.first_panel; panel < item.last_panel; panel += together) {
+      const int64_t end = smaller(panel + together, item.last_panel);
+      if (!plan.packs_early) {
+        note(weights.pack(part_of(item.row_set, item.column_set, item.group, panel), own.panel));
       }
-
-      product.bias = bias == nullptr ? nullptr
-                                     : shared<float>(plan.bias_offset) +
-                                           item.group * plan.all_vectors * lanes + part.first_result;
-      product.sums = own.sums;
-
-      multiply(product, places, in_place, item, part, own, group_result);
+      multiply(product, places, in_place, item, panel, end, own, group_result);
     }
   }
 
-  // A panel, for all pixels of a strip.
+  // Some panels, for all pixels of a strip.
   void multiply(const TileProduct& product, const TilePlaces& places, bool in_place, const Item& item,
-                const PairWeights::Part& part, const Own& own, BFloat16* group_result) const {
-    if (places.has_no_gaps()) {
-      return multiply_run(product, 0, places.counted(), in_place, item, part, own, 0, item.pixels(),
-                          group_result);
-    }
+                int64_t first_panel, int64_t last_panel, const Own& own, BFloat16* group_result) const {
+    const auto multiply_places = [&](int64_t first_place, int64_t counted, int64_t begin, int64_t end) {
+      for (int64_t done = 0; done < counted; done += rows_together) {
+        const int64_t tiles = ceil_div(smaller(rows_together, counted - done), tile_height);
+        // Nothing behind the last pixel of a tensor may be read, so some rows may be computed twice.
+        const int64_t from = first_place + (in_place ? smaller(done, counted - tiles * tile_height) : done);
+        int64_t last = begin;
+        while (last < end && own.places[last] < first_place + done + rows_together) ++last;
+        for (int64_t panel = first_panel; panel < last_panel; ++panel) {
+          const PairWeights::Part part = part_of(item.row_set, item.column_set, item.group, panel);
+          multiply_block(product, part, from, tiles, item.group, own);
+          write(item, part, own, begin, last, from, group_result);
+        }
+        begin = last;
+      }
+    };
+    if (places.has_no_gaps()) return multiply_places(0, places.counted(), 0, item.pixels());
     const int64_t pixels = item.strip.rows * item.strip.columns;
     for (int64_t image = 0; image < item.strip.images; ++image) {
-      multiply_run(product, image * places.image_places(), places.counted_of_image(), false, item, part, own,
-                   image * pixels, (image + 1) * pixels, group_result);
+      multiply_places(image * places.image_places(), places.counted_of_image(), image * pixels,
+                      (image + 1) * pixels);
     }
   }
 
-  // The pixels [begin, end), which lie in `counted` places.
-  void multiply_run(TileProduct product, int64_t first_place, int64_t counted, bool in_place,
-                    const Item& item, const PairWeights::Part& part, const Own& own, int64_t begin,
-                    int64_t end, BFloat16* group_result) const {
-    const BFloat16* const first = product.a;
-    for (int64_t done = 0; done < counted; done += together) {
-      const int64_t tiles = ceil_div(smaller(together, counted - done), tile_height);
-      // Nothing behind the last pixel of a tensor may be read, so some rows may be computed twice.
-      const int64_t from = first_place + (in_place ? smaller(done, counted - tiles * tile_height) : done);
-      product.a = first + from * product.row_stride;
-      tile_products(product, tiles, part.vectors);
-      int64_t last = begin;
-      while (last < end && own.places[last] < first_place + done + together) ++last;
-      write(item, part, own, begin, last, from, group_result);
-      begin = last;
+  // A panel, for some rows of tiles from a place on.
+  void multiply_block(TileProduct product, const PairWeights::Part& part, int64_t place, int64_t tiles,
+                      int64_t group, const Own& own) const {
+    product.a += place * product.row_stride;
+    product.b = plan.packs_early ? panel_of(part) : own.panel;
+    product.pair_stride = part.vectors * lanes;
+    for (int64_t tap = 0; tap < product.tap_count; ++tap) {
+      own.weight_taps[tap] = PairWeights::panel_size(tap, plan.steps.all_pairs(), part.vectors);
     }
+    if (bias != nullptr) {
+      product.bias = shared<float>(plan.bias_offset) + group * plan.all_vectors * lanes + part.first_result;
+    }
+    tile_products(product, tiles, part.vectors);
   }
 
   const BFloat16* in_place_source(const Item& item) const {

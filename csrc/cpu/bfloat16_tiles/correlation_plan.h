@@ -14,14 +14,16 @@ namespace {
 
 struct TilesPlan {
   static constexpr int64_t lanes = tile_width;
-  static constexpr int64_t most_vectors = 2;        // of a panel
-  static constexpr int64_t most_copy = 768 * 1024;  // bytes of a strip, in the L2 cache
-  static constexpr int64_t most_bytes = 12 << 20;   // of a worker's part
-  static constexpr int64_t rows_together = 64;      // whose sums stay in the first cache
+  static constexpr int64_t most_vectors = 2;          // of a panel
+  static constexpr int64_t most_copy = 768 * 1024;    // bytes of a strip, in the L2 cache
+  static constexpr int64_t most_panels = 512 * 1024;  // bytes of panels that are used together, beside it
+  static constexpr int64_t most_bytes = 12 << 20;     // of a worker's part
+  static constexpr int64_t rows_together = 64;        // whose sums stay in the first cache
 
   int64_t all_vectors;  // of result channels of a group
   int64_t panels;
   int64_t panel_blocks = 1;  // items of one strip
+  int64_t panels_together;   // that all rows are multiplied with before the next
   TileSteps steps{1};        // of a tap, or of a row of joined ones
   bool joins_columns;
   bool reads_in_place;  // the source, where a strip is large enough
@@ -54,6 +56,9 @@ struct TilesPlan {
     int64_t row_tiles = 0;
     measure(c, pixels, most_counted, row_tiles, most_copied);
     const int64_t panel_width = smaller(all_vectors, most_vectors) * lanes;
+    const int64_t panel_bytes =
+        most_taps(c) * steps.all_pairs() * panel_width * static_cast<int64_t>(sizeof(Pair));
+    panels_together = larger(1, most_panels / panel_bytes);
     sums_stride = spread_stride<float>(panel_width);
 
     const int64_t all_taps =
@@ -95,16 +100,6 @@ struct TilesPlan {
     return joins_columns && 2 * steps.all_pairs() != window_numbers(c);
   }
 
-  TilePlaces places(const Correlation& c, const Axis& rows, const Axis& columns,
-                    const PairStrips::Strip& strip) const {
-    const PlaneAxis row_axis(rows, strip.row, strip.rows);
-    const PlaneAxis column_axis(columns, strip.column, strip.columns);
-    if (!joins_columns) return {row_axis, column_axis, strip.images, c.source_channels};
-    const int64_t read = ceil_div(2 * steps.all_pairs(), c.source_channels);
-    return TilePlaces::joined(row_axis, column_axis, strip.images, c.source_channels, read);
-  }
-
- private:
   // Of one row of a window.
   static int64_t window_numbers(const Correlation& c) { return c.columns.p.kernel * c.source_channels; }
 
@@ -115,6 +110,16 @@ struct TilesPlan {
            c.columns.p.dilation == 1 && c.columns.p.stride <= c.columns.p.kernel;
   }
 
+  TilePlaces places(const Correlation& c, const Axis& rows, const Axis& columns,
+                    const PairStrips::Strip& strip) const {
+    const PlaneAxis row_axis(rows, strip.row, strip.rows);
+    const PlaneAxis column_axis(columns, strip.column, strip.columns);
+    if (!joins_columns) return {row_axis, column_axis, strip.images, c.source_channels};
+    const int64_t read = ceil_div(2 * steps.all_pairs(), c.source_channels);
+    return TilePlaces::joined(row_axis, column_axis, strip.images, c.source_channels, read);
+  }
+
+ private:
   bool can_read_in_place(const Correlation& c) const {
     const AxisClasses& columns = c.columns;
     const int64_t size = columns.p.input;
@@ -150,7 +155,7 @@ struct TilesPlan {
 
   // Chooses the strips' size and their panels so that the last worker is done as early as may be. In cycles.
   void cut(const Correlation& c, int workers) {
-    constexpr int64_t sizes[] = {512, 384, 256, 192, 128, 96, 64, 32};
+    constexpr int64_t sizes[] = {2048, 1024, 768, 512, 384, 256, 192, 128, 96, 64, 32};
     double least = -1;
     for (const int64_t size : sizes) {
       int64_t counted = 0;

@@ -98,8 +98,11 @@ struct TilePlaces {
     return places;
   }
 
-  // Of many channels, an odd number of vectors, so that pixels do not fall into a few sets of the cache.
-  static int64_t stride_of(int64_t channels) { return (ceil_div(channels, numbers) | 1) * numbers; }
+  // Not a multiple of eight vectors: the rows of a tile would fall into a few sets of the cache.
+  static int64_t stride_of(int64_t channels) {
+    const int64_t vectors = ceil_div(channels, numbers);
+    return (vectors % 8 == 0 ? vectors + 1 : vectors) * numbers;
+  }
 
   int64_t image_places() const { return rows.length * columns.length; }
   int64_t plane_numbers() const { return images * image_places() * pixel_stride; }

@@ -121,7 +121,7 @@ inline void tile_blocks(const TileProduct& product, int64_t row_tiles, int64_t l
 
 // All sums of `row_tiles` tiles of rows by `lane_tiles` of lanes.
 inline void tile_products(const TileProduct& product, int64_t row_tiles, int64_t lane_tiles) {
-  constexpr int64_t most_products = 10;  // of a chunk: 20 KB of `b`
+  constexpr int64_t most_products = 18;  // of a chunk: 36 KB of `b`
   const int64_t taps = smaller(product.tap_count, most_products);
   const int64_t steps = larger(1, most_products / taps);
   TileProduct chunk = product;

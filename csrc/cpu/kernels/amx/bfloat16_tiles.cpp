@@ -29,8 +29,9 @@ Reason why_not(const ConvProblem& p) {
   if (p.pass == Pass::grad_weight) return why_not_gradient(p);
   if (collects_padding(p)) return "the padding is filled from the input";
   const Correlation c(p);
-  if (c.source_channels < 3) return "products of so few source channels would be nearly empty";
-  if (c.result_channels < 4) return "a group has too few result channels";
+  if (c.source_channels < 3 && !TilesPlan::can_join_columns(c))
+    return "products of so few source channels would be nearly empty";
+
   if (c.classes() > 16) return "the stride is so large that the result falls into very many phases";
   if (reads_little_but_padding(c))
     return "most of what the windows read is padding, which is left out elsewhere";
