@@ -33,6 +33,13 @@ struct ChannelPlanes {
   ChannelPlanes(const TilePlaces& of_one_channel, int64_t numbers_behind)
       : places(of_one_channel), pitch(pitch_of(of_one_channel, numbers_behind)) {}
 
+  // Channels follow each other as the planes of one do.
+  static ChannelPlanes joined(const TilePlaces& of_one_channel) {
+    ChannelPlanes planes(of_one_channel, 0);
+    planes.pitch = of_one_channel.all_places();
+    return planes;
+  }
+
   // Whole vectors are stored behind a plane, and products read there; an odd number of lines of the cache, so
   // that channels do not fall into a few sets of it.
   static int64_t pitch_of(const TilePlaces& places, int64_t numbers_behind) {
@@ -60,9 +67,10 @@ struct ChannelPlanes {
         }
       }
     }
-    for (int64_t c = 0; c < count; ++c) {
-      clear(copy + c * pitch + places.all_places(), pitch - places.all_places());
-    }
+    const int64_t behind = pitch - places.all_places();
+    for (int64_t c = 0; c < count && behind > 0; ++c) clear(copy + c * pitch + places.all_places(), behind);
+    // Products read behind the last of joined channels.
+    if (behind == 0) clear(copy + count * pitch, 2 * numbers);
     return non_finite.found == 0;
   }
 

@@ -28,7 +28,8 @@ struct PlaneAxis {
   int64_t start;     // place of the first result's tap in the first `period` ones
 
   PlaneAxis() = default;
-  PlaneAxis(const Axis& axis, int64_t first, int64_t results)
+  // If `are_apart`, each tap has a plane of its own, though it be the same as another's but for a shift.
+  PlaneAxis(const Axis& axis, int64_t first, int64_t results, bool are_apart = false)
       : count(results), stride(axis.stride), step(axis.step), offset(first * axis.stride + axis.offset) {
     int64_t a = stride;
     int64_t b = step < 0 ? -step : step;
@@ -43,7 +44,7 @@ struct PlaneAxis {
     const int64_t reach = (of_plane - 1) * (tap_step < 0 ? -tap_step : tap_step);
     length = count + reach;
     start = tap_step < 0 ? reach : 0;
-    if (length > of_plane * count) {
+    if (are_apart || length > of_plane * count) {
       period = axis.taps;
       tap_step = start = 0;
       length = count;

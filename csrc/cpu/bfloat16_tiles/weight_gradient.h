@@ -126,7 +126,7 @@ class TilesGradient {
   }
 
   BFloat16* planes_of(const Own& own, int64_t index) const {
-    return own.planes + index * TilesGradientPlan::rows_of(plan.channels) * plan.pitch;
+    return own.planes + index * plan.planes_numbers();
   }
 
   PairStrips::Strip strip_of(int64_t chunk) const {
@@ -141,18 +141,25 @@ class TilesGradient {
                                     c.rows.at(0),
                                     c.columns.at(0)};
     const PairStrips::Strip strip = strip_of(chunk);
-    const ChannelPlanes planes(plan.places_of(strip), places_of_step);
+    const ChannelPlanes planes = planes_of(strip);
     if (planes.fill(patches, strip.image, block.first_channel, block.channels, copy)) return;
     has_non_finite.store(true, std::memory_order_relaxed);
   }
 
+  ChannelPlanes planes_of(const PairStrips::Strip& strip) const {
+    const TilePlaces places = plan.places_of(strip);
+    if (plan.joins_taps) return ChannelPlanes::joined(places);
+    return {places, places_of_step};
+  }
+
   void multiply(const Block& block, int64_t chunk, int64_t panel, const BFloat16* copy, const Own& own,
                 bool continues, float* sums) const {
-    const ChannelPlanes planes(plan.places_of(strip_of(chunk)), places_of_step);
-    const int64_t rows = TilesGradientPlan::rows_of(block.channels);
+    const ChannelPlanes planes = planes_of(strip_of(chunk));
+    const int64_t taps = plan.joins_taps ? 1 : plan.taps;
+    const int64_t rows = plan.sums_rows(block.channels) / taps;
     const int64_t no_distance = 0;
     TileProduct product;
-    product.row_stride = planes.pitch;
+    product.row_stride = plan.joins_taps ? planes.places.plane_numbers() : planes.pitch;
     product.a_taps = product.b_taps = &no_distance;
     product.tap_count = 1;
     product.steps = TileSteps(plan.counted_of(planes.places) / 2);
@@ -165,9 +172,9 @@ class TilesGradient {
     // All taps of 32 channels, whose planes are in the first cache then.
     for (int64_t row = 0; row < rows; row += 2 * tile_height) {
       const int64_t tiles = smaller(2, (rows - row) / tile_height);
-      for (int64_t tap = 0; tap < plan.taps; ++tap) {
+      for (int64_t tap = 0; tap < taps; ++tap) {
         const int64_t column_taps = c.columns.p.kernel;
-        product.a = copy + row * planes.pitch + planes.places.tap(tap / column_taps, tap % column_taps);
+        product.a = copy + row * product.row_stride + planes.places.tap(tap / column_taps, tap % column_taps);
         product.sums = sums + (tap * rows + row) * panel_width;
         tile_blocks(product, tiles, vectors_of(panel));
       }
@@ -262,6 +269,10 @@ class TilesGradient {
   // The sums of a block of channels and a panel, into the result.
   void write(const Block& block, int64_t panel, const float* sums) const {
     const int64_t rows = TilesGradientPlan::rows_of(block.channels);
+    const auto row_of = [&](uint32_t channel, uint32_t tap) {
+      return plan.joins_taps ? channel * static_cast<uint32_t>(plan.taps) + tap
+                             : tap * static_cast<uint32_t>(rows) + channel;
+    };
     const int64_t first = panel * panel_width;
     const int64_t wanted = smaller(panel_width, c.result_channels - first);
     const WeightStrides& strides = plan.strides;
@@ -276,13 +287,14 @@ class TilesGradient {
       const auto sums_of = [&](int64_t x) {
         const auto at = static_cast<uint32_t>(smaller(x, count - 1));
         const auto taps = static_cast<uint32_t>(plan.taps);
-        return sums + (at % taps * rows + at / taps) * panel_width;
+        return sums + row_of(at / taps, at % taps) * panel_width;
       };
       return transpose_pairs_out(sums_of, count, wanted, to, strides.out_channel, 1);
     }
     for (int64_t tap = 0; tap < plan.taps; ++tap) {
       const auto sums_of = [&](int64_t channel) {
-        return sums + (tap * rows + smaller(channel, block.channels - 1)) * panel_width;
+        const auto at = static_cast<uint32_t>(smaller(channel, block.channels - 1));
+        return sums + row_of(at, static_cast<uint32_t>(tap)) * panel_width;
       };
       transpose_pairs_out(sums_of, block.channels, wanted,
                           to + tap / column_taps * strides.row + tap % column_taps * strides.column,
@@ -296,7 +308,7 @@ class TilesGradient {
     const int64_t blocks = index / plan.panels;
     const Block block = block_of(blocks / plan.channel_blocks, blocks % plan.channel_blocks);
     float* const sums = partial_sums(0, block, panel);
-    const int64_t count = TilesGradientPlan::rows_of(block.channels) * plan.taps * panel_width;
+    const int64_t count = plan.sums_rows(block.channels) * panel_width;
     for (int64_t part = 1; part < plan.parts; ++part) {
       const float* const other = partial_sums(part, block, panel);
       for (int64_t i = 0; i < count; i += lanes) store(sums + i, add(load(sums + i), load(other + i)));

@@ -4,6 +4,7 @@
 #include "cpu/bfloat16_tiles/pointwise.h"
 #include "cpu/bfloat16_tiles/weight_gradient.h"
 #include "cpu/dispatch.h"
+#include "cpu/image_lines/tap_sums_plan.h"
 #include "cpu/kernel_list.h"
 
 namespace convext {
@@ -17,7 +18,8 @@ bool reads_little_but_padding(const Correlation& c) {
 
 Reason why_not_gradient(const ConvProblem& p) {
   if (out_channels_per_group(p) < 8) return "a group has too few output channels for a tile";
-  if (in_channels_per_group(p) < 8) return "a group has too few input channels for a tile";
+  if (in_channels_per_group(p) * p.kernel.height * p.kernel.width < 8)
+    return "a group has too few weights for an output channel";
   if (reads_little_but_padding(forward_of(p)))
     return "most of what the windows read is padding, which is left out elsewhere";
   return nullptr;
@@ -32,6 +34,7 @@ Reason why_not(const ConvProblem& p) {
   if (c.source_channels < 3 && !TilesPlan::can_join_columns(c))
     return "products of so few source channels would be nearly empty";
 
+  if (TapSumsPlan<BFloat16>::fits(p)) return "image_lines adds the products of all taps where they fall";
   if (c.classes() > 16) return "the stride is so large that the result falls into very many phases";
   if (reads_little_but_padding(c))
     return "most of what the windows read is padding, which is left out elsewhere";
