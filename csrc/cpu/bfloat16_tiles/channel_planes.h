@@ -9,14 +9,51 @@ namespace convext {
 namespace CONVEXT_ISA_NAMESPACE {
 namespace {
 
-// Neighbours of every `step`-th of `count` numbers that begin at `from`, 32 at a time.
+// Every third of the first `count` of 96 numbers.
+CONVEXT_INLINE PairVector load_every_third(const BFloat16* from, int64_t count) {
+  constexpr int64_t numbers = 2 * PairVector::lanes;
+  struct Order {
+    uint16_t of_two[numbers] = {};
+    uint16_t of_last[numbers] = {};
+    uint32_t is_last = 0;
+    constexpr Order() {
+      for (int64_t i = 0; i < numbers; ++i) {
+        if (3 * i < 2 * numbers) {
+          of_two[i] = static_cast<uint16_t>(3 * i);
+        } else {
+          of_last[i] = static_cast<uint16_t>(3 * i - 2 * numbers);
+          is_last |= uint32_t{1} << i;
+        }
+      }
+    }
+  };
+  static constexpr Order order;
+  const PairVector two = permute_numbers(load_neighbours(from, count),
+                                         load_neighbours(from + numbers, count - numbers), order.of_two);
+  return replace_numbers(two, order.is_last, load_neighbours(from + 2 * numbers, count - 2 * numbers),
+                         order.of_last);
+}
+
+inline PairVector load_far_apart(const BFloat16* from, int64_t step, int64_t count);
+
+// Every `step`-th of the numbers from `from` on, 32 of them or `count`; nothing behind the last one is read.
 CONVEXT_INLINE PairVector load_every(const BFloat16* from, int64_t step, int64_t count) {
   constexpr int64_t numbers = 2 * PairVector::lanes;
   if (step == 1) return load_neighbours(from, count);
-  if (step == 2) {
-    // Not the number behind the last one.
-    const int64_t left = 2 * count - 1;
-    return lower_numbers(load_neighbours(from, left), load_neighbours(from + numbers, left - numbers));
+  if (step != 2) return load_far_apart(from, step, count);
+  const int64_t left = 2 * count - 1;
+  return lower_numbers(load_neighbours(from, left), load_neighbours(from + numbers, left - numbers));
+}
+
+inline PairVector load_far_apart(const BFloat16* from, int64_t step, int64_t count) {
+  constexpr int64_t numbers = 2 * PairVector::lanes;
+  if (count <= 0) return no_pairs();
+  if (step == 3) return load_every_third(from, 3 * count - 2);
+  if (step == 4 || step == 6) {
+    const int64_t half = step / 2;
+    const int64_t wanted = 2 * smaller(count, numbers) - 1;  // of every `half`-th
+    return lower_numbers(load_every(from, half, wanted),
+                         load_every(from + numbers * half, half, wanted - numbers));
   }
   BFloat16 gathered[numbers] = {};
   for (int64_t i = 0; i < numbers && i < count; ++i) gathered[i] = from[i * step];
@@ -100,7 +137,8 @@ struct ChannelPlanes {
     const int64_t step = columns.stride * patches.strides.column;
     const BFloat16* const inside = from + (first + begin * columns.stride) * patches.strides.column;
     const int64_t count = end - begin;
-    if (patches.strides.channel != 1 || channels == 1) {
+    constexpr int64_t few = 4;  // channels, which are faster picked out of pixels one by one
+    if (patches.strides.channel != 1 || channels <= few) {
       for (int64_t c = 0; c < channels; ++c) {
         const BFloat16* const source = inside + c * patches.strides.channel;
         BFloat16* const target = to + c * pitch + begin;
