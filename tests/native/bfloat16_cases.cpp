@@ -179,6 +179,63 @@ void add_random(BFloat16Cases& cases, int count) {
   }
 }
 
+// Numbers of pixels around a tile's 16 rows and the 32 places and 64 rows that are computed together; strips
+// of a large map; channels around the 32 of a product; few channels, whose windows' rows are joined.
+void add_tiles(BFloat16Cases& cases) {
+  for (int64_t pixels : {15, 16, 17, 31, 33, 47, 63, 64, 65, 79, 96, 127, 128, 129, 191, 192, 200, 257}) {
+    for (int64_t source : {int64_t{32}, int64_t{64}, 30 + pixels % 5}) {
+      cases.add_in_both_layouts(source, 16 + pixels % 3 * 16 + pixels % 2, [&](Case& c) {
+        c.problem.batch = 1 + pixels % 2;
+        c.problem.input = {1, pixels};
+        c.problem.kernel = {1, 1};
+      });
+    }
+  }
+  for (int64_t width : {7, 14, 15, 28, 30, 31, 62, 63, 64}) {
+    for (int64_t stride : {1, 2, 3}) {
+      cases.add_in_both_layouts(32 + width % 7, 33, [&](Case& c) {
+        c.problem.batch = 1 + width % 3;
+        c.problem.input = {5 + width % 4, width};
+        c.problem.kernel = {3, 3};
+        c.problem.stride = {stride, stride};
+        c.problem.padding = {1, 1, 1, 1};
+      });
+    }
+  }
+  for (int64_t channels = 1; channels <= 17; ++channels) {
+    for (int64_t stride : {1, 2, 4}) {
+      cases.add_in_both_layouts(channels, 8 + 3 * channels, [&](Case& c) {
+        c.problem.batch = 2;
+        c.problem.input = {6, 20 + channels};
+        c.problem.kernel = {2 + channels % 2, 4 + channels % 3};
+        c.problem.stride = {1 + channels % 2, stride};
+        c.problem.padding = {1, 1, 2, 1};
+      });
+    }
+  }
+  // Several strips and chunks, several panels of results.
+  cases.add_in_both_layouts(40, 100, [](Case& c) {
+    c.problem.batch = 3;
+    c.problem.input = {40, 30};
+    c.problem.kernel = {3, 3};
+    c.problem.padding = {1, 1, 1, 1};
+  });
+  cases.add_in_both_layouts(70, 90, [](Case& c) {
+    c.problem.input = {3, 2300};
+    c.problem.kernel = {3, 2};
+    c.problem.padding = {1, 1, 0, 1};
+  });
+  for (int64_t dilation : {2, 3, 6}) {
+    cases.add_in_both_layouts(33, 32, [&](Case& c) {
+      c.problem.input = {13, 14};
+      c.problem.kernel = {3, 3};
+      c.problem.dilation = {dilation, dilation};
+      c.problem.stride = {1, dilation == 3 ? 2 : 1};
+      c.problem.padding = {dilation, dilation, dilation, dilation};
+    });
+  }
+}
+
 }  // namespace
 
 void add_bfloat16_cases(std::vector<Case>& cases) {
@@ -186,6 +243,7 @@ void add_bfloat16_cases(std::vector<Case>& cases) {
   add_channels(collector);
   add_pixels(collector);
   add_large_kernels(collector);
+  add_tiles(collector);
   add_random(collector, 600);
 }
 
