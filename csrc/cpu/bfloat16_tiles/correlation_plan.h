@@ -15,7 +15,7 @@ namespace {
 struct TilesPlan {
   static constexpr int64_t lanes = tile_width;
   static constexpr int64_t most_vectors = 2;          // of a panel
-  static constexpr int64_t most_copy = 768 * 1024;    // bytes of a strip, in the L2 cache
+  static constexpr int64_t most_copy = 1536 * 1024;   // bytes of a strip, in the L2 cache
   static constexpr int64_t most_panels = 512 * 1024;  // bytes of panels that are used together, beside it
   static constexpr int64_t most_bytes = 12 << 20;     // of a worker's part
   static constexpr int64_t rows_together = 64;        // whose sums stay in the first cache
@@ -110,10 +110,17 @@ struct TilesPlan {
            c.columns.p.dilation == 1 && c.columns.p.stride <= c.columns.p.kernel;
   }
 
+  // Half as many places more than results cost more than copying a line for each tap.
+  static PlaneAxis column_axis_of(const Axis& columns, const PairStrips::Strip& strip) {
+    const PlaneAxis axis(columns, strip.column, strip.columns);
+    if (2 * axis.length <= 3 * axis.count) return axis;
+    return PlaneAxis(columns, strip.column, strip.columns, true);
+  }
+
   TilePlaces places(const Correlation& c, const Axis& rows, const Axis& columns,
                     const PairStrips::Strip& strip) const {
     const PlaneAxis row_axis(rows, strip.row, strip.rows);
-    const PlaneAxis column_axis(columns, strip.column, strip.columns);
+    const PlaneAxis column_axis = column_axis_of(columns, strip);
     if (!joins_columns) return {row_axis, column_axis, strip.images, c.source_channels};
     const int64_t read = ceil_div(2 * steps.all_pairs(), c.source_channels);
     return TilePlaces::joined(row_axis, column_axis, strip.images, c.source_channels, read);

@@ -34,7 +34,11 @@ Reason why_not(const ConvProblem& p) {
   if (c.source_channels < 3 && !TilesPlan::can_join_columns(c))
     return "products of so few source channels would be nearly empty";
 
-  if (TapSumsPlan<BFloat16>::fits(p)) return "image_lines adds the products of all taps where they fall";
+  if (c.result_channels < 4 && c.source_channels < tile_height)
+    return "a group has so few channels that products would be nearly empty";
+  // Results far apart are written one at a time.
+  if (p.stride.width > 3 && TapSumsPlan<BFloat16>::fits(p))
+    return "image_lines adds the products of all taps where they fall";
   if (c.classes() > 16) return "the stride is so large that the result falls into very many phases";
   if (reads_little_but_padding(c))
     return "most of what the windows read is padding, which is left out elsewhere";
