@@ -38,8 +38,8 @@ IN_WORDS = {
         "side by side into a panel that stays in the cache, mostly while it is multiplied for the first time."
     ),
     "bfloat16_tiles": (
-        "Multiplies whole tiles of bfloat16 numbers, 16 pixels by 16 channels and 32 terms of each sum at a time, in the "
-        "processor's matrix unit. Pixels are copied so that those of a tile are one distance apart."
+        "Multiplies whole tiles of bfloat16 numbers, 16 pixels by 16 channels and 32 terms of each sum at a time, in "
+        "the processor's matrix unit. Pixels are copied so that those of a tile are one distance apart."
     ),
     "bfloat16_pairs": (
         "Multiplies bfloat16 numbers two at a time: the processor's dot product adds two products to each sum. Pixels, "

@@ -55,7 +55,7 @@ def listed_kernels(isa: str) -> set[str]:
     code = re.sub(r"//.*|\\\n", "", (ROOT / "csrc/cpu/kernel_list.h").read_text())
     lists = {name: re.findall(r"\bX\((\w+)\)", body) for name, body in re.findall(r"#define (\w+)\(X\) (.*)", code)}
     # The probe is compiled like a kernel, and is none.
-        only = {"avx512bf16": "CONVEXT_BFLOAT16_KERNELS", "amxbf16": "CONVEXT_TILE_KERNELS"}
+    only = {"avx512bf16": "CONVEXT_BFLOAT16_KERNELS", "amxbf16": "CONVEXT_TILE_KERNELS"}
     if isa in only:
         return {*lists[only[isa]], "fma_probe"}
     specialised = [] if isa == "baseline" else lists["CONVEXT_SPECIALISED_KERNELS"]

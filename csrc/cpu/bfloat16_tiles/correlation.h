@@ -219,7 +219,7 @@ class TilesCorrelation {
     }
     BFloat16* const group_result = result + item.group * c.result_channels * c.result_strides.channel;
     find_pixels(item, places, own, group_result);
-    const TileConfiguration configuration(plan.steps.pairs);
+    configure_tiles(plan.steps.pairs);
     const int64_t together = plan.packs_early ? plan.panels_together : 1;
     for (int64_t panel = item.first_panel; panel < item.last_panel; panel += together) {
       const int64_t end = smaller(panel + together, item.last_panel);
@@ -228,6 +228,7 @@ class TilesCorrelation {
       }
       multiply(product, places, in_place, item, panel, end, own, group_result);
     }
+    release_tiles();
   }
 
   // Some panels, for all pixels of a strip.

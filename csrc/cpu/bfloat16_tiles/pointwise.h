@@ -117,7 +117,7 @@ class PointwiseTiles {
     zip_pixels(source + image * c.source_strides.batch +
                    group * c.source_channels * c.source_strides.channel + first,
                count, copy);
-    const TileConfiguration configuration(plan.steps.pairs);
+    configure_tiles(plan.steps.pairs);
     const int64_t no_distance = 0;
     TileProduct product;
     product.a_taps = product.b_taps = &no_distance;
@@ -142,6 +142,7 @@ class PointwiseTiles {
         write(sums, channel, channels, count - x, to + x);
       }
     }
+    release_tiles();
   }
 
   void write(const float* sums, int64_t first_channel, int64_t channels, int64_t count, BFloat16* to) const {

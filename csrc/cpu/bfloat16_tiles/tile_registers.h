@@ -8,8 +8,9 @@
 // first cache takes 8, so a kernel has to use each tile that it loads for two products.
 //
 // A thread sets the tiles' sizes before it uses them, and gives them up afterwards: their 8 KB would be saved
-// at every switch of threads, and other libraries expect to find them free. Subnormal numbers are zeros to
-// the instruction, and rounding is to nearest even.
+// at every switch of threads, and other libraries expect to find them free. (Not by a destructor: that would
+// bring tables for exceptions into the object, under a name that other instruction sets share.) Subnormal
+// numbers are zeros to the instruction, and rounding is to nearest even.
 //
 // Where CONVEXT_EMULATE_TILES is defined, plain code stands in, for tests on other processors and for
 // sanitizers, which do not see what the instructions read and write.
@@ -56,8 +57,8 @@ struct EmulatedTiles {
 };
 thread_local EmulatedTiles emulated_tiles;
 
-inline void configure_tiles(const TileSizes& sizes) {
-  emulated_tiles = {sizes, {}};
+inline void configure_tiles(int64_t pairs) {
+  emulated_tiles = {TileSizes(pairs), {}};
 }
 inline void release_tiles() {
   emulated_tiles = {TileSizes(0), {}};
@@ -84,8 +85,9 @@ void clear_tile() {
   std::memset(emulated_tiles.numbers[tile], 0, sizeof(emulated_tiles.numbers[tile]));
 }
 
+// What sanitizers are for is what is loaded and stored.
 template <int sum, int left, int right>
-void dot() {
+__attribute__((no_sanitize("address", "undefined", "thread"))) void dot() {
   const auto upper = [](uint32_t pair) { return to_float(BFloat16{static_cast<uint16_t>(pair >> 16)}); };
   const auto lower = [](uint32_t pair) { return to_float(BFloat16{static_cast<uint16_t>(pair)}); };
   EmulatedTiles& tiles = emulated_tiles;
@@ -106,7 +108,9 @@ void dot() {
 
 #else
 
-inline void configure_tiles(const TileSizes& sizes) {
+// For products of `pairs` pairs; clears all tiles.
+inline void configure_tiles(int64_t pairs) {
+  const TileSizes sizes(pairs);
   asm volatile("ldtilecfg %0" : : "m"(sizes));
 }
 inline void release_tiles() {
@@ -157,15 +161,6 @@ CONVEXT_INLINE PairVector compress(uint32_t mask, PairVector places) {
 CONVEXT_INLINE void expand_into(PairVector& places, uint32_t mask, PairVector numbers) {
   places.native = _mm512_mask_expand_epi16(places.native, mask, numbers.native);
 }
-
-// The sizes that a worker uses while it computes an item.
-class TileConfiguration {
- public:
-  explicit TileConfiguration(int64_t pairs) { configure_tiles(TileSizes(pairs)); }
-  ~TileConfiguration() { release_tiles(); }
-  TileConfiguration(const TileConfiguration&) = delete;
-  TileConfiguration& operator=(const TileConfiguration&) = delete;
-};
 
 // How the pairs of a term run are cut into products: as few as there can be, all of the same size. What is
 // beyond the pairs is zeros.

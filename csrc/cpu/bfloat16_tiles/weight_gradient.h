@@ -108,7 +108,7 @@ class TilesGradient {
       return plan.parts > 1 ? partial_sums(part, block, panel)
                             : own.sums + (panel - first_panel) * plan.sums_of_panel;
     };
-    const TileConfiguration configuration(most_tile_pairs);
+    configure_tiles(most_tile_pairs);
     const int64_t first_chunk = plan.chunks * part / plan.parts;
     const int64_t last_chunk = plan.chunks * (part + 1) / plan.parts;
     for (int64_t chunk = first_chunk; chunk < last_chunk; chunk += plan.chunks_together) {
@@ -121,6 +121,7 @@ class TilesGradient {
         }
       }
     }
+    release_tiles();
     if (plan.parts > 1) return;
     for (int64_t panel = first_panel; panel < last_panel; ++panel) write(block, panel, sums_of(panel));
   }

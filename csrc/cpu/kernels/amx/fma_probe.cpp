@@ -8,14 +8,15 @@ namespace CONVEXT_ISA_NAMESPACE {
 namespace {
 
 double multiply_and_add_tiles(int64_t steps) {
-  const TileConfiguration configuration(most_tile_pairs);  // clears the tiles
-  const int64_t products = steps / 16 + 1;                 // about as long as the other probes
+  configure_tiles(most_tile_pairs);
+  const int64_t products = steps / 16 + 1;  // about as long as the other probes
   for (int64_t step = 0; step < products; ++step) {
     dot<0, 4, 6>();
     dot<1, 4, 7>();
     dot<2, 5, 6>();
     dot<3, 5, 7>();
   }
+  release_tiles();
   constexpr int64_t of_product = 4 * tile_height * most_tile_pairs * tile_width;
   return static_cast<double>(4 * of_product * products);
 }
