@@ -89,7 +89,10 @@ struct ChannelPlanes {
     NonFinite non_finite;
     for (int64_t row_plane = 0; row_plane < places.rows.planes; ++row_plane) {
       for (int64_t line = 0; line < places.images * places.rows.length; ++line) {
-        const int64_t row = patches.rows.resolve(places.rows.source(row_plane, line % places.rows.length));
+        const int64_t place = line % places.rows.length;
+        const int64_t row = places.rows.is_used(row_plane, place)
+                                ? patches.rows.resolve(places.rows.source(row_plane, place))
+                                : -1;
         const BFloat16* const from = patches.source +
                                      (first_image + line / places.rows.length) * patches.strides.batch +
                                      first * patches.strides.channel + row * patches.strides.row;
@@ -124,7 +127,7 @@ struct ChannelPlanes {
     const int64_t end = larger(
         begin, Inside::first_at_least(columns.stride, patches.columns.source_size - first, columns.length));
     const auto fill_padding = [&](int64_t x) {
-      const int64_t at = patches.columns.resolve(first + x * columns.stride);
+      const int64_t at = columns.is_used(plane, x) ? patches.columns.resolve(first + x * columns.stride) : -1;
       for (int64_t c = 0; c < channels; ++c) {
         const BFloat16 value =
             at < 0 ? BFloat16{0} : from[c * patches.strides.channel + at * patches.strides.column];

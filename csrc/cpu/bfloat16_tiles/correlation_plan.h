@@ -123,7 +123,8 @@ struct TilesPlan {
     const PlaneAxis column_axis = column_axis_of(columns, strip);
     if (!joins_columns) return {row_axis, column_axis, strip.images, c.source_channels};
     const int64_t read = ceil_div(2 * steps.all_pairs(), c.source_channels);
-    return TilePlaces::joined(row_axis, column_axis, strip.images, c.source_channels, read);
+    return TilePlaces::joined(row_axis, column_axis, strip.images, c.source_channels, c.columns.p.kernel,
+                              read);
   }
 
  private:

@@ -17,7 +17,9 @@ namespace {
 
 // Of rows, or of columns.
 struct PlaneAxis {
-  int64_t count;   // results
+  int64_t count;  // results
+  int64_t taps;
+
   int64_t stride;  // of source positions, from one place of a plane to the next
   int64_t step;    // of source positions, from one tap to the next
   int64_t offset;  // source position of the first result and the first tap
@@ -30,7 +32,11 @@ struct PlaneAxis {
   PlaneAxis() = default;
   // If `are_apart`, each tap has a plane of its own, though it be the same as another's but for a shift.
   PlaneAxis(const Axis& axis, int64_t first, int64_t results, bool are_apart = false)
-      : count(results), stride(axis.stride), step(axis.step), offset(first * axis.stride + axis.offset) {
+      : count(results),
+        taps(axis.taps),
+        stride(axis.stride),
+        step(axis.step),
+        offset(first * axis.stride + axis.offset) {
     int64_t a = stride;
     int64_t b = step < 0 ? -step : step;
     while (b != 0) {
@@ -54,9 +60,21 @@ struct PlaneAxis {
 
   int64_t plane_of(int64_t tap) const { return tap % period; }
   int64_t place_of(int64_t tap) const { return start + tap / period * tap_step; }
+  // The places that some tap reads: planes may have a tap less than others.
+  int64_t first_used(int64_t plane) const { return tap_step < 0 ? start - reach_of(plane) : 0; }
+  int64_t last_used(int64_t plane) const { return first_used(plane) + count + reach_of(plane); }
+  bool is_used(int64_t plane, int64_t place) const {
+    return place >= first_used(plane) && place < last_used(plane);
+  }
+
   // Not resolved.
   int64_t source(int64_t plane, int64_t place) const {
     return offset + (place - start) * stride + plane * step;
+  }
+
+ private:
+  int64_t reach_of(int64_t plane) const {
+    return (ceil_div(taps - plane, period) - 1) * (tap_step < 0 ? -tap_step : tap_step);
   }
 };
 
@@ -66,9 +84,9 @@ struct TilePlaces {
   PlaneAxis rows;
   PlaneAxis columns;
   int64_t images;
-  int64_t pixel_stride;  // numbers from one place of a line to the next
-  bool joins_columns;    // a line holds neighbouring source columns, `columns.stride` of them in a place
-  int64_t copy_stride;   // numbers from one source column to the next
+  int64_t pixel_stride;    // numbers from one place of a line to the next
+  int64_t joined_columns;  // if not 0, a line holds so many neighbours, `columns.stride` of them in a place
+  int64_t copy_stride;     // numbers from one source column to the next
 
   // `channels` of each place; joined columns have one plane, and taps are inside a window.
   TilePlaces(const PlaneAxis& row_axis, const PlaneAxis& column_axis, int64_t image_count, int64_t channels)
@@ -76,7 +94,7 @@ struct TilePlaces {
         columns(column_axis),
         images(image_count),
         pixel_stride(stride_of(channels)),
-        joins_columns(false),
+        joined_columns(0),
         copy_stride(pixel_stride) {}
 
   // Of a single number each, a plane for each channel: see channel_planes.h.
@@ -88,12 +106,12 @@ struct TilePlaces {
   }
 
   static TilePlaces joined(const PlaneAxis& row_axis, PlaneAxis column_axis, int64_t image_count,
-                           int64_t channels, int64_t kernel_width) {
+                           int64_t channels, int64_t kernel_width, int64_t columns_read) {
     column_axis.planes = column_axis.period = 1;
     column_axis.start = 0;
-    column_axis.length = column_axis.count - 1 + ceil_div(kernel_width, column_axis.stride);
+    column_axis.length = column_axis.count - 1 + ceil_div(columns_read, column_axis.stride);
     TilePlaces places(row_axis, column_axis, image_count, channels);
-    places.joins_columns = true;
+    places.joined_columns = (column_axis.count - 1) * column_axis.stride + kernel_width;
     places.copy_stride = channels;
     places.pixel_stride = channels * column_axis.stride;
     return places;
@@ -136,7 +154,9 @@ struct TilePlaces {
       BFloat16* const planes = copy + row_plane * columns.planes * plane_numbers();
       for (int64_t line = 0; line < images * rows.length; ++line) {
         BFloat16* const to = planes + line * columns.length * pixel_stride;
-        const int64_t row = patches.rows.resolve(rows.source(row_plane, line % rows.length));
+        const int64_t place = line % rows.length;
+        const int64_t row =
+            rows.is_used(row_plane, place) ? patches.rows.resolve(rows.source(row_plane, place)) : -1;
         const int64_t image = first_image + line / rows.length;
         const BFloat16* const from =
             row < 0 ? nullptr : patches.source + image * patches.strides.batch + row * patches.strides.row;
@@ -144,17 +164,23 @@ struct TilePlaces {
           BFloat16* const target = to + plane * plane_numbers();
           if (from == nullptr) {
             PixelCopy::clear(target, columns.length * pixel_stride);
-          } else if (joins_columns) {
-            pixels.fill_run(patches, target, from, columns.source(0, 0), 1, columns.length * columns.stride,
-                            channels);
+          } else if (joined_columns > 0) {
+            // What products read behind the last window is no source position, or another's.
+            const int64_t end = joined_columns * channels;
+            pixels.fill_run(patches, target, from, columns.source(0, 0), 1, joined_columns, channels);
+            PixelCopy::clear(target + end, columns.length * pixel_stride - end);
           } else {
-            pixels.fill_run(patches, target, from, columns.source(plane, 0), columns.stride, columns.length,
-                            channels);
+            const int64_t first = columns.first_used(plane);
+            const int64_t last = columns.last_used(plane);
+            PixelCopy::clear(target, first * pixel_stride);
+            pixels.fill_run(patches, target + first * pixel_stride, from, columns.source(plane, first),
+                            columns.stride, last - first, channels);
+            PixelCopy::clear(target + last * pixel_stride, (columns.length - last) * pixel_stride);
           }
         }
       }
     }
-    if (joins_columns) PixelCopy::clear(copy + rows.planes * plane_numbers(), numbers);
+    if (joined_columns > 0) PixelCopy::clear(copy + rows.planes * plane_numbers(), numbers);
   }
 
   // Whether all numbers of an image's lines are finite.
