@@ -16,6 +16,13 @@ bool reads_little_but_padding(const Correlation& c) {
   return source_share(c) < 0.1;
 }
 
+// Pixels of several groups, of which each is copied by itself: 0.75 of the speed of `grouped`.
+bool has_few_neighbours(const ConvProblem& p) {
+  constexpr int64_t few = 8;  // channels
+  return p.groups > 1 && p.input_strides.channel == 1 && in_channels_per_group(p) <= few &&
+         out_channels_per_group(p) <= few;
+}
+
 Reason why_not_gradient(const ConvProblem& p) {
   if (out_channels_per_group(p) < 8) return "a group has too few output channels for a tile";
   if (in_channels_per_group(p) * p.kernel.height * p.kernel.width < 8)
@@ -28,6 +35,7 @@ Reason why_not_gradient(const ConvProblem& p) {
 Reason why_not(const ConvProblem& p) {
   if (p.dtype != DType::bfloat16) return "it is for bfloat16";
   if (is_empty(p) || p.output.height * p.output.width == 0) return "a tensor is empty";
+  if (has_few_neighbours(p)) return "groups of so few channels are faster several side by side";
   if (p.pass == Pass::grad_weight) return why_not_gradient(p);
   if (collects_padding(p)) return "the padding is filled from the input";
   const Correlation c(p);
