@@ -13,6 +13,14 @@ namespace convext {
 namespace CONVEXT_ISA_NAMESPACE {
 namespace {
 
+// Channels_last groups of so few channels that several side by side, as `grouped` has them, are faster than
+// each for itself, unless that doubles the rate of products.
+inline bool has_few_neighbours(const ConvProblem& p) {
+  constexpr int64_t few = 8;  // channels
+  return p.groups > 1 && p.input_strides.channel == 1 && in_channels_per_group(p) <= few &&
+         out_channels_per_group(p) <= few;
+}
+
 // Result pixels of a class that are computed together: some whole images, or rows of one, or a piece of a
 // row.
 struct PairStrips {

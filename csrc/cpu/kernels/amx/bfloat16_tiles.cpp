@@ -16,13 +16,6 @@ bool reads_little_but_padding(const Correlation& c) {
   return source_share(c) < 0.1;
 }
 
-// Pixels of several groups, of which each is copied by itself: 0.75 of the speed of `grouped`.
-bool has_few_neighbours(const ConvProblem& p) {
-  constexpr int64_t few = 8;  // channels
-  return p.groups > 1 && p.input_strides.channel == 1 && in_channels_per_group(p) <= few &&
-         out_channels_per_group(p) <= few;
-}
-
 Reason why_not_gradient(const ConvProblem& p) {
   if (out_channels_per_group(p) < 8) return "a group has too few output channels for a tile";
   if (in_channels_per_group(p) * p.kernel.height * p.kernel.width < 8)

@@ -31,6 +31,9 @@ Reason why_not_gradient(const ConvProblem& p) {
 Reason why_not(const ConvProblem& p) {
   if (p.dtype != DType::bfloat16) return "it is for bfloat16";
   if (is_empty(p) || p.output.height * p.output.width == 0) return "a tensor is empty";
+  // Where there are tiles, dot products are no faster than those of float32.
+  if (has_few_neighbours(p) && isa_available(Isa::amxbf16))
+    return "groups of so few channels are faster several side by side";
   if (reads_little_but_padding(p))
     return "most of what the windows read is padding, which is left out elsewhere";
   if (p.pass == Pass::grad_weight) return why_not_gradient(p);
