@@ -19,7 +19,6 @@ namespace {
 struct PlaneAxis {
   int64_t count;  // results
   int64_t taps;
-
   int64_t stride;  // of source positions, from one place of a plane to the next
   int64_t step;    // of source positions, from one tap to the next
   int64_t offset;  // source position of the first result and the first tap

@@ -32,9 +32,8 @@ Reason why_not(const ConvProblem& p) {
   if (p.pass == Pass::grad_weight) return why_not_gradient(p);
   if (collects_padding(p)) return "the padding is filled from the input";
   const Correlation c(p);
-  if (c.source_channels < 3 && !TilesPlan::can_join_columns(c))
-    return "products of so few source channels would be nearly empty";
-
+  if (c.source_channels < 3 && (!TilesPlan::can_join_columns(c) || c.result_channels < tile_width))
+    return "products of so few channels would be nearly empty";
   if (c.result_channels < 4 && c.source_channels < tile_height)
     return "a group has so few channels that products would be nearly empty";
   // Results far apart are written one at a time.
