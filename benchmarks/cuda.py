@@ -17,8 +17,10 @@ from __future__ import annotations
 
 import sys
 
+if __name__ == "cuda":  # torch, imported by a script of this folder, looks for NVIDIA's package of that name
+    raise ImportError("this is a benchmark, not NVIDIA's package `cuda`")
 if sys.path[0].endswith("benchmarks"):
-    sys.path.pop(0)  # or `import cuda` would find this file, and torch may want NVIDIA's package of that name
+    sys.path.pop(0)  # this one may want that package itself
 
 import argparse
 import contextlib

@@ -6,6 +6,7 @@ the median of the rounds' ratios stands beside it.
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import timeit
 from collections.abc import Callable
@@ -34,6 +35,7 @@ def compare(name: str, ours: Callable[[], object], theirs: Callable[[], object],
 
 def main() -> None:
     """Compares a forward pass without and with gradients, and forward + backward."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     image, kernel, bias = torch.rand(1, 1, 6, 8), torch.randn(1, 1, 1, 2), torch.randn(1)
     learned, learned_bias = kernel.clone().requires_grad_(), bias.clone().requires_grad_()
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 
+import convext
 from convext.__main__ import main
 from convext.benchmark import peers, report, runner, shapes, suite, timing
 from convext.benchmark.machine import COPY_SIZES, Machine
@@ -461,3 +465,13 @@ class TestCommand:
         found, missing = peers.load(["torch", "scipy"])
         assert [peer.name for peer in found] == ["torch"]
         assert missing == {"scipy": "no_such_package_anywhere cannot be imported"}
+
+
+@pytest.mark.parametrize("script", ["cuda", "overhead", "targets"])
+def test_scripts_start(script: str) -> None:
+    """Beside a file cuda.py, where torch looks for NVIDIA's package of that name."""
+    path = Path(__file__).parent.parent / "benchmarks" / f"{script}.py"
+    environment = os.environ | {"PYTHONPATH": str(Path(convext.__file__).parent.parent)}
+    result = subprocess.run([sys.executable, path, "--help"], capture_output=True, text=True, env=environment)
+    assert result.returncode == 0, result.stderr
+    assert "usage" in result.stdout
