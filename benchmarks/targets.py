@@ -185,8 +185,8 @@ def measure_scaling(seconds: float) -> list[dict[str, object]]:
 def measure_planner(seconds: float) -> list[dict[str, object]]:
     """Prints where another kernel takes less time than the planner's."""
     rows: list[dict[str, object]] = []
-    isa = str(convext.build_info()["isa_in_use"])
-    names = [kernel.qualified_name for kernel in convext.available_kernels() if kernel.isa == isa]
+    newest = {kernel.name: kernel.qualified_name for kernel in reversed(convext.available_kernels())}
+    names = list(newest.values())
     for layer, batch in _all_layers():
         workload = Workload(layer, batch, "f32")
         for pass_name, layout in itertools.product(PASSES, LAYOUTS):

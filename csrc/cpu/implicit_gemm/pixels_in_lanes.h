@@ -129,7 +129,7 @@ class PixelsInLanes {
       items += works[k].items;
     }
     for_each_tile(executor, items, [&](int64_t index, int worker) {
-      const int64_t next = next_tile(index, items, executor.workers);
+      const int64_t next = next_tile(index);
       const SourceAhead ahead = next < items ? first_source_of(item_at(works, next)) : SourceAhead{};
       run_item(item_at(works, index), ahead, scratch + plan.workers_offset + worker * plan.worker_bytes);
     });

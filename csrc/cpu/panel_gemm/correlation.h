@@ -40,7 +40,7 @@ class PanelCorrelation {
         return;
       }
       index -= cleared;
-      run_item(item_of(index), item_of(smaller(items - 1, next_tile(index, items, executor.workers))),
+      run_item(item_of(index), item_of(smaller(items - 1, next_tile(index))),
                scratch + plan.workers_offset + worker * plan.worker_bytes);
     });
   }
