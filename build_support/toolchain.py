@@ -127,7 +127,7 @@ def instruction_sets(compiler: Compiler, machine: str) -> list[InstructionSet]:
     sets = [InstructionSet("baseline", [])]
     if machine == "x86_64":
         avx2 = ["-mavx2", "-mfma", "-mf16c"]
-        avx512 = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", *avx2]
+        avx512 = ["-mprfchw", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", *avx2]
         if compiler.accepts(["-mprefer-vector-width=512"]):
             avx512.append("-mprefer-vector-width=512")
         sets += [InstructionSet("avx2", avx2), InstructionSet("avx512", avx512)]
