@@ -58,6 +58,34 @@ void add_depthwise_windows(Collector& cases) {
   }
 }
 
+// Depthwise windows with a dilation: phases of every height and width around vectors, windows and bands,
+// dilations larger than the image, and one of an axis alone.
+void add_dilated_windows(Collector& cases) {
+  int64_t number = 0;
+  for (int64_t width = 1; width <= 70; width += width < 36 ? 1 : 5) {
+    for (int64_t kernel : {3, 5, 7}) {
+      for (Layout layout : {Layout::contiguous, Layout::channels_last}) {
+        for (Pass pass : {Pass::forward, Pass::grad_input}) {
+          ++number;
+          const int64_t channels = number % 23 == 0 ? 67 : 1 + number % 37;
+          const int64_t height = number % 11 == 0 ? 150 : 1 + number % 19;
+          Case c = cases.start({1 + number % 2, channels, height, width, channels, kernel, kernel, channels},
+                               pass, number % 3 == 0 ? DType::float32 : floating_dtypes[number % 4]);
+          c.input_layout = c.weight_layout = c.output_layout = layout;
+          c.problem.dilation = {1 + number % 7, number % 5 == 0 ? 1 : 2 + number % 6};
+          if (number % 17 == 0) c.problem.dilation = {height + 3, 40};
+          pad(c, c.problem.dilation.height, number % 4 * c.problem.dilation.height, number % 9,
+              kernel * c.problem.dilation.width);
+          c.fill = number % 13 == 3  ? Fill::non_finite
+                   : number % 3 == 1 ? Fill::normal
+                                     : Fill::small_integers;
+          if (finish(c)) cases.add(c);
+        }
+      }
+    }
+  }
+}
+
 // The gradient of the weight of depthwise kernels in channels_last: channels around those of vectors and
 // tiles, chains of several images, wide padding and dilation.
 void add_pixel_window_gradients(Collector& cases) {
@@ -409,6 +437,7 @@ void add_filled_padding(Collector& cases) {
 void add_kernel_specific_cases(Collector& cases) {
   add_ends_of_lines(cases);
   add_depthwise_windows(cases);
+  add_dilated_windows(cases);
   add_pixel_window_gradients(cases);
   add_channel_sums(cases);
   add_pointwise_sums(cases);

@@ -1,8 +1,8 @@
 // Depthwise 3 x 3 and 5 x 5 correlations (window.h) where channels lie innermost in memory. Vectors run along
 // the channels; all is read and written in place. Eight neighbouring pixels of one or two rows are summed in
-// registers; each pixel of the source is loaded once for all the taps that meet it. What lies in the padding
-// is left out: zeros change no bit of a sum, unless a weight is not finite, and then another kernel is
-// called.
+// registers; each pixel of the source is loaded once for all the taps that meet it. With a dilation,
+// neighbours are as far apart as taps are. What lies in the padding is left out: zeros change no bit of a
+// sum, unless a weight is not finite, and then another kernel is called.
 #pragma once
 
 #include <atomic>
@@ -21,14 +21,15 @@ struct PixelWindowPlan : Window {
   int64_t channels;
   int64_t whole_vectors;
   int64_t packed_vector;  // numbers: the taps and the bias of a vector of channels
-  int64_t band;           // rows of the result in a tile
+  int64_t phase_steps;    // that compute every so many-th row of the result, from one of the first on
+  int64_t band;           // steps of a tile
   int64_t bands;
   int64_t part_vectors;  // vectors of channels in a tile
   int64_t parts;
   int64_t worker_bytes = 0;
 
   static bool fits(const ConvProblem& p) {
-    return Window::fits(p) && out_channels_per_group(p) == 1 && p.in_channels >= lanes &&
+    return Window::fits_dilated(p) && out_channels_per_group(p) == 1 && p.in_channels >= lanes &&
            (p.kernel.height == 3 || p.kernel.height == 5) && has_channels_innermost(p.input_strides) &&
            has_channels_innermost(p.output_strides);
   }
@@ -41,15 +42,17 @@ struct PixelWindowPlan : Window {
     // All channels in one tile, so that memory is read and written in its own order, unless that leaves too
     // few.
     constexpr int64_t enough_tiles = 32;
-    const int64_t row_steps = ceil_div(result.height, rows_of_kernel);
+    phase_steps = ceil_div(ceil_div(result.height, dilation.height), rows_of_kernel);
+    const int64_t row_steps = steps();
     parts = smaller(whole_vectors, ceil_div(enough_tiles, p.batch * row_steps));
     part_vectors = ceil_div(whole_vectors, parts);
     parts = ceil_div(whole_vectors, part_vectors);
     bands = smaller(row_steps, ceil_div(enough_tiles, p.batch * parts));
-    band = round_up(ceil_div(result.height, bands), rows_of_kernel);
-    bands = ceil_div(result.height, band);
+    band = ceil_div(row_steps, bands);
+    bands = ceil_div(row_steps, band);
   }
 
+  int64_t steps() const { return smaller(dilation.height, result.height) * phase_steps; }
   int64_t vectors() const { return ceil_div(channels, lanes); }
   // The last vector is moved back where channels do not fill it.
   int64_t channel_of(int64_t vector) const { return smaller(vector * lanes, channels - lanes); }
@@ -172,12 +175,12 @@ class PixelWindowCorrelation {
     if (!all_finite.load(std::memory_order_relaxed)) return false;
     for_each_tile(executor, batch * plan.bands * plan.parts, [&](int64_t index, int) {
       const int64_t n = index / plan.parts / plan.bands;
-      const int64_t first_row = index / plan.parts % plan.bands * plan.band;
+      const int64_t first_step = index / plan.parts % plan.bands * plan.band;
       const int64_t part = index % plan.parts;
       if (plan.taps == 3) {
-        plan.step == 1 ? tile<3, 1>(n, first_row, part) : tile<3, 2>(n, first_row, part);
+        plan.step == 1 ? tile<3, 1>(n, first_step, part) : tile<3, 2>(n, first_step, part);
       } else {
-        plan.step == 1 ? tile<5, 1>(n, first_row, part) : tile<5, 2>(n, first_row, part);
+        plan.step == 1 ? tile<5, 1>(n, first_step, part) : tile<5, 2>(n, first_step, part);
       }
       if (streams) finish_streams();
     });
@@ -219,7 +222,8 @@ class PixelWindowCorrelation {
   }
 
   template <int taps, int step>
-  void tile(int64_t n, int64_t first_row, int64_t part) const {
+  void tile(int64_t n, int64_t first_step, int64_t part) const {
+    const Size2& dilation = plan.dilation;
     const int64_t first_vector = part * plan.part_vectors;
     const bool is_last = part + 1 == plan.parts;
     PixelWindow<T> window;
@@ -227,27 +231,37 @@ class PixelWindowCorrelation {
     window.last_step =
         is_last ? plan.channel_of(plan.vectors() - 1) - plan.channel_of(plan.vectors() - 2) : lanes;
     window.weights = packed + first_vector * plan.packed_vector;
-    window.row_stride = source_strides.row;
-    window.column_stride = source_strides.column;
-    window.target_row = result_strides.row;
-    window.target_column = result_strides.column;
+    window.row_stride = source_strides.row * dilation.height;
+    window.column_stride = source_strides.column * dilation.width;
+    window.target_row = result_strides.row * dilation.height;
+    window.target_column = result_strides.column * dilation.width;
     window.streams = streams;
     const T* image = source + n * source_strides.batch + first_vector * lanes;
     T* target = result + n * result_strides.batch + first_vector * lanes;
-    const int64_t end_row = smaller(first_row + plan.band, plan.result.height);
-    const auto inside = [](int64_t first, int64_t count, int64_t size) {
-      return Extent{smaller(count, larger(0, -first)), larger(0, smaller(count, size - first))};
+    // Of `count` positions from `first` on, those inside the source.
+    const auto inside = [](int64_t first, int64_t count, int64_t apart, int64_t size) {
+      return Extent{smaller(count, ceil_div(larger(0, -first), apart)),
+                    smaller(count, ceil_div(larger(0, size - first), apart))};
     };
-    for (int64_t y = first_row; y < end_row; y += rows_of_kernel) {
-      const int64_t rows = smaller(rows_of_kernel, end_row - y);
+    const int64_t end_step = smaller(first_step + plan.band, plan.steps());
+    for (int64_t index = first_step; index < end_step; ++index) {
+      const int64_t y =
+          index / plan.phase_steps + index % plan.phase_steps * rows_of_kernel * dilation.height;
+      if (y >= plan.result.height) continue;
+      const int64_t rows = smaller(rows_of_kernel, ceil_div(plan.result.height - y, dilation.height));
       const int64_t line = y * step - plan.before_rows;
       const int64_t height = (rows - 1) * step + taps;
-      window.lines = inside(line, height, plan.source.height);
-      for (int64_t x = 0; x < plan.result.width; x += pixels_of_kernel) {
+      window.lines = inside(line, height, dilation.height, plan.source.height);
+      const int64_t phases = smaller(dilation.width, plan.result.width);
+      const int64_t phase_blocks =
+          ceil_div(ceil_div(plan.result.width, dilation.width), int64_t{pixels_of_kernel});
+      for (int64_t block = 0; block < phases * phase_blocks; ++block) {
+        const int64_t x = block / phase_blocks + block % phase_blocks * pixels_of_kernel * dilation.width;
+        if (x >= plan.result.width) continue;
         const int64_t column = x * step - plan.before_columns;
         constexpr int64_t width = (pixels_of_kernel - 1) * step + taps;
-        window.columns = inside(column, width, plan.source.width);
-        window.pixels = smaller(pixels_of_kernel, plan.result.width - x);
+        window.columns = inside(column, width, dilation.width, plan.source.width);
+        window.pixels = smaller(pixels_of_kernel, ceil_div(plan.result.width - x, dilation.width));
         window.source = image + line * source_strides.row + column * source_strides.column;
         window.target = target + y * result_strides.row + x * result_strides.column;
         const bool is_inside = window.lines.end - window.lines.begin == height &&

@@ -1,7 +1,8 @@
 // Correlations with square kernels of 3, 5 or 7 taps (window.h) of planes whose rows lie side by side in
 // memory: depthwise, and forward of one channel to many; stride 2 for 3 x 3 and 5 x 5 only. Vectors run along
 // the rows. A plane is computed in strips, one vector wide, from top to bottom, and read in place: what lies
-// beside it is masked out of the loads, what lies above and below is left out.
+// beside it is masked out of the loads, what lies above and below is left out. With a dilation, each strip is
+// every so many-th row.
 #pragma once
 
 #include <atomic>
@@ -35,8 +36,8 @@ struct PlaneWindowPlan : Window {
     // Of many results for one source channel each reads its lanes anew, which takes too long with a step.
     const bool has_few_reads =
         out_channels_per_group(p) == 1 || (p.pass == Pass::forward && vertical_axis(p).stride == 1);
-    return can_read && Window::fits(p) && has_few_reads && fits_kernel(p) && p.input_strides.column == 1 &&
-           p.output_strides.column == 1;
+    return can_read && Window::fits_dilated(p) && has_few_reads && fits_kernel(p) &&
+           p.input_strides.column == 1 && p.output_strides.column == 1;
   }
 
   // Whether vectors along the rows are full enough to be faster than transposing to vectors of channels. The
@@ -75,7 +76,7 @@ struct PlaneWindowPlan : Window {
     constexpr int64_t band_bytes = 16 * 1024;
     const int64_t source_row =
         (is_forward ? p.input_strides : p.output_strides).row * static_cast<int64_t>(sizeof(T));
-    const int64_t enough_rows = taps == 3 && source_row % 4096 == 0 ? 6 : 6 * taps;
+    const int64_t enough_rows = taps == 3 && source_row % 4096 == 0 ? 6 : 6 * taps * dilation.height;
     bands = larger(smaller(ceil_div(plane_results, worth_dealing), ceil_div(enough_tiles, planes)),
                    source.height * source_row / band_bytes);
     bands = smaller(bands, ceil_div(result.height, enough_rows));
@@ -101,6 +102,7 @@ struct Strip {
   const T* source;  // row 0, what the first tap of the first result meets, be it inside or not
   int64_t source_row;
   int64_t source_height;
+  int64_t tap_step;     // across
   int64_t ahead;        // likewise, or 0 if another strip fetches that line of the cache
   const Real* weights;  // [tap]
   Real bias;
@@ -113,7 +115,7 @@ struct Strip {
   LaneMask<Real> masks[7][2];  // for each tap across: of the first and, with stride 2, the second vector
 };
 
-template <class T, int taps, int step, bool is_masked>
+template <class T, int taps, int step, bool is_masked, bool is_dilated = false>
 struct StripKernel {
   using Real = Compute<T>;
 
@@ -148,7 +150,7 @@ struct StripKernel {
   }
 
   CONVEXT_INLINE Vector<Real> read(const T* line, int tap, int vector) const {
-    const T* from = line + tap + vector * Vector<Real>::lanes;
+    const T* from = line + (is_dilated ? tap * strip.tap_step : tap) + vector * Vector<Real>::lanes;
     return is_masked ? load_widened(from, strip.masks[tap][vector]) : load_widened(from);
   }
 
@@ -306,14 +308,9 @@ class PlaneWindowCorrelation {
       const int64_t first = index / plan.bands * plan.tile_planes;
       const int64_t last = smaller(plan.planes, first + plan.tile_planes);
       const int64_t row = index % plan.bands * plan.band;
-      bool finite;
-      if (plan.taps == 3) {
-        finite = plan.step == 1 ? tile<3, 1>(first, last, row) : tile<3, 2>(first, last, row);
-      } else if (plan.taps == 5) {
-        finite = plan.step == 1 ? tile<5, 1>(first, last, row) : tile<5, 2>(first, last, row);
-      } else {
-        finite = tile<7, 1>(first, last, row);
-      }
+      const bool finite = plan.taps == 3   ? tile<3>(first, last, row)
+                          : plan.taps == 5 ? tile<5>(first, last, row)
+                                           : tile<7>(first, last, row);
       if (!finite) are_finite.store(false, std::memory_order_relaxed);
       if (streams) finish_streams();
     });
@@ -358,20 +355,16 @@ class PlaneWindowCorrelation {
     return pack(packed, channel);
   }
 
-  template <int taps, int step>
+  template <int taps>
   bool tile(int64_t first_plane, int64_t last_plane, int64_t row) const {
     Strip<T> strip;
-    strip.source_row = source_strides.row;
-    strip.source_height = plan.source.height;
-    strip.target_row = result_strides.row;
-    strip.first_line = row * step - plan.before_rows;
-    strip.rows = smaller(plan.band, plan.result.height - row);
+    strip.tap_step = plan.dilation.width;
     strip.streams = streams;
     Real weights[taps * taps + lanes];  // whole vectors are written
     strip.weights = weights;
     const int64_t channels = plan.is_forward ? p.out_channels : p.in_channels;
     const int64_t channels_of_group = channels / p.groups;
-    constexpr int64_t line_numbers = line_bytes / static_cast<int64_t>(sizeof(T));
+    const bool is_dilated = plan.dilation.height != 1 || plan.dilation.width != 1;
     int64_t n = first_plane / channels;
     int64_t channel = first_plane - n * channels;
     for (int64_t plane = first_plane; plane < last_plane; ++plane, ++channel) {
@@ -385,51 +378,77 @@ class PlaneWindowCorrelation {
           source + n * source_strides.batch +
           (channels_of_group == 1 ? channel : channel / channels_of_group) * source_strides.channel;
       T* to = result + n * result_strides.batch + channel * result_strides.channel + row * result_strides.row;
-      if constexpr (!PlaneWindowPlan<T>::is_narrow && can_permute_pairs && taps <= 5 && step == 1) {
-        if (plan.is_small) {
+      if constexpr (!PlaneWindowPlan<T>::is_narrow && can_permute_pairs && taps <= 5) {
+        if (plan.is_small && plan.step == 1) {
           small.template run<taps>(from, strip.weights, strip.bias, to);
           continue;
         }
       }
-      if constexpr (!PlaneWindowPlan<T>::is_narrow && lanes >= 16 && taps == 3 && step == 2) {
-        if (plan.is_small) {
+      if constexpr (!PlaneWindowPlan<T>::is_narrow && lanes >= 16 && taps == 3) {
+        if (plan.is_small && plan.step == 2) {
           small_stride2.run(from, strip.weights, strip.bias, to);
           continue;
         }
       }
-      for (int64_t x = 0; x < plan.result.width; x += lanes) {
-        const int64_t column = x * step - plan.before_columns;
-        strip.source = from + column;
-        strip.target = to + x;
-        strip.count = smaller(lanes, plan.result.width - x);
-        strip.ahead = x * step % line_numbers == 0 ? plan.ahead : 0;
-        const bool is_inside =
-            column >= 0 && column + lanes * step + taps - 1 <= plan.source.width && strip.count == lanes;
-        if (is_inside) {
-          run_strip<taps, step, false>(strip);
-        } else {
-          if (first_plane == plane || plan.result.width > lanes) set_masks<taps, step>(strip, column);
-          run_strip<taps, step, true>(strip);
-        }
+      const bool keeps_masks = plane != first_plane && plan.result.width <= lanes;
+      if (is_dilated) {
+        strips<taps, 1, true>(strip, from, to, row, keeps_masks);
+      } else if (taps < 7 && plan.step == 2) {
+        strips < taps, taps<7 ? 2 : 1, false>(strip, from, to, row, keeps_masks);
+      } else {
+        strips<taps, 1, false>(strip, from, to, row, keeps_masks);
       }
     }
     return true;
   }
 
+  // The rows of a band from `row` on. `keeps_masks`: they are those of the plane before.
+  template <int taps, int step, bool is_dilated>
+  CONVEXT_INLINE void strips(Strip<T>& strip, const T* plane, T* target, int64_t row,
+                             bool keeps_masks) const {
+    constexpr int64_t line_numbers = line_bytes / static_cast<int64_t>(sizeof(T));
+    const int64_t band = smaller(plan.band, plan.result.height - row);
+    const int64_t dilation = is_dilated ? plan.dilation.height : 1;
+    const int64_t reach = (taps - 1) * (is_dilated ? plan.dilation.width : 1);
+    strip.source_row = dilation * source_strides.row;
+    strip.target_row = dilation * result_strides.row;
+    for (int64_t x = 0; x < plan.result.width; x += lanes) {
+      const int64_t column = x * step - plan.before_columns;
+      strip.count = smaller(lanes, plan.result.width - x);
+      strip.ahead = x * step % line_numbers == 0 ? plan.ahead : 0;
+      const bool is_inside =
+          column >= 0 && column + lanes * step + reach <= plan.source.width && strip.count == lanes;
+      if (!is_inside && !keeps_masks) set_masks<taps, step>(strip, column);
+      for (int64_t phase = 0; phase < smaller(dilation, band); ++phase) {
+        const int64_t line = row * step + phase - plan.before_rows;  // of the first tap
+        const int64_t first = floor_modulo(line, dilation);
+        strip.first_line = (line - first) / dilation;
+        strip.source = plane + first * source_strides.row + column;
+        strip.source_height = ceil_div(larger(0, plan.source.height - first), dilation);
+        strip.target = target + phase * result_strides.row + x;
+        strip.rows = ceil_div(band - phase, dilation);
+        is_inside ? run_strip<taps, step, false, is_dilated>(strip)
+                  : run_strip<taps, step, true, is_dilated>(strip);
+      }
+    }
+  }
+
+  static int64_t floor_modulo(int64_t a, int64_t b) { return a >= 0 ? a % b : b - 1 - (-1 - a) % b; }
+
   template <int taps, int step>
   void set_masks(Strip<T>& strip, int64_t column) const {
     for (int64_t j = 0; j < taps; ++j) {
       for (int64_t k = 0; k < step; ++k) {
-        const int64_t first = column + j + k * lanes;
+        const int64_t first = column + j * plan.dilation.width + k * lanes;
         strip.masks[j][k] = lanes_between<Real>(smaller(lanes, larger(0, -first)),
                                                 smaller(lanes, larger(0, plan.source.width - first)));
       }
     }
   }
 
-  template <int taps, int step, bool is_masked>
+  template <int taps, int step, bool is_masked, bool is_dilated>
   static void run_strip(const Strip<T>& strip) {
-    const StripKernel<T, taps, step, is_masked> kernel{strip};
+    const StripKernel<T, taps, step, is_masked, is_dilated> kernel{strip};
     if constexpr (taps == 3) {
       kernel.run_3x3();
     } else if constexpr (step == 2) {
