@@ -15,9 +15,12 @@ struct Executor {
 };
 
 // The tile that a worker computes after tile `index`, most likely. May be past the last one.
-static inline int64_t next_tile(int64_t index) { return index + 1; }
+static inline int64_t next_tile(int64_t index) {
+  return index + 1;
+}
 
-// A share of the tiles, which its worker draws from the front of, and so do workers that are done with theirs.
+// A share of the tiles, which its worker draws from the front of, and so do workers that are done with
+// theirs.
 struct alignas(64) TileShare {
   std::atomic<int64_t> next;
   int64_t end;
