@@ -86,6 +86,28 @@ void add_dilated_windows(Collector& cases) {
   }
 }
 
+// The gradient of the weight of few input channels and enough pixels for numbers of the input to be broadcast
+// to vectors of output channels.
+void add_gradients_of_few_inputs(Collector& cases) {
+  int64_t number = 0;
+  for (int64_t inputs : {5, 6, 7, 8, 16, 31, 32}) {
+    for (int64_t outputs : {7, 12, 16, 28, 32, 47, 64}) {
+      ++number;
+      const int64_t kernel_height = 1 + number % 5;
+      Case c = cases.start({3, inputs, 27, 32, outputs, kernel_height, 9 / kernel_height + number % 2},
+                           Pass::grad_weight, DType::float32);
+      c.input_layout = number % 2 == 0 ? Layout::contiguous : Layout::channels_last;
+      c.weight_layout = c.output_layout = number % 3 == 0 ? Layout::channels_last : c.input_layout;
+      c.problem.stride = {1 + number % 7 / 6, 1 + number % 11 / 10};
+      c.problem.dilation = {1 + number % 2, 1};
+      c.problem.padding_mode = modes[number % 4];
+      pad(c, number % 3, 1, number % 4, 2);
+      c.fill = number % 13 == 3 ? Fill::non_finite : number % 3 == 1 ? Fill::normal : Fill::small_integers;
+      if (finish(c)) cases.add(c);
+    }
+  }
+}
+
 // The gradient of the weight of depthwise kernels in channels_last: channels around those of vectors and
 // tiles, chains of several images, wide padding and dilation.
 void add_pixel_window_gradients(Collector& cases) {
@@ -438,6 +460,7 @@ void add_kernel_specific_cases(Collector& cases) {
   add_ends_of_lines(cases);
   add_depthwise_windows(cases);
   add_dilated_windows(cases);
+  add_gradients_of_few_inputs(cases);
   add_pixel_window_gradients(cases);
   add_channel_sums(cases);
   add_pointwise_sums(cases);

@@ -51,12 +51,29 @@ struct BroadcastWeightGradientPlan {
 
   static bool fits(const ConvProblem& p) {
     if constexpr (!std::is_same_v<T, float>) return false;
-    constexpr int64_t most_inputs = 4;
-    constexpr int64_t least_outputs = 4;
     const ImageStrides& strides = p.output_strides;
-    return p.pass == Pass::grad_weight && p.groups == 1 && p.in_channels <= most_inputs &&
-           p.out_channels >= least_outputs && (has_channels_innermost(strides) || strides.column == 1) &&
+    return p.pass == Pass::grad_weight && p.groups == 1 && has_few_channels(p) &&
+           (has_channels_innermost(strides) || strides.column == 1) &&
            (p.dilation.width == 1 || p.kernel.width == 1) && p.kernel.height * p.kernel.width > 0;
+  }
+
+  // So few that making patches of them costs a good part of what the products do. The limits are where the
+  // matrix product was as fast.
+  static bool has_few_channels(const ConvProblem& p) {
+    constexpr int64_t few_inputs = 4;
+    constexpr int64_t least_outputs = 4;
+    if (p.in_channels <= few_inputs) return p.out_channels >= least_outputs;
+    constexpr int64_t most_inputs = 32;
+    constexpr int64_t least_taps = 9;
+    constexpr int64_t least_pixels = 2048;
+    const int64_t most_pairs = lanes >= 16 ? 1536 : has_channels_innermost(p.input_strides) ? 1024 : 128;
+    const int64_t taps = p.kernel.height * p.kernel.width;
+    const bool has_full_vectors = 4 * p.out_channels >= 3 * round_up(p.out_channels, lanes);
+    const bool has_tiles = taps == 9 && p.stride.height * p.stride.width == 1 &&
+                           smaller(p.in_channels, p.out_channels) >= 32;  // for winograd
+    return lanes >= 8 && p.in_channels <= most_inputs && p.in_channels * p.out_channels <= most_pairs &&
+           has_full_vectors && taps >= least_taps && !has_tiles &&
+           p.batch * p.output.height * p.output.width >= least_pixels;
   }
 
   explicit BroadcastWeightGradientPlan(const ConvProblem& p)
