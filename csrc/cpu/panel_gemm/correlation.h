@@ -194,8 +194,9 @@ class PanelCorrelation {
   void point_to_weights(PanelTile<T>& tile, int64_t group, int64_t index, int64_t first_term) const {
     if (!plan.packs_weights) {
       tile.a_row = c.weight_result_stride;
-      tile.a_term = 1;
-      tile.a = weight + group * c.weight_group_stride + plan.first_row(index) * tile.a_row + first_term;
+      tile.a_term = c.is_forward ? 1 : c.weight_source_stride;
+      tile.a = weight + group * c.weight_group_stride + plan.first_row(index) * tile.a_row +
+               first_term * tile.a_term;
       return;
     }
     tile.a_row = 1;

@@ -71,9 +71,12 @@ struct PanelPlan {
   static constexpr int64_t lanes = Vector<T>::lanes;
   static constexpr int64_t most_width = most_vectors_of_tile * lanes;
   // Weights of an item, in the L2 cache beside a panel.
+#if defined(__AVX512F__)
+  static constexpr int64_t most_weights = 512 * 1024 / sizeof(T);
+#else
   static constexpr int64_t most_weights = 256 * 1024 / sizeof(T);
+#endif
   static constexpr int64_t most_block_terms = 512;
-  static constexpr int64_t most_terms_of_one_tap = 2048;
   static constexpr int64_t most_rows_of_part = 512;
   // A pixel is in one run, and padding before or behind it may be one.
   static constexpr int64_t most_runs_of_tap = most_width;
@@ -105,8 +108,7 @@ struct PanelPlan {
         terms(c.source_channels * grid.taps()),
         tiles(ceil_div(c.result_channels, most_rows_of_tile)),
         strips(ceil_div(vectors(), most_vectors_of_tile)) {
-    const int64_t most_channels =
-        grid.taps() == 1 ? most_terms_of_one_tap : larger(1, most_block_terms / grid.taps());
+    const int64_t most_channels = larger(1, most_block_terms / grid.taps());
     block_channels = ceil_div(c.source_channels, ceil_div(c.source_channels, most_channels));
     chain = chain_of(terms);
 
@@ -114,7 +116,9 @@ struct PanelPlan {
     const bool are_terms = c.weight_source_stride == area &&
                            (c.columns.p.kernel == 1 || c.weight_strides.column == 1) &&
                            (c.rows.p.kernel == 1 || c.weight_strides.row == c.columns.p.kernel);
-    packs_weights = !c.is_forward || !are_terms;
+    constexpr int64_t worth_packing = 4;  // strips that read them; in place, each line serves one term
+    const bool are_rows = grid.taps() == 1 && c.weight_result_stride == 1;
+    packs_weights = c.is_forward ? !are_terms : !are_rows || c.batch * strips >= worth_packing;
     weaves_windows = has_windows_side_by_side(p);
     writes_in_place = !weaves_windows && grid.is_whole(c);
     const int64_t end_of_pairs = 2 * grid.columns.count;
