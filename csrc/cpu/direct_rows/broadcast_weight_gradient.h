@@ -69,8 +69,11 @@ struct BroadcastWeightGradientPlan {
     const int64_t most_pairs = lanes >= 16 ? 1536 : has_channels_innermost(p.input_strides) ? 1024 : 128;
     const int64_t taps = p.kernel.height * p.kernel.width;
     const bool has_full_vectors = 4 * p.out_channels >= 3 * round_up(p.out_channels, lanes);
-    const bool has_tiles = taps == 9 && p.stride.height * p.stride.width == 1 &&
-                           smaller(p.in_channels, p.out_channels) >= 32;  // for winograd
+    // winograd's tiles save more than half of the products.
+    const int64_t smallest = smaller(p.kernel.height, p.kernel.width);
+    const bool has_tiles = p.stride.height * p.stride.width == 1 &&
+                           smaller(p.in_channels, p.out_channels) >= 32 &&
+                           (smallest == 3 || (smallest > 3 && larger(p.kernel.height, p.kernel.width) > 7));
     return lanes >= 8 && p.in_channels <= most_inputs && p.in_channels * p.out_channels <= most_pairs &&
            has_full_vectors && taps >= least_taps && !has_tiles &&
            p.batch * p.output.height * p.output.width >= least_pixels;
