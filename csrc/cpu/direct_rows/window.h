@@ -1,6 +1,6 @@
 // What pixel_window.h and plane_window.h have in common: a square kernel on one source channel, forward with
 // stride 1 or 2, or the gradient of the input with stride 1, which is a correlation with the kernel turned
-// round. Planes may be read with a dilation, without a stride.
+// round. Either may have a dilation, then without a stride.
 #pragma once
 
 #include "cpu/direct_rows/axis.h"
