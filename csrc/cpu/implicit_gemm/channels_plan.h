@@ -48,6 +48,8 @@ struct ChannelsInLanesPlan {
   static constexpr int64_t most_strip = 224;
   static constexpr int64_t usual_strip = 128;
   static constexpr int64_t channels_of_item = 256;
+  // The most vectors of a tile whose rows are as many as can be.
+  static constexpr int64_t highest_tile_vectors = indirect_rows(3) == indirect_rows(1) ? 3 : 2;
 
   int64_t vectors = 1;      // of a panel
   int64_t width;            // result channels of a panel
@@ -87,7 +89,6 @@ struct ChannelsInLanesPlan {
   ChannelsInLanesPlan(const Correlation& c, int workers) {
     const int64_t channels = larger(1, c.result_channels);
     const int64_t pixels = larger(1, c.most_pixels());
-    cut(c, channels, pixels, workers);
     has_band = c.source_strides.channel != 1 || copies_few_channels(c);
     block_channels = has_band ? band_block_channels(c) : larger(1, c.source_channels);
     const double share = source_share(c);
@@ -96,6 +97,7 @@ struct ChannelsInLanesPlan {
     if (splits_by_columns && share * splitting_cost(c) < worth_splitting) even_chain = even_chain_of_tap(c);
     splits_tiles = even_chain > 0;
     skips_padding = splits_tiles || share < worth_skipping;
+    cut(c, channels, pixels, workers);
     panels_of_item = ceil_div(panels, blocks);
     strip = ceil_div(pixels, strips);
     const int64_t columns = most_count(c.columns);
@@ -254,8 +256,29 @@ struct ChannelsInLanesPlan {
                                     channels);
   }
 
-  // Chooses by a rough count of cycles for each term; any choice gives the same bits.
+  // How many pixels of the source a tap of a strip meets for each of the result, about.
+  static double source_places(const Correlation& c) {
+    if (!c.is_forward) return 1;
+    return static_cast<double>(smaller(c.rows.p.stride, c.rows.p.kernel) *
+                               smaller(c.columns.p.stride, c.columns.p.kernel));
+  }
+
+  // Chooses by a rough count of cycles for each term, fitted to a few hundred measured plans; any choice
+  // gives the same bits.
   void cut(const Correlation& c, int64_t channels, int64_t pixels, int workers) {
+    // Of a tile beside its products: for its call, loads that it waits for, the ends of its chains.
+    constexpr double cycles_of_tile = 0.22 * tile_rows(most_tile_vectors) * most_tile_vectors;
+    // For each number of a panel: into the item's scratch, or through memory that all workers share.
+    constexpr double packing = 1.5;
+    constexpr double early_packing = 3;
+    constexpr double cycles_of_loop = 4000;
+    // For each number of the source: to copy it to a band, or to read it where it lies, again for each tap if
+    // not all of a strip stays in the L2 cache.
+    constexpr double copying = 1;
+    constexpr double near_source = 0.1;
+    constexpr double far_source = 0.5;
+    constexpr double most_near_source = 512.0 * 1024 / sizeof(Real);
+
     const int64_t all_vectors = ceil_div(channels, lanes);
     const int64_t least_panels = ceil_div(all_vectors, most_tile_vectors);
     const bool may_pack_late = WeightPanels<T>::are_vectors(c);
@@ -263,30 +286,43 @@ struct ChannelsInLanesPlan {
     const int64_t terms_of_sum = larger(1, c.most_terms());
     const double tap_sets =
         static_cast<double>(c.terms_before(c.rows.tap_sets(), 0)) / static_cast<double>(terms_of_sum);
-    const double packing = c.weight_result_stride == 1 ? 0.15 : 0.4;
+    const double source_of_pixel = static_cast<double>(c.source_channels) * source_places(c);
+    const double band_of_term = source_of_pixel / static_cast<double>(terms_of_sum);
+    const bool has_tiles_of_rows = splits_tiles && splits_by_columns;
+    const int64_t columns = larger(1, most_count(c.columns));
     const int64_t usual_strips = ceil_div(pixels, usual_strip);
     const int64_t even_strips = round_up(usual_strips, workers);
     double least = -1;
     const auto consider = [&](int64_t panel_vectors, int64_t block_count, int64_t strip_count) {
       const int64_t panel_count = ceil_div(all_vectors, panel_vectors);
       const int64_t size = ceil_div(pixels, strip_count);
-      const int64_t tiles = ceil_div(size, indirect_rows(panel_vectors));
+      const int64_t rows = indirect_rows(panel_vectors);
+      const int64_t tiles =
+          has_tiles_of_rows ? size * ceil_div(columns, rows) / columns + 1 : ceil_div(size, rows);
       const int64_t items = c.groups * block_count * strip_count;
-      // Workers never start and end together; classes differ in size.
-      const double waiting = workers == 1 ? 0 : c.classes() == 1 ? 0.25 : 0.5;
       const double share = static_cast<double>(items) * (c.classes() == 1 ? 1.0 : tap_sets) / workers;
       const double whole = c.classes() == 1 ? static_cast<double>(ceil_div(items, workers)) : 0;
-      const double rounds = share + waiting > whole ? share + waiting : whole;
+      // All items of a worker; the others begin later than the first, and help each other with whole items.
+      const auto all_items = [&](double item) {
+        const double start = workers == 1 ? 0 : cycles_of_loop / static_cast<double>(terms_of_sum);
+        const double all = share * item + (start < item / 2 ? start : item / 2);
+        return all > whole * item ? all : whole * item;
+      };
       const double panels_here = static_cast<double>(ceil_div(panel_count, block_count));
       const double panel_width = static_cast<double>(panel_vectors * lanes);
-      const double products =
-          static_cast<double>(larger(8 * tiles, size * panel_vectors)) / 2 + panel_width / 8;
-      const double source = static_cast<double>(size) / 2;
+      const double products = static_cast<double>(size * panel_vectors) / 2 +
+                              cycles_of_tile * static_cast<double>(tiles) + panel_width / 8;
+      const bool is_far =
+          source_of_pixel * static_cast<double>(size) > most_near_source && terms_of_sum > c.source_channels;
+      const double source = (has_band ? copying * band_of_term
+                             : is_far ? far_source
+                                      : near_source) *
+                            static_cast<double>(size);
       const double early =
-          rounds * (panels_here * products + source) +
-          (packing + 0.4) * panel_width * tap_sets * static_cast<double>(c.groups * panel_count) / workers +
-          10000.0 / static_cast<double>(terms_of_sum);
-      const double late = rounds * (panels_here * (products + packing * panel_width) + source);
+          all_items(panels_here * products + source) +
+          early_packing * panel_width * tap_sets * static_cast<double>(c.groups * panel_count) / workers +
+          cycles_of_loop / static_cast<double>(terms_of_sum);
+      const double late = all_items(panels_here * (products + packing * panel_width) + source);
       const bool is_late =
           (may_pack_late || (may_pack_taps_late && panel_count == block_count)) && late < early;
       const double cost = is_late ? late : early;
@@ -299,7 +335,11 @@ struct ChannelsInLanesPlan {
       packs_early = !is_late;
     };
     int64_t last_vectors = 0;
-    const int64_t panel_counts[] = {least_panels, round_up(least_panels, workers)};
+    // Tiles with more rows suit the rows of narrow maps.
+    const int64_t highest =
+        has_tiles_of_rows || pixels <= usual_strip ? highest_tile_vectors : most_tile_vectors;
+    const int64_t panel_counts[] = {least_panels, round_up(least_panels, workers),
+                                    ceil_div(all_vectors, highest)};
     const int64_t strip_counts[] = {ceil_div(pixels, most_strip), usual_strips, even_strips, 2 * even_strips,
                                     4 * even_strips};
     for (const int64_t count : panel_counts) {
