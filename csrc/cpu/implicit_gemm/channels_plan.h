@@ -49,7 +49,10 @@ struct ChannelsInLanesPlan {
   static constexpr int64_t usual_strip = 128;
   static constexpr int64_t channels_of_item = 256;
   // The most vectors of a tile whose rows are as many as can be.
-  static constexpr int64_t highest_tile_vectors = indirect_rows(3) == indirect_rows(1) ? 3 : 2;
+  static constexpr int64_t highest_tile_vectors = most_tile_vectors > 2 &&
+                                                          indirect_rows(3) == indirect_rows(1)
+                                                      ? 3
+                                                      : 2;
 
   int64_t vectors = 1;      // of a panel
   int64_t width;            // result channels of a panel

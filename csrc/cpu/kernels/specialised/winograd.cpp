@@ -145,7 +145,10 @@ Reason why_not(const ConvProblem& problem) {
     // Saving a third, 1024 source channels and more had 0.8 to 0.95 of implicit_gemm's speed, 256 had 1.3
     // times.
     const bool has_large_tiles = source_channels >= 1024 && problem.pass != Pass::grad_weight;
-    if (share > (has_large_tiles ? 0.6 : is_line ? 0.85 : 0.8)) return "tiles save too few multiplications";
+    // implicit_gemm is slower where it leaves out taps of a row, and source pixels are copied besides.
+    const bool is_row = problem.kernel.height == 1 && problem.input_strides.channel != 1 &&
+                        problem.output_strides.channel != 1;
+    if (share > (has_large_tiles ? 0.6 : is_row ? 0.85 : 0.8)) return "tiles save too few multiplications";
   }
   if (problem.pass == Pass::grad_weight) return why_not_weight_gradient(problem);
   if (source_channels * rows.fewest_taps() * columns.fewest_taps() < 64)
