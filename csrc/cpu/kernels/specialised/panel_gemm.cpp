@@ -23,17 +23,14 @@ template <class T>
 Reason why_not_patches(const ConvProblem& p) {
   constexpr int64_t lanes = Vector<T>::lanes;
   const int64_t taps = p.kernel.height * p.kernel.width;
-  const bool has_few_channels = in_channels_per_group(p) < 8;
-  const int64_t enough_results = !has_few_channels ? 128 : lanes > 8 ? 32 : 48;
   const bool has_stride = p.stride.height * p.stride.width > 1;
   // Rows of whole vectors are read from a band of lines, shifted.
   const bool has_odd_rows = lanes > 8 && p.output.width % lanes != 0;
-  if (!has_stride && !(has_few_channels && has_odd_rows))
-    return "kernels of several taps with stride 1 are faster with channels in the lanes";
-  if (taps > (has_few_channels ? 32 : 16))
-    return "the kernel is so large that copying patches takes too long";
+  if (in_channels_per_group(p) >= 8 || !(has_stride || has_odd_rows))
+    return "kernels of several taps are faster with channels in the lanes, unless those would be few";
+  if (taps > 32) return "the kernel is so large that copying patches takes too long";
   if (taps * in_channels_per_group(p) < 9) return "sums of so few terms do not repay a panel";
-  if (out_channels_per_group(p) < enough_results)
+  if (out_channels_per_group(p) < (lanes > 8 ? 32 : 48))
     return "so few result channels do not repay copying patches";
   return nullptr;
 }
