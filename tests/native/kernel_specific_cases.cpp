@@ -306,7 +306,7 @@ void add_panels(Collector& cases) {
   }
   // Patches of several taps.
   for (int64_t width = 15; width <= 34; ++width) {
-    add({1, 8 + width % 3, 7, width, 130, 3, 2}, Pass::forward, Layout::contiguous, 2, width % 3);
+    add({1, 5 + width % 3, 7, width, 130, 3, 2}, Pass::forward, Layout::contiguous, 2, width % 3);
     add({2, 3, 9, 2 * width, 50, 4, 4}, Pass::forward, Layout::contiguous, width % 3 == 0 ? 2 : 4, width % 2);
   }
   add({1, 70, 9, 17, 129, 3, 3}, Pass::forward, Layout::contiguous, 2, 1);  // more than one block of terms

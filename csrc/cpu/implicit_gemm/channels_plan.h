@@ -5,6 +5,7 @@
 #include <type_traits>
 
 #include "cpu/implicit_gemm/channel_band.h"
+#include "cpu/implicit_gemm/channels_cut.h"
 #include "cpu/implicit_gemm/padding_taps.h"
 #include "cpu/implicit_gemm/weight_panels.h"
 
@@ -45,29 +46,20 @@ struct ChannelsInLanesPlan {
   static constexpr double worth_splitting_rows = 0.985;
   static constexpr int64_t shortest_even_chain = 24;
   static constexpr double worth_skipping = 0.8;
-  static constexpr int64_t most_strip = 224;
-  static constexpr int64_t usual_strip = 128;
-  static constexpr int64_t channels_of_item = 256;
-  // The most vectors of a tile whose rows are as many as can be.
-  static constexpr int64_t highest_tile_vectors = most_tile_vectors > 2 &&
-                                                          indirect_rows(3) == indirect_rows(1)
-                                                      ? 3
-                                                      : 2;
 
-  int64_t vectors = 1;      // of a panel
-  int64_t width;            // result channels of a panel
-  int64_t panels = 1;       // of one group
-  int64_t panels_of_item;   // at most
-  int64_t blocks = 1;       // items of one strip of pixels
-  int64_t strips = 1;       // of a class
-  int64_t strip;            // pixels of one, at most
-  int64_t terms;            // of a block, about
-  bool packs_early = true;  // all panels once per call, or each in the items that use it
-  bool packs_taps_late;     // and then all terms of a block of source channels at once
-  bool writes_in_place;     // the micro-kernel writes the result itself
-  bool skips_padding;       // see padding_taps.h
-  bool splits_tiles;        // and not only whole blocks of terms
-  bool splits_by_columns;   // and those: each tap has pixels of its own, not only each row of taps
+  int64_t width;           // result channels of a panel
+  int64_t panels;          // of one group
+  int64_t panels_of_item;  // at most
+  int64_t blocks;          // items of one strip of pixels
+  int64_t strips;          // of a class
+  int64_t strip;           // pixels of one, at most
+  int64_t terms;           // of a block, about
+  bool packs_early;        // all panels once per call, or each in the items that use it
+  bool packs_taps_late;    // and then all terms of a block of source channels at once
+  bool writes_in_place;    // the micro-kernel writes the result itself
+  bool skips_padding;      // see padding_taps.h
+  bool splits_tiles;       // and not only whole blocks of terms
+  bool splits_by_columns;  // and those: each tap has pixels of its own, not only each row of taps
   int64_t even_chain;      // where chains end with a tap or a row of taps, so that tiles may be split; else 0
   bool has_band;           // of source pixels with their channels side by side: see channel_band.h
   int64_t block_channels;  // source channels whose terms follow each other: all, but for some bands
@@ -100,7 +92,12 @@ struct ChannelsInLanesPlan {
     if (splits_by_columns && share * splitting_cost(c) < worth_splitting) even_chain = even_chain_of_tap(c);
     splits_tiles = even_chain > 0;
     skips_padding = splits_tiles || share < worth_skipping;
-    cut(c, channels, pixels, workers);
+    const ChannelsCut cut = ChannelsCutter<T>(c, has_band, splits_tiles && splits_by_columns, workers).best();
+    width = cut.vectors * lanes;
+    panels = cut.panels;
+    blocks = cut.blocks;
+    strips = cut.strips;
+    packs_early = cut.packs_early;
     panels_of_item = ceil_div(panels, blocks);
     strip = ceil_div(pixels, strips);
     const int64_t columns = most_count(c.columns);
@@ -221,14 +218,6 @@ struct ChannelsInLanesPlan {
   int64_t block_terms_of(int64_t chain) const { return larger(1, terms / chain) * chain; }
 
  private:
-  static int64_t most_count(const AxisClasses& axis) {
-    int64_t most = 1;
-    for (int64_t k = 0; k < axis.count(); ++k) {
-      const Axis of_class = axis.at(k);
-      if (!of_class.is_border) most = larger(most, of_class.count);
-    }
-    return most;
-  }
   static int64_t least_count(const AxisClasses& axis) {
     int64_t least = most_count(axis);
     for (int64_t k = 0; k < axis.count(); ++k) {
@@ -257,117 +246,6 @@ struct ChannelsInLanesPlan {
     const int64_t images = smaller(batch, pixels / (least_columns * least_count(c.rows)) + 2);
     return ChannelBand<T>::capacity(most_places(c.rows, rows), most_places(c.columns, columns), images,
                                     channels);
-  }
-
-  // How many pixels of the source a tap of a strip meets for each of the result, about.
-  static double source_places(const Correlation& c) {
-    if (!c.is_forward) return 1;
-    return static_cast<double>(smaller(c.rows.p.stride, c.rows.p.kernel) *
-                               smaller(c.columns.p.stride, c.columns.p.kernel));
-  }
-
-  // Chooses by a rough count of cycles for each term, fitted to a few hundred measured plans; any choice
-  // gives the same bits.
-  void cut(const Correlation& c, int64_t channels, int64_t pixels, int workers) {
-    // Of a tile beside its products: for its call, loads that it waits for, the ends of its chains.
-    constexpr double cycles_of_tile = 0.22 * tile_rows(most_tile_vectors) * most_tile_vectors;
-    // For each number of a panel: into the item's scratch, or through memory that all workers share.
-    constexpr double packing = 1.5;
-    constexpr double early_packing = 3;
-    constexpr double cycles_of_loop = 4000;
-    // For each number of the source: to copy it to a band, or to read it where it lies, again for each tap if
-    // not all of a strip stays in the L2 cache.
-    constexpr double copying = 1;
-    constexpr double near_source = 0.1;
-    constexpr double far_source = 0.5;
-    constexpr double most_near_source = 512.0 * 1024 / sizeof(Real);
-
-    const int64_t all_vectors = ceil_div(channels, lanes);
-    const int64_t least_panels = ceil_div(all_vectors, most_tile_vectors);
-    const bool may_pack_late = WeightPanels<T>::are_vectors(c);
-    const bool may_pack_taps_late = WeightPanels<T>::has_transposed_taps(c) && c.tap_sets() == 1;
-    const int64_t terms_of_sum = larger(1, c.most_terms());
-    const double tap_sets =
-        static_cast<double>(c.terms_before(c.rows.tap_sets(), 0)) / static_cast<double>(terms_of_sum);
-    const double source_of_pixel = static_cast<double>(c.source_channels) * source_places(c);
-    const double band_of_term = source_of_pixel / static_cast<double>(terms_of_sum);
-    const bool has_tiles_of_rows = splits_tiles && splits_by_columns;
-    const int64_t columns = larger(1, most_count(c.columns));
-    const int64_t usual_strips = ceil_div(pixels, usual_strip);
-    const int64_t even_strips = round_up(usual_strips, workers);
-    double least = -1;
-    const auto consider = [&](int64_t panel_vectors, int64_t block_count, int64_t strip_count) {
-      const int64_t panel_count = ceil_div(all_vectors, panel_vectors);
-      const int64_t size = ceil_div(pixels, strip_count);
-      const int64_t rows = indirect_rows(panel_vectors);
-      const int64_t tiles =
-          has_tiles_of_rows ? size * ceil_div(columns, rows) / columns + 1 : ceil_div(size, rows);
-      const int64_t items = c.groups * block_count * strip_count;
-      const double share = static_cast<double>(items) * (c.classes() == 1 ? 1.0 : tap_sets) / workers;
-      const double whole = c.classes() == 1 ? static_cast<double>(ceil_div(items, workers)) : 0;
-      // All items of a worker; the others begin later than the first, and help each other with whole items.
-      const auto all_items = [&](double item) {
-        const double start = workers == 1 ? 0 : cycles_of_loop / static_cast<double>(terms_of_sum);
-        const double all = share * item + (start < item / 2 ? start : item / 2);
-        return all > whole * item ? all : whole * item;
-      };
-      const double panels_here = static_cast<double>(ceil_div(panel_count, block_count));
-      const double panel_width = static_cast<double>(panel_vectors * lanes);
-      const double products = static_cast<double>(size * panel_vectors) / 2 +
-                              cycles_of_tile * static_cast<double>(tiles) + panel_width / 8;
-      const bool is_far =
-          source_of_pixel * static_cast<double>(size) > most_near_source && terms_of_sum > c.source_channels;
-      const double source = (has_band ? copying * band_of_term
-                             : is_far ? far_source
-                                      : near_source) *
-                            static_cast<double>(size);
-      const double early =
-          all_items(panels_here * products + source) +
-          early_packing * panel_width * tap_sets * static_cast<double>(c.groups * panel_count) / workers +
-          cycles_of_loop / static_cast<double>(terms_of_sum);
-      const double late = all_items(panels_here * (products + packing * panel_width) + source);
-      const bool is_late =
-          (may_pack_late || (may_pack_taps_late && panel_count == block_count)) && late < early;
-      const double cost = is_late ? late : early;
-      if (least >= 0 && cost >= least) return;
-      least = cost;
-      vectors = panel_vectors;
-      panels = panel_count;
-      blocks = block_count;
-      strips = strip_count;
-      packs_early = !is_late;
-    };
-    int64_t last_vectors = 0;
-    // Tiles with more rows suit the rows of narrow maps.
-    const int64_t highest =
-        has_tiles_of_rows || pixels <= usual_strip ? highest_tile_vectors : most_tile_vectors;
-    const int64_t panel_counts[] = {least_panels, round_up(least_panels, workers),
-                                    ceil_div(all_vectors, highest)};
-    const int64_t strip_counts[] = {ceil_div(pixels, most_strip), usual_strips, even_strips, 2 * even_strips,
-                                    4 * even_strips};
-    for (const int64_t count : panel_counts) {
-      const int64_t panel_vectors = ceil_div(all_vectors, count);
-      if (panel_vectors == last_vectors) continue;
-      last_vectors = panel_vectors;
-      const int64_t panel_count = ceil_div(all_vectors, panel_vectors);
-      const int64_t fewest_blocks = ceil_div(panel_count * panel_vectors * lanes, channels_of_item);
-      int64_t last_blocks = 0;
-      const int64_t block_counts[] = {fewest_blocks, smaller(panel_count, round_up(fewest_blocks, workers)),
-                                      panel_count};
-      for (const int64_t block_count : block_counts) {
-        if (block_count == last_blocks) continue;
-        last_blocks = block_count;
-        int64_t last_strips = 0;
-        for (const int64_t wanted : strip_counts) {
-          const int64_t strip_count = ceil_div(pixels, ceil_div(pixels, wanted));
-          if (strip_count == last_strips) continue;
-          last_strips = strip_count;
-          consider(panel_vectors, block_count, strip_count);
-          if (workers == 1 && strip_count >= usual_strips) break;
-        }
-      }
-    }
-    width = vectors * lanes;
   }
 };
 
