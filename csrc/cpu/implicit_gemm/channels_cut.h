@@ -1,6 +1,6 @@
 // How a correlation with channels in the lanes is cut into blocks of result channels and strips of pixels:
 // the way that takes the fewest cycles, by a rough count for each term of a sum. Its constants were fitted to
-// the times of some thousand cuts (docs/performance.md). Any cut gives the same bits.
+// the times of a few thousand cuts (docs/performance.md). Any cut gives the same bits.
 #pragma once
 
 #include "cpu/implicit_gemm/weight_panels.h"
