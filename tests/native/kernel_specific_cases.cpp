@@ -309,7 +309,6 @@ void add_panels(Collector& cases) {
     add({1, 5 + width % 3, 7, width, 130, 3, 2}, Pass::forward, Layout::contiguous, 2, width % 3);
     add({2, 3, 9, 2 * width, 50, 4, 4}, Pass::forward, Layout::contiguous, width % 3 == 0 ? 2 : 4, width % 2);
   }
-  add({1, 70, 9, 17, 129, 3, 3}, Pass::forward, Layout::contiguous, 2, 1);  // more than one block of terms
   // Windows side by side.
   for (int64_t width = 7; width <= 20; ++width) {
     const int64_t side = 2 + width % 3;

@@ -39,7 +39,7 @@ class ChannelsCutter {
         workers(worker_count),
         all_vectors(ceil_div(larger(1, c.result_channels), lanes)),
         pixels(larger(1, c.most_pixels())),
-        columns(larger(1, most_count(c.columns))),
+        columns(most_count(c.columns)),
         may_pack_late(WeightPanels<T>::are_vectors(c)),
         may_pack_taps_late(WeightPanels<T>::has_transposed_taps(c) && c.tap_sets() == 1),
         terms(static_cast<double>(larger(1, c.most_terms()))),
