@@ -32,10 +32,12 @@ struct ChannelsCut {
 template <class T>
 class ChannelsCutter {
  public:
-  ChannelsCutter(const Correlation& correlation, bool copies_band, bool tiles_end_with_rows, int worker_count)
+  ChannelsCutter(const Correlation& correlation, bool copies_band, bool tiles_end_with_rows,
+                 int64_t most_terms_of_block, int worker_count)
       : c(correlation),
         has_band(copies_band),
         has_tiles_of_rows(tiles_end_with_rows),
+        block_terms(most_terms_of_block),
         workers(worker_count),
         all_vectors(ceil_div(larger(1, c.result_channels), lanes)),
         pixels(larger(1, c.most_pixels())),
@@ -109,10 +111,16 @@ class ChannelsCutter {
   static constexpr double near_source = 0.1;
   static constexpr double far_source = 0.5;
   static constexpr double most_near_source = 512.0 * 1024 / sizeof(Compute<T>);
+#if defined(__AVX512F__)
+  static constexpr int64_t most_late_panels = 1024 * 1024 / sizeof(Compute<T>);
+#else
+  static constexpr int64_t most_late_panels = 512 * 1024 / sizeof(Compute<T>);
+#endif
 
   const Correlation& c;
   bool has_band;
   bool has_tiles_of_rows;
+  int64_t block_terms;
   int workers;
   int64_t all_vectors;
   int64_t pixels;
@@ -141,9 +149,16 @@ class ChannelsCutter {
     const double early = all_items(cut, panels_of_item * products + source) +
                          early_packing * panel_width * tap_sets * panels / workers + cycles_of_loop / terms;
     const double late = all_items(cut, panels_of_item * (products + packing * panel_width) + source);
-    const bool may_be_late = may_pack_late || (may_pack_taps_late && cut.panels == cut.blocks);
+    const bool may_be_late = may_pack_late || (may_pack_taps_late && has_room_for_panels(cut));
     cut.packs_early = !may_be_late || early <= late;
     return cut.packs_early ? early : late;
+  }
+
+  // All terms of a block of source channels are packed at once, of one panel or of as many as the L2 cache
+  // has room for.
+  bool has_room_for_panels(const ChannelsCut& cut) const {
+    const int64_t panels = ceil_div(cut.panels, cut.blocks);
+    return panels == 1 || panels * cut.vectors * lanes * block_terms <= most_late_panels;
   }
 
   double products_of_panel(int64_t vectors, int64_t size) const {

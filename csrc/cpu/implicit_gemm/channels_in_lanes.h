@@ -191,7 +191,12 @@ class ChannelsInLanes {
       work.part.first_source = source;
       work.part.sources = smaller(plan.block_channels, c.source_channels - source);
       pixels.take_channels(source, work.part.sources);
-      if (plan.packs_taps_late) weights.pack_taps(work.part, work.panel);
+      if (plan.packs_taps_late) {
+        Part part = work.part;
+        for (int64_t panel = 0; panel < work.panels; ++panel, part.first_channel += plan.width) {
+          weights.pack_taps(part, work.panel + panel * plan.late_panel);
+        }
+      }
       const int64_t terms = pixels.patches.terms();
       work.chain = larger(1, ceil_div(terms, larger(1, ceil_div(terms, chain))));
       // Blocks of a few terms of several taps would be computed where one of those taps is not padding.
@@ -222,7 +227,7 @@ class ChannelsInLanes {
     if (plan.packs_early) {
       weights_here = weights.panel_of(part);
     } else if (plan.packs_taps_late) {
-      weights_here += first * plan.width;
+      weights_here += panel * plan.late_panel + first * plan.width;
     } else {
       weights.pack(part, weights_here);
     }

@@ -55,7 +55,7 @@ struct ChannelsInLanesPlan {
   int64_t strip;           // pixels of one, at most
   int64_t terms;           // of a block, about
   bool packs_early;        // all panels once per call, or each in the items that use it
-  bool packs_taps_late;    // and then all terms of a block of source channels at once
+  bool packs_taps_late;    // and then all terms of a block of source channels at once, of all its panels
   bool writes_in_place;    // the micro-kernel writes the result itself
   bool skips_padding;      // see padding_taps.h
   bool splits_tiles;       // and not only whole blocks of terms
@@ -64,6 +64,7 @@ struct ChannelsInLanesPlan {
   bool has_band;           // of source pixels with their channels side by side: see channel_band.h
   int64_t block_channels;  // source channels whose terms follow each other: all, but for some bands
   int64_t pieces = 0;      // strips that a row of results is cut into; 0: strips run across rows
+  int64_t late_panel;      // numbers of a panel where packs_taps_late
   int64_t patches_stride;
   int64_t sums_stride;
 
@@ -92,7 +93,9 @@ struct ChannelsInLanesPlan {
     if (splits_by_columns && share * splitting_cost(c) < worth_splitting) even_chain = even_chain_of_tap(c);
     splits_tiles = even_chain > 0;
     skips_padding = splits_tiles || share < worth_skipping;
-    const ChannelsCut cut = ChannelsCutter<T>(c, has_band, splits_tiles && splits_by_columns, workers).best();
+    const int64_t most_terms = larger(1, block_channels * c.rows.most_taps() * c.columns.most_taps());
+    const bool has_tiles_of_rows = splits_tiles && splits_by_columns;
+    const ChannelsCut cut = ChannelsCutter<T>(c, has_band, has_tiles_of_rows, most_terms, workers).best();
     width = cut.vectors * lanes;
     panels = cut.panels;
     blocks = cut.blocks;
@@ -107,7 +110,6 @@ struct ChannelsInLanesPlan {
       strips = pieces * larger(1, c.batch) * most_count(c.rows);
       strip = larger(piece, ceil_div(pixels, strips));  // the border has no pieces
     }
-    const int64_t most_terms = larger(1, block_channels * c.rows.most_taps() * c.columns.most_taps());
     terms = smaller(smaller(most_block / width, most_block_terms), most_patches / strip);
     // A tile of few vectors waits for no weights from the L2 cache, but at the ends of its sums.
     constexpr int64_t most_of_narrow_tiles = 1024;
@@ -130,7 +132,11 @@ struct ChannelsInLanesPlan {
     terms_offset = own.take(2 * terms, sizeof(int32_t));
     chains_offset = own.take(most_indirect_rows * most_tile_vectors * lanes, sizeof(Real));
     packs_taps_late = !packs_early && !WeightPanels<T>::are_vectors(c);
-    panel_offset = own.take(packs_early ? 0 : (packs_taps_late ? most_terms : terms) * width, sizeof(Real));
+    late_panel = packs_taps_late ? most_terms * width : 0;
+    panel_offset = own.take(packs_early       ? 0
+                            : packs_taps_late ? panels_of_item * late_panel
+                                              : terms * width,
+                            sizeof(Real));
     const int64_t patches = splits_by_columns ? strip * patches_stride : 0;  // or else no class is a border
     patches_offset = own.take(
         larger(patches, has_band ? band_numbers(c, strip, c.batch, band_channels()) : 0), sizeof(Real));

@@ -29,7 +29,7 @@ class WeightPanels {
     const int64_t area = area_of(c);
     return area > 1 && (c.columns.p.kernel == 1 || c.weight_strides.column == 1) &&
            (c.rows.p.kernel == 1 || c.weight_strides.row == c.columns.p.kernel) &&
-           (c.weight_source_stride == area || (c.weight_result_stride == area && 2 * area >= lanes));
+           (c.weight_source_stride == area || (c.weight_result_stride == area && 4 * area >= lanes));
   }
 
   // Which terms of which channels. Terms are those of a block of source channels.
