@@ -340,18 +340,14 @@ class WeightGradientRun {
       fill(first_channel, channels, lines);
       fill(0, last_channel - channels, lines + (channels - first_channel) * band.channel_stride);
     }
-    transpose_rows<Real>(
-        target, plan.panel_stride, terms, band.places(),
-        [&](int64_t row) {
-          const int64_t term = first + row;
-          const int64_t channel = plan.taps_fastest ? term / plan.taps : term % channels;
-          const int64_t tap = plan.taps_fastest ? term % plan.taps : term / channels;
-          const int64_t place =
-              channel >= first_channel ? channel - first_channel : channel + channels - first_channel;
-          return lines + place * band.channel_stride +
-                 band.at(tap / plan.columns.taps, tap % plan.columns.taps);
-        },
-        [](int64_t) { return 0; });
+    transpose_rows<Real>(target, plan.panel_stride, terms, band.places(), [&](int64_t row) {
+      const int64_t term = first + row;
+      const int64_t channel = plan.taps_fastest ? term / plan.taps : term % channels;
+      const int64_t tap = plan.taps_fastest ? term % plan.taps : term / channels;
+      const int64_t place =
+          channel >= first_channel ? channel - first_channel : channel + channels - first_channel;
+      return lines + place * band.channel_stride + band.at(tap / plan.columns.taps, tap % plan.columns.taps);
+    });
   }
 
   // A band with channels in the lanes.
@@ -362,9 +358,8 @@ class WeightGradientRun {
     for (int64_t c = 0; c < channels; c += lanes) {
       const int64_t count = smaller(lanes, channels - c);
       fill_band(band, source + c * p.input_strides.channel, p.input_strides, count, 0, lines);
-      transpose_rows<Real>(
-          target + c, plan.panel_stride, count, band.numbers(),
-          [&](int64_t row) { return lines + row * band.channel_stride; }, [](int64_t) { return 0; });
+      transpose_rows<Real>(target + c, plan.panel_stride, count, band.numbers(),
+                           [&](int64_t row) { return lines + row * band.channel_stride; });
     }
   }
 

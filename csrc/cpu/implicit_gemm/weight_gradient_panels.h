@@ -3,6 +3,9 @@
 // end of one line and the next.
 #pragma once
 
+#include <cstddef>
+#include <type_traits>
+
 #include "cpu/implicit_gemm/band.h"
 
 namespace convext {
@@ -10,8 +13,8 @@ namespace CONVEXT_ISA_NAMESPACE {
 namespace {
 
 // target[place][row] for one vector of rows, which begin at lines[row]; those from `rows` on are zero. What
-// is `ahead` of these lines is fetched meanwhile, if that is not 0.
-template <class T>
+// is `ahead` of these lines may be fetched meanwhile.
+template <class T, bool fetches>
 CONVEXT_INLINE void transpose_lines(Compute<T>* target, int64_t target_stride,
                                     const T* const (&lines)[Vector<Compute<T>>::lanes], int64_t rows,
                                     int64_t places, int64_t ahead) {
@@ -19,12 +22,13 @@ CONVEXT_INLINE void transpose_lines(Compute<T>* target, int64_t target_stride,
   constexpr int64_t lanes = Vector<Real>::lanes;
   for (int64_t x = 0; x < places; x += lanes, target += lanes * target_stride) {
     Vector<Real> v[lanes];
-    if (ahead != 0) {
-      for (int64_t i = 0; i < rows; ++i) __builtin_prefetch(lines[i] + x + ahead);
-    }
     if (rows == lanes && places - x >= lanes) {
       CONVEXT_UNROLL
-      for (int64_t i = 0; i < lanes; ++i) v[i] = load_widened(lines[i] + x);
+      for (int64_t i = 0; i < lanes; ++i) {
+        v[i] = load_widened(lines[i] + x);
+        // One by one between the loads: all before them took 3 % longer, of the whole gradient.
+        if constexpr (fetches) __builtin_prefetch(lines[i] + x + ahead);
+      }
       transpose(v);
       CONVEXT_UNROLL
       for (int64_t i = 0; i < lanes; ++i) store(target + i * target_stride, v[i]);
@@ -44,16 +48,20 @@ CONVEXT_INLINE void transpose_lines(Compute<T>* target, int64_t target_stride,
   }
 }
 
-// target[place][row] for `rows` rows, zeros up to a whole vector.
-template <class T, class LineOf, class Ahead>
+// target[place][row] for `rows` rows, zeros up to a whole vector; ahead(row), where given, is how far what is
+// read next lies behind those from `row` on.
+template <class T, class LineOf, class Ahead = std::nullptr_t>
 CONVEXT_INLINE void transpose_rows(Compute<T>* target, int64_t target_stride, int64_t rows, int64_t places,
-                                   const LineOf& line_of, const Ahead& ahead) {
+                                   const LineOf& line_of, const Ahead& ahead = nullptr) {
+  constexpr bool fetches = !std::is_same_v<Ahead, std::nullptr_t>;
   constexpr int64_t lanes = Vector<Compute<T>>::lanes;
   for (int64_t row = 0; row < rows; row += lanes) {
     const int64_t count = smaller(lanes, rows - row);
     const T* lines[lanes];
     for (int64_t i = 0; i < lanes; ++i) lines[i] = line_of(row + smaller(i, count - 1));
-    transpose_lines<T>(target + row, target_stride, lines, count, places, ahead(row));
+    int64_t distance = 0;
+    if constexpr (fetches) distance = ahead(row);
+    transpose_lines<T, fetches>(target + row, target_stride, lines, count, places, distance);
   }
 }
 

@@ -32,13 +32,14 @@ struct PixelBlocks {
   int64_t of_image;
   int64_t count;
 
-  // Blocks of about equal size, of `most` pixels at most.
-  PixelBlocks(int64_t all_images, int64_t image_height, int64_t image_width, int64_t most)
+  // Blocks of about equal size, of `most` pixels at most; pieces of a row begin at multiples of `step`.
+  PixelBlocks(int64_t all_images, int64_t image_height, int64_t image_width, int64_t most, int64_t step)
       : batch(all_images), height(image_height), width(image_width) {
     const auto evenly = [](int64_t all, int64_t at_most) {
       return larger(1, ceil_div(all, larger(1, ceil_div(all, larger(1, at_most)))));
     };
     columns = evenly(width, most);
+    if (columns < width) columns = smaller(round_up(columns, step), most / step * step);
     rows = columns < width ? 1 : evenly(height, most / columns);
     images = rows < height || columns < width ? 1 : evenly(batch, most / (rows * columns));
     across = larger(1, ceil_div(width, columns));
@@ -134,13 +135,16 @@ struct WeightGradientPlan {
         taps(problem.kernel.height * problem.kernel.width),
         terms(input_channels * taps),
         channels(out_channels_per_group(problem)),
-        blocks(0, 0, 0, 1) {
+        blocks(0, 0, 0, 1, 1) {
     const ConvProblem& p = problem;
     const bool is_flat = flatten_both(p);
     const int64_t pixels = p.batch * rows.count * columns.count;
     choose_source(p, is_flat, pixels);
     choose_tile(by_channels ? input_channels : terms);
-    blocks = PixelBlocks(p.batch, rows.count, columns.count, most_pixels_of_block(tile_vectors));
+    // Of planes that begin with a line of the cache, blocks do, too: a vector then lies in one line.
+    const bool is_aligned = source == PanelSource::planes && p.input_strides.channel % lanes == 0;
+    blocks = PixelBlocks(p.batch, rows.count, columns.count, most_pixels_of_block(tile_vectors),
+                         is_aligned ? lanes : 1);
     const int64_t block = blocks.most_pixels();
     chain = ceil_div(block, ceil_div(block, sum_shape(pixels, Pass::grad_weight).chain));
 
