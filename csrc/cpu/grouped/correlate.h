@@ -109,6 +109,7 @@ struct GroupCorrelationPlan {
   int64_t tile_columns;
   int64_t column_tiles;
   int64_t units;
+  bool fetches_next;      // of the source, while a tile is computed
   bool reads_channels;    // the source's channels are adjacent, so that tiles share its pages
   int64_t items_of_unit;  // parts of the tiles
 
@@ -134,6 +135,8 @@ struct GroupCorrelationPlan {
     column_tiles = ceil_div(result_columns, tile_columns);
     // All the channels of a band stay in the L2 cache until the last tile has read them.
     reads_channels = has_channels_innermost(c.source_strides);
+    constexpr int64_t kept = 2 * 1024 * 1024 / sizeof(T);  // in the L2 cache, from call to call
+    fetches_next = reads_channels && p.batch * c.source_strides.batch > kept;
     constexpr int64_t scratch_bytes = 96 * 1024;
     constexpr int64_t source_bytes = 256 * 1024;
     constexpr int64_t highest = 32;
@@ -310,6 +313,8 @@ class GroupCorrelation {
     const GroupImage<T> from(c.source_strides, layout.source_pieces(unit.groups));
     const T* image =
         source + n * c.source_strides.batch + first_group * layout.source_channels * c.source_strides.channel;
+    const bool has_next = plan.fetches_next && unit.tile + 1 < layout.tiles;
+    const int64_t ahead = has_next ? unit.groups * layout.source_channels * c.source_strides.channel : 0;
     unit.lines = lines;
     unit.first_line = all_rows.begin;
     unit.first_pixel = columns.begin;
@@ -342,7 +347,7 @@ class GroupCorrelation {
       const int64_t end_source =
           plan.reads_channels ? larger(next_row, row_axes.source(row, end_row).end) : all_rows.end;
       from.read(image, lines + (next_row - all_rows.begin) * unit.line_stride, line_pixels, source_rows,
-                source_columns, next_row, end_source - next_row, columns.begin);
+                source_columns, next_row, end_source - next_row, columns.begin, ahead);
       next_row = end_source;
       for (int64_t vector = 0; vector < to.pieces.count(); ++vector)
         correlate_rows(unit, row, end_row, vector, to.pieces, own);
