@@ -239,11 +239,13 @@ class GroupWeightGradient {
     const Pieces pieces = plan.layout.result_pieces(plan.layout.groups_of_tile(tile));
     Real* sums = sums_of(own);
     if (plan.has_totals()) {
-      for (int64_t k = 0; k < pieces.count() * plan.terms * lanes; ++k) {
-        double total = 0;
-        for (int64_t chunk = 0; chunk < plan.chunks; ++chunk) total += totals_of(tile, chunk)[k];
-        sums[k] = static_cast<Real>(total);
+      const int64_t size = pieces.count() * plan.terms * lanes;
+      double* totals = totals_of(tile, 0);
+      for (int64_t chunk = 1; chunk < plan.chunks; ++chunk) {
+        const double* part = totals_of(tile, chunk);
+        for (int64_t k = 0; k < size; ++k) totals[k] += part[k];
       }
+      for (int64_t k = 0; k < size; ++k) sums[k] = static_cast<Real>(totals[k]);
     }
     for (int64_t vector = 0; vector < pieces.count(); ++vector)
       weights.unpack(sums + vector * plan.terms * lanes, grad_weight, tile, vector, pieces.size(vector),
