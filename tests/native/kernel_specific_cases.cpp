@@ -424,6 +424,16 @@ void add_kernel_blocks(Collector& cases) {
   }
 }
 
+// Sources that exceed the L2 cache, so that `grouped` fetches ahead for its next tile.
+void add_large_groups(Collector& cases) {
+  for (Pass pass : {Pass::forward, Pass::grad_input}) {
+    Case c = cases.start({1, 64, 91, 93, 64, 1, 1, 8}, pass, DType::float32);
+    c.input_layout = c.output_layout = Layout::channels_last;
+    c.fill = Fill::small_integers;
+    cases.add(c);
+  }
+}
+
 // Padding filled from the input, of the kinds of problems that have a kernel of their own: each has to find
 // the gradients that such padding brings, or to refuse.
 void add_filled_padding(Collector& cases) {
@@ -469,6 +479,7 @@ void add_kernel_specific_cases(Collector& cases) {
   add_tiles_of_gradients(cases);
   add_tiles_of_phases(cases);
   add_kernel_blocks(cases);
+  add_large_groups(cases);
   add_filled_padding(cases);
 }
 
