@@ -109,8 +109,8 @@ struct GroupCorrelationPlan {
   int64_t tile_columns;
   int64_t column_tiles;
   int64_t units;
-  bool fetches_next;      // of the source, while a tile is computed
   bool reads_channels;    // the source's channels are adjacent, so that tiles share its pages
+  bool fetches_next;      // the next tile's channels while one is computed
   int64_t items_of_unit;  // parts of the tiles
 
   int64_t places_offset;  // behind the orders
@@ -135,8 +135,6 @@ struct GroupCorrelationPlan {
     column_tiles = ceil_div(result_columns, tile_columns);
     // All the channels of a band stay in the L2 cache until the last tile has read them.
     reads_channels = has_channels_innermost(c.source_strides);
-    constexpr int64_t kept = 2 * 1024 * 1024 / sizeof(T);  // in the L2 cache, from call to call
-    fetches_next = reads_channels && p.batch * c.source_strides.batch > kept;
     constexpr int64_t scratch_bytes = 96 * 1024;
     constexpr int64_t source_bytes = 256 * 1024;
     constexpr int64_t highest = 32;
@@ -154,6 +152,9 @@ struct GroupCorrelationPlan {
     bands = ceil_div(result_rows, band);
     units = p.batch * bands * column_tiles;
     constexpr int64_t wanted_items = 32;  // enough for the threads of a large machine
+    // A smaller source is in the L2 cache already.
+    constexpr int64_t most_cached = 2 * 1024 * 1024 / sizeof(T);
+    fetches_next = reads_channels && p.batch * c.source_strides.batch > most_cached;
     items_of_unit = reads_channels ? smaller(layout.tiles, ceil_div(wanted_items, units)) : layout.tiles;
 
     Carver shared;

@@ -24,7 +24,7 @@ struct GroupImage {
 
   // Source rows first_row, first_row + 1, ... (count of them), pixels from first_column on. Writes nothing
   // behind the lines. Of channels_last, what is `ahead` of each pixel may be fetched for a later tile: pixels
-  // lie up to a page apart, so the hardware does not foresee it. That pays for a few rows at a time.
+  // lie up to a page apart, so the hardware does not foresee it. It pays where few rows are read at a time.
   void read(const T* data, Real* lines, int64_t line_pixels, const SourceAxis& rows,
             const SourceAxis& columns, int64_t first_row, int64_t count, int64_t first_column,
             int64_t ahead = 0) const {

@@ -111,6 +111,7 @@ class ChannelsCutter {
   static constexpr double near_source = 0.1;
   static constexpr double far_source = 0.5;
   static constexpr double most_near_source = 512.0 * 1024 / sizeof(Compute<T>);
+  // Numbers of the panels that an item packs late and reads again from the L2 cache.
 #if defined(__AVX512F__)
   static constexpr int64_t most_late_panels = 1024 * 1024 / sizeof(Compute<T>);
 #else
