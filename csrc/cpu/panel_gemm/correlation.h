@@ -33,7 +33,7 @@ class PanelCorrelation {
   void run(const Executor& executor) {
     if (plan.packs_weights) pack_weights(executor);
     const int64_t cleared = rows_to_clear(c);
-    const int64_t items = c.groups * plan.parts * c.batch * plan.strips;
+    const int64_t items = c.groups * plan.parts * plan.strips;
     for_each_tile(executor, cleared + items, [&](int64_t index, int worker) {
       if (index < cleared) {
         if (!plan.fills_gaps || !reaches(c.rows, index % c.rows.p.input)) clear_gaps(c, result, index);
@@ -52,7 +52,6 @@ class PanelCorrelation {
   struct Item {
     int64_t group;
     int64_t part;
-    int64_t image;
     int64_t strip;
   };
 
@@ -70,8 +69,6 @@ class PanelCorrelation {
     Item item;
     item.strip = index % plan.strips;
     index /= plan.strips;
-    item.image = index % c.batch;
-    index /= c.batch;
     item.part = index % plan.parts;
     item.group = index / plan.parts;
     return item;
@@ -112,9 +109,9 @@ class PanelCorrelation {
     }
   }
 
-  const T* first_channel(const Item& item) const {
-    return source + item.image * c.source_strides.batch +
-           item.group * c.source_channels * c.source_strides.channel;
+  // In the first image.
+  const T* first_channel(int64_t group) const {
+    return source + group * c.source_channels * c.source_strides.channel;
   }
 
   void run_item(const Item& item, const Item& next, char* own) const {
@@ -127,8 +124,7 @@ class PanelCorrelation {
     const bool packs_in_tile = plan.grid.reads_itself() && strip.is_whole();
     const bool writes_in_place = plan.writes_in_place && strip.is_whole();
     const int64_t channel_stride = c.result_strides.channel;
-    T* const planes = result + item.image * c.result_strides.batch +
-                      (item.group * c.result_channels + first_row) * channel_stride;
+    T* const planes = result + (item.group * c.result_channels + first_row) * channel_stride;
     if (!packs_in_tile) strip.find_runs();
 
     PanelTile<T> tile;
@@ -136,13 +132,14 @@ class PanelCorrelation {
     tile.panel = panel;
     tile.c_row = writes_in_place ? channel_stride : strip.vectors * lanes;
     tile.streams = writes_in_place && streams;
-    T* const first_result = writes_in_place ? planes + strip.first_pixel : results;
+    T* const first_result =
+        writes_in_place ? planes + strip.image() * c.result_strides.batch + strip.first_of_image() : results;
     for (int64_t channel = 0; channel < c.source_channels; channel += plan.block_channels) {
       const int64_t channels = smaller(plan.block_channels, c.source_channels - channel);
       const int64_t first_term = channel * plan.grid.taps();
-      const T* const planes_here = first_channel(item) + channel * c.source_strides.channel;
+      const T* const planes_here = first_channel(item.group) + channel * c.source_strides.channel;
       if (!packs_in_tile) strip.pack(planes_here, channels, panel);
-      tile.b = planes_here + strip.first_pixel;
+      tile.b = planes_here + strip.image() * c.source_strides.batch + strip.first_of_image();
       tile.terms = channels * plan.grid.taps();
       tile.chain = ceil_div(tile.terms, ceil_div(tile.terms, plan.chain));
       tile.accumulate = channel > 0;
@@ -186,8 +183,7 @@ class PanelCorrelation {
     for (int64_t row = first_row; row < last_row; row += width) {
       const int64_t channel = item.group * (c.result_channels / area) + row / area;
       strip.store_woven(results + (row - first_row) * stride, stride, problem.output, problem.kernel,
-                        row % area / width, result + item.image * strides.batch + channel * strides.channel,
-                        strides);
+                        row % area / width, result + channel * strides.channel, strides);
     }
   }
 
@@ -207,8 +203,12 @@ class PanelCorrelation {
   // What an item reads of a block of source channels, from the one given on.
   Ahead source_of(const Item& item, int64_t channel) const {
     const ResultGrid& grid = plan.grid;
-    const int64_t first = plan.first_vector(item.strip) * lanes;
-    const int64_t last = smaller(grid.pixels(), plan.first_vector(item.strip + 1) * lanes) - 1;
+    const int64_t begin_of_strip = plan.first_vector(item.strip) * lanes;
+    const int64_t image = begin_of_strip / grid.pixels();
+    const int64_t first = begin_of_strip - image * grid.pixels();
+    // Of a strip in two images, what it reads of the first.
+    const int64_t last =
+        smaller(grid.pixels(), plan.first_vector(item.strip + 1) * lanes - image * grid.pixels()) - 1;
     // From the first tap of the first pixel to the last tap of the last one, in rows as they lie.
     const auto position = [&](int64_t pixel, bool is_end) {
       const auto along = [&](const Axis& axis, int64_t q) {
@@ -222,8 +222,9 @@ class PanelCorrelation {
     const int64_t begin = position(first, false);
     const int64_t bytes = (position(last, true) + 1 - begin) * size;
     const int64_t channels = smaller(plan.block_channels, c.source_channels - channel);
-    return {reinterpret_cast<const char*>(first_channel(item) + channel * c.source_strides.channel + begin),
-            c.source_strides.channel * size, channels, larger(0, bytes)};
+    const T* const from = first_channel(item.group) + image * c.source_strides.batch +
+                          channel * c.source_strides.channel + begin;
+    return {reinterpret_cast<const char*>(from), c.source_strides.channel * size, channels, larger(0, bytes)};
   }
 };
 

@@ -87,7 +87,7 @@ struct PanelPlan {
   int64_t chain;
   int64_t tiles;   // that the result channels are cut into
   int64_t parts;   // that the tiles are cut into
-  int64_t strips;  // that the pixels of an image are cut into
+  int64_t strips;  // that the pixels of all images are cut into
   int64_t block_channels;
   bool packs_weights;
   bool writes_in_place;  // results lie like the strips
@@ -118,7 +118,7 @@ struct PanelPlan {
                            (c.rows.p.kernel == 1 || c.weight_strides.row == c.columns.p.kernel);
     constexpr int64_t worth_packing = 4;  // strips that read them; in place, each line serves one term
     const bool are_rows = grid.taps() == 1 && c.weight_result_stride == 1;
-    packs_weights = c.is_forward ? !are_terms : !are_rows || c.batch * strips >= worth_packing;
+    packs_weights = c.is_forward ? !are_terms : !are_rows || strips >= worth_packing;
     weaves_windows = has_windows_side_by_side(p);
     writes_in_place = !weaves_windows && grid.is_whole(c);
     const int64_t end_of_pairs = 2 * grid.columns.count;
@@ -128,7 +128,7 @@ struct PanelPlan {
     // Each part of the result channels packs its strips again.
     const bool packs_for_nothing = grid.reads_itself();
     const int64_t wanted =
-        ceil_div((packs_for_nothing ? 8 : 2) * int64_t{workers}, larger(1, c.groups * c.batch * strips));
+        ceil_div((packs_for_nothing ? 8 : 2) * int64_t{workers}, larger(1, c.groups * strips));
     constexpr int64_t fewest_tiles = 4;
     parts = packs_for_nothing ? ceil_div(c.result_channels * terms, most_weights) : 1;
     parts = larger(1, smaller(larger(parts, wanted), tiles / fewest_tiles));
@@ -149,7 +149,8 @@ struct PanelPlan {
     worker_bytes = own.bytes;
   }
 
-  int64_t vectors() const { return ceil_div(grid.pixels(), lanes); }
+  int64_t pixels() const { return c.batch * grid.pixels(); }
+  int64_t vectors() const { return ceil_div(pixels(), lanes); }
   int64_t first_vector(int64_t strip) const { return strip * vectors() / strips; }
   int64_t first_row(int64_t tile) const { return tile * c.result_channels / tiles; }
   int64_t first_tile(int64_t part) const { return part * tiles / parts; }

@@ -18,7 +18,7 @@ class Strip {
         strides(plan.c.source_strides),
         first_pixel(plan.first_vector(index) * lanes),
         vectors(plan.first_vector(index + 1) - plan.first_vector(index)),
-        count(smaller(vectors * lanes, grid.pixels() - first_pixel)),
+        count(smaller(vectors * lanes, plan.pixels() - first_pixel)),
         runs(static_cast<PixelRun*>(runs_of_taps)) {}
 
   const ResultGrid& grid;
@@ -27,7 +27,11 @@ class Strip {
   int64_t vectors;
   int64_t count;  // of pixels
 
-  bool is_whole() const { return count == vectors * lanes; }
+  int64_t image() const { return first_pixel / grid.pixels(); }
+  int64_t first_of_image() const { return first_pixel % grid.pixels(); }
+
+  // Whether it lies in one image and leaves no lane empty.
+  bool is_whole() const { return count == vectors * lanes && first_of_image() + count <= grid.pixels(); }
 
   // Before pack.
   void find_runs() {
@@ -41,17 +45,18 @@ class Strip {
           if (row < 0) return add_run(segment.begin, PixelRun::padding, segment.length);
           const Inside inside(columns, segment, j);
           const int64_t end = larger(inside.begin, inside.end);
-          add_outside(segment, row, j, 0, inside.begin);
-          add_run(segment.begin + inside.begin,
-                  row * strides.row + (inside.at + inside.begin * columns.stride), end - inside.begin);
-          add_outside(segment, row, j, end, segment.length);
+          const int64_t line = segment.image * strides.batch + row * strides.row;
+          add_outside(segment, line, j, 0, inside.begin);
+          add_run(segment.begin + inside.begin, line + (inside.at + inside.begin * columns.stride),
+                  end - inside.begin);
+          add_outside(segment, line, j, end, segment.length);
         });
         runs[run_count++] = {0, PixelRun::end_of_tap, 0};
       }
     }
   }
 
-  // Packs all taps of `channels` channels, the first of which begins at `source`.
+  // Packs all taps of `channels` channels, the first of which begins at `source` in the first image.
   void pack(const T* source, int64_t channels, T* panel) const {
     for (int64_t channel = 0; channel < channels; ++channel, source += strides.channel) {
       for (int64_t r = 0; r < run_count; ++r) {
@@ -67,13 +72,13 @@ class Strip {
     }
   }
 
-  // Writes results of one channel.
+  // Writes results of one channel, whose plane in the first image is given.
   void store(const T* from, T* plane, const ImageStrides& result) const {
     const Axis& rows = grid.rows;
     const Axis& columns = grid.columns;
     for_each_segment(rows.count, columns.count, first_pixel, count, [&](const Segment& segment) {
-      T* const to =
-          plane + rows.result_position(segment.row) * result.row + columns.result_position(segment.column);
+      T* const to = plane + segment.image * result.batch + rows.result_position(segment.row) * result.row +
+                    columns.result_position(segment.column);
       const T* const values = from + segment.begin;
       if (columns.spacing == 1) {
         int64_t x = 0;
@@ -91,8 +96,8 @@ class Strip {
   void store_woven(const T* from, int64_t from_row, const Size2& output, const Size2& kernel, int64_t row_tap,
                    T* plane, const ImageStrides& result) const {
     for_each_segment(output.height, output.width, first_pixel, count, [&](const Segment& segment) {
-      T* const to =
-          plane + (segment.row * kernel.height + row_tap) * result.row + segment.column * kernel.width;
+      T* const to = plane + segment.image * result.batch +
+                    (segment.row * kernel.height + row_tap) * result.row + segment.column * kernel.width;
       const T* const values = from + segment.begin;
       int64_t x = 0;
       if (kernel.width == 2) {
@@ -113,7 +118,8 @@ class Strip {
   // `width`.
   void store_pairs(const T* from, T* plane, const ImageStrides& result, int64_t width) const {
     for_each_segment(grid.rows.count, grid.columns.count, first_pixel, count, [&](const Segment& segment) {
-      T* const row = plane + grid.rows.result_position(segment.row) * result.row;
+      T* const row =
+          plane + segment.image * result.batch + grid.rows.result_position(segment.row) * result.row;
       T* const to = row + 2 * segment.column;
       const T* const values = from + segment.begin;
       int64_t x = 0;
@@ -140,11 +146,11 @@ class Strip {
   }
 
   // The pixels [begin, end) of a segment, whose tap lies before the first column or past the last one.
-  void add_outside(const Segment& segment, int64_t row, int64_t tap, int64_t begin, int64_t end) {
+  void add_outside(const Segment& segment, int64_t line, int64_t tap, int64_t begin, int64_t end) {
     if (grid.columns.mode == PaddingMode::zeros)
       return add_run(segment.begin + begin, PixelRun::padding, end - begin);
     for (int64_t x = begin; x < end; ++x) {
-      add_run(segment.begin + x, row * strides.row + grid.columns.source(segment.column + x, tap), 1);
+      add_run(segment.begin + x, line + grid.columns.source(segment.column + x, tap), 1);
     }
   }
 };

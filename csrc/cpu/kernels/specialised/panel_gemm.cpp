@@ -48,9 +48,10 @@ Reason why_not_correlate(const ConvProblem& p) {
     if (reason != nullptr) return reason;
   }
   // Channels in the lanes leave none of them empty.
-  const PanelPlan<T> plan(p, 1);
-  if (10 * plan.grid.pixels() < 9 * plan.vectors() * PanelPlan<T>::lanes)
-    return "the images' pixels would leave too many lanes empty";
+  constexpr int64_t lanes = PanelPlan<T>::lanes;
+  const int64_t pixels = PanelPlan<T>(p, 1).grid.pixels();
+  if (10 * pixels < 9 * ceil_div(pixels, lanes) * lanes)
+    return "an image's pixels would leave too many lanes empty";
   return nullptr;
 }
 
