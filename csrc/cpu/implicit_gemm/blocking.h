@@ -78,7 +78,7 @@ struct SumShape {
 inline SumShape sum_shape(int64_t terms, Pass pass) {
   if (terms <= 16) return {8, block_terms};
   if (pass == Pass::grad_weight) {
-    return {terms <= 64 ? 17 : terms <= 192 ? 12 : terms <= 512 ? 24 : terms <= 1024 ? 32 : 64, block_terms};
+    return {terms <= 64 ? 17 : terms <= 192 ? 12 : terms <= 512 ? 24 : 64, block_terms};
   }
   return {terms <= 64 ? 16 : terms <= 256 ? 32 : 64, block_terms};
 }

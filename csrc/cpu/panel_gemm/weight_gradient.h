@@ -72,7 +72,7 @@ struct PointwiseGradientPlan {
     panels = ceil_div(vectors(), most_vectors_of_tile);
     tiles = ceil_div(row_side.channels, most_rows_of_tile);
 
-    const int64_t most_chain = chain_of(pixels);
+    const int64_t most_chain = sum_shape(pixels, Pass::grad_weight).chain;
     blocks = ceil_div(pixels, most_pixels_of_block);
     block = ceil_div(pixels, blocks);
     blocks = ceil_div(pixels, block);
@@ -100,11 +100,6 @@ struct PointwiseGradientPlan {
   int64_t workspace_bytes(int workers) const { return workers_offset + workers * worker_bytes; }
 
  private:
-  // F.conv2d adds up eight chains side by side, and errors should be no larger than its.
-  static int64_t chain_of(int64_t pixels) {
-    return pixels <= 64 ? 17 : pixels <= 192 ? 12 : pixels <= 512 ? 24 : pixels <= 1024 ? 32 : 64;
-  }
-
   // Enough for several threads, few enough that the partial results stay small and that a chunk is much more
   // work than adding it up.
   void choose_chunks() {
