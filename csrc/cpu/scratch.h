@@ -50,26 +50,53 @@ CONVEXT_INLINE void copy_widened(Compute<T>* target, const T* source, int64_t st
   }
 }
 
-template <class Real>
-bool all_finite(const Real* values, int64_t count) {
-  constexpr int64_t lanes = Vector<Real>::lanes;
-  constexpr int64_t together = 8;  // one chain would wait for itself
-  Vector<Real> product[together];  // 0 * finite is 0, anything else is NaN
-  CONVEXT_UNROLL
-  for (int64_t v = 0; v < together; ++v) product[v] = zero<Real>();
-  int64_t i = 0;
-  for (; i + together * lanes <= count; i += together * lanes) {
+// Whether all numbers that it was shown are finite.
+template <class T>
+class FiniteCheck {
+ public:
+  FiniteCheck() {
     CONVEXT_UNROLL
-    for (int64_t v = 0; v < together; ++v) {
-      product[v] = fmadd(load(values + i + v * lanes), zero<Real>(), product[v]);
+    for (int64_t v = 0; v < together; ++v) product[v] = zero<Real>();
+  }
+
+  void add(const T* values, int64_t count, int64_t step = 1) {
+    if (step != 1) {
+      for (int64_t i = 0; i < count; ++i) add(values + i * step, 1);
+      return;
+    }
+    int64_t i = 0;
+    for (; i + together * lanes <= count; i += together * lanes) {
+      CONVEXT_UNROLL
+      for (int64_t v = 0; v < together; ++v) {
+        product[v] = fmadd(load_widened(values + i + v * lanes), zero<Real>(), product[v]);
+      }
+    }
+    for (; i < count; i += lanes) {
+      const int64_t rest = smaller(lanes, count - i);
+      product[0] = fmadd(load_widened(values + i, rest), zero<Real>(), product[0]);
     }
   }
-  for (; i < count; i += lanes) {
-    product[0] = fmadd(load(values + i, smaller(lanes, count - i)), zero<Real>(), product[0]);
+
+  bool all() const {
+    Vector<Real> total = product[0];
+    CONVEXT_UNROLL
+    for (int64_t v = 1; v < together; ++v) total = CONVEXT_ISA_NAMESPACE::add(total, product[v]);
+    return sum(total) == 0;
   }
-  CONVEXT_UNROLL
-  for (int64_t v = 1; v < together; ++v) product[0] = add(product[0], product[v]);
-  return sum(product[0]) == 0;
+
+ private:
+  using Real = Compute<T>;
+  static constexpr int64_t lanes = Vector<Real>::lanes;
+  static constexpr int64_t together = 8;  // one chain would wait for itself
+
+  Vector<Real> product[together];  // 0 * finite is 0, anything else is NaN
+};
+
+template <class T>
+bool all_finite(const T* values, int64_t count) {
+  FiniteCheck<T> check;
+  check.add(values, count);
+  return check.all();
 }
 
 }  // namespace

@@ -2,8 +2,9 @@
 // Products with those add zeros to a sum, so they are left out; no bit changes by it. (Unless a weight is not
 // finite: see channels_in_lanes.h.)
 //
-// If chains end where taps do, a tile of pixels of one row takes each tap for those of its pixels that read
-// the source by it. Else tiles leave out the blocks of terms by which none of their pixels does.
+// Of correlations: if chains end where taps do, a tile of pixels of one row takes each tap for those of its
+// pixels that read the source by it. Else tiles leave out the blocks of terms by which none of their pixels
+// does.
 #pragma once
 
 #include "cpu/implicit_gemm/correlation.h"
@@ -55,15 +56,26 @@ struct PixelTaps {
   }
 };
 
+// The result positions [begin, end) that read a source position by a tap. Not for borders.
+struct PositionRange {
+  int64_t begin;
+  int64_t end;
+
+  static PositionRange of(const Axis& axis, int64_t tap) {
+    const int64_t at = tap * axis.step + axis.offset;
+    const int64_t begin = Inside::first_at_least(axis.stride, -at, axis.count);
+    return {begin, larger(begin, Inside::first_at_least(axis.stride, axis.source_size - at, axis.count))};
+  }
+
+  int64_t count() const { return end - begin; }
+};
+
 // The share of an axis' pairs of result position and tap that read the source.
 inline double real_share(const Axis& axis) {
-  if (axis.count == 0) return 1;
-  double pairs = 0;
-  for (int64_t q = 0; q < axis.count; ++q) {
-    const TapRange taps = TapRange::of(axis, q);
-    pairs += static_cast<double>(larger(0, taps.end - taps.begin));
-  }
-  return pairs / static_cast<double>(axis.count * axis.taps);
+  if (axis.count * axis.taps == 0) return 1;
+  int64_t pairs = 0;
+  for (int64_t tap = 0; tap < axis.taps; ++tap) pairs += PositionRange::of(axis, tap).count();
+  return static_cast<double>(pairs) / static_cast<double>(axis.count * axis.taps);
 }
 
 // The share of what the windows read that is no padding of zeros; 1 where that is not worth counting.

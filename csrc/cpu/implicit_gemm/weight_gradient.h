@@ -14,6 +14,8 @@
 // order.
 #pragma once
 
+#include <atomic>
+
 #include "cpu/implicit_gemm/micro_kernel.h"
 #include "cpu/implicit_gemm/weight_gradient_panels.h"
 #include "cpu/implicit_gemm/weight_gradient_plan.h"
@@ -34,51 +36,19 @@ class WeightGradientRun {
         scratch(static_cast<char*>(workspace)),
         partials(reinterpret_cast<Real*>(scratch + plan.partials_offset)),
         a_terms(reinterpret_cast<int32_t*>(scratch + plan.terms_offset)),
-        b_terms(a_terms + plan.blocks.most_pixels()),
-        result_lines(b_terms + plan.blocks.most_pixels()) {}
+        b_terms(a_terms + plan.tables() * plan.blocks.most_pixels()),
+        result_lines(b_terms + plan.tables() * plan.blocks.most_pixels()),
+        skips_padding(plan.skips_padding) {}
 
   void run(const Executor& executor) {
     if (plan.terms == 0 || plan.channels == 0) return;
     if (plan.blocks.count == 0) return clear();
     fill_tables();
-    // Results do not depend on each other, so items may follow the number of workers.
-    int64_t panels_of_item = plan.panels_of_item;
-    int64_t taps_of_item = plan.panel_taps;
-    int64_t outputs_of_item = plan.outputs_of_item;
-    const auto items = [&] {
-      return plan.chunks * p.groups * ceil_div(plan.panels, panels_of_item) *
-             ceil_div(plan.panel_taps, taps_of_item) * ceil_div(plan.channels, outputs_of_item);
-    };
-    if (executor.workers > 1) {
-      while (panels_of_item > 1 && items() < 4 * executor.workers)
-        panels_of_item = ceil_div(panels_of_item, 2);
-      // Each part of the taps fills the panels again, and packs the outputs.
-      while (taps_of_item >= 16 && items() < 4 * executor.workers) taps_of_item = ceil_div(taps_of_item, 2);
-      // Each part of the outputs packs the panels again.
-      while (items() < 4 * executor.workers && outputs_of_item >= 512)
-        outputs_of_item = half(outputs_of_item);
-      while (items() < 2 * executor.workers && outputs_of_item >= 2 * plan.outputs_group) {
-        outputs_of_item = half(outputs_of_item);
-      }
+    add_up_items(executor);
+    if (has_non_finite_output.load(std::memory_order_relaxed)) {
+      skips_padding = false;
+      add_up_items(executor);
     }
-    const int64_t panel_items = ceil_div(plan.panels, panels_of_item);
-    const int64_t tap_items = ceil_div(plan.panel_taps, taps_of_item);
-    const int64_t output_items = ceil_div(plan.channels, outputs_of_item);
-    for_each_tile(executor, items(), [&](int64_t index, int worker) {
-      Item item;
-      item.first_output = index % output_items * outputs_of_item;
-      item.outputs = smaller(outputs_of_item, plan.channels - item.first_output);
-      index /= output_items;
-      item.first_tap = index % tap_items * taps_of_item;
-      item.last_tap = smaller(plan.panel_taps, item.first_tap + taps_of_item);
-      index /= tap_items;
-      item.first_panel = index % panel_items * panels_of_item;
-      item.panels = smaller(panels_of_item, plan.panels - item.first_panel);
-      index /= panel_items;
-      item.group = index % p.groups;
-      item.chunk = index / p.groups;
-      sum_item(item, scratch + plan.workers_offset + worker * plan.worker_bytes);
-    });
     if (plan.is_direct) return;
 
     const int64_t all_rows = p.groups * plan.channels;
@@ -118,6 +88,50 @@ class WeightGradientRun {
   int32_t* a_terms;
   int32_t* b_terms;
   int32_t* result_lines;
+  bool skips_padding;
+  // Past the edge of the input it meets a zero of the padding, and their product is NaN.
+  mutable std::atomic<bool> has_non_finite_output{false};
+
+  void add_up_items(const Executor& executor) const {
+    // Results do not depend on each other, so items may follow the number of workers.
+    int64_t panels_of_item = plan.panels_of_item;
+    int64_t taps_of_item = plan.panel_taps;
+    int64_t outputs_of_item = plan.outputs_of_item;
+    const auto items = [&] {
+      return plan.chunks * p.groups * ceil_div(plan.panels, panels_of_item) *
+             ceil_div(plan.panel_taps, taps_of_item) * ceil_div(plan.channels, outputs_of_item);
+    };
+    if (executor.workers > 1) {
+      while (panels_of_item > 1 && items() < 4 * executor.workers)
+        panels_of_item = ceil_div(panels_of_item, 2);
+      // Each part of the taps fills the panels again, and packs the outputs.
+      while (taps_of_item >= 16 && items() < 4 * executor.workers) taps_of_item = ceil_div(taps_of_item, 2);
+      // Each part of the outputs packs the panels again.
+      while (items() < 4 * executor.workers && outputs_of_item >= 512)
+        outputs_of_item = half(outputs_of_item);
+      while (items() < 2 * executor.workers && outputs_of_item >= 2 * plan.outputs_group) {
+        outputs_of_item = half(outputs_of_item);
+      }
+    }
+    const int64_t panel_items = ceil_div(plan.panels, panels_of_item);
+    const int64_t tap_items = ceil_div(plan.panel_taps, taps_of_item);
+    const int64_t output_items = ceil_div(plan.channels, outputs_of_item);
+    for_each_tile(executor, items(), [&](int64_t index, int worker) {
+      Item item;
+      item.first_output = index % output_items * outputs_of_item;
+      item.outputs = smaller(outputs_of_item, plan.channels - item.first_output);
+      index /= output_items;
+      item.first_tap = index % tap_items * taps_of_item;
+      item.last_tap = smaller(plan.panel_taps, item.first_tap + taps_of_item);
+      index /= tap_items;
+      item.first_panel = index % panel_items * panels_of_item;
+      item.panels = smaller(panels_of_item, plan.panels - item.first_panel);
+      index /= panel_items;
+      item.group = index % p.groups;
+      item.chunk = index / p.groups;
+      sum_item(item, scratch + plan.workers_offset + worker * plan.worker_bytes);
+    });
+  }
 
   int64_t half(int64_t outputs) const { return round_up(ceil_div(outputs, 2), plan.outputs_group); }
 
@@ -140,25 +154,80 @@ class WeightGradientRun {
 
   // Where the pixels of a block lie, in both operands: those of a smaller block are the first ones.
   void fill_tables() const {
+    fill_table(0, {0, plan.blocks.rows}, {0, plan.blocks.columns});
+    if (plan.skips_padding) {
+      int64_t table = 1;
+      for (int64_t i = 0; i < plan.row_tables(); ++i) {
+        for (int64_t j = 0; j < plan.column_tables(); ++j) {
+          fill_table(table++, plan.has_row_tables ? row_range(i) : PositionRange{0, plan.blocks.rows},
+                     plan.has_column_tables ? column_range(j) : PositionRange{0, plan.blocks.columns});
+        }
+      }
+    }
+    for (int64_t v = 0; v < plan.tile_vectors; ++v) result_lines[v] = static_cast<int32_t>(v * lanes);
+  }
+
+  void fill_table(int64_t table, const PositionRange& rows, const PositionRange& columns) const {
     const ImageStrides& strides = p.output_strides;
     const PixelBlocks& blocks = plan.blocks;
     const bool has_gaps = plan.source == PanelSource::lines || plan.source == PanelSource::channels;
     const int64_t pitch =
         has_gaps ? Band(plan.rows, plan.columns, 0, blocks.rows, 0, blocks.columns).pitch : blocks.columns;
-    int64_t k = 0;
+    int64_t k = table * blocks.most_pixels();
     for (int64_t image = 0; image < blocks.images; ++image) {
-      for (int64_t y = 0; y < blocks.rows; ++y) {
-        for (int64_t x = 0; x < blocks.columns; ++x, ++k) {
+      for (int64_t y = rows.begin; y < rows.end; ++y) {
+        for (int64_t x = columns.begin; x < columns.end; ++x, ++k) {
           const int64_t place = image * plan.panel_places + y * pitch + x;
+          const int64_t pixel = (image * blocks.rows + y) * blocks.columns + x;
           b_terms[k] = static_cast<int32_t>(place * plan.panel_stride);
           a_terms[k] = static_cast<int32_t>(plan.outputs_in_place
                                                 ? image * strides.batch + y * strides.row + x * strides.column
-                                            : plan.outputs_by_rows ? k
-                                                                   : k * plan.outputs_group);
+                                            : plan.outputs_by_rows ? pixel
+                                                                   : pixel * plan.outputs_group);
         }
       }
     }
-    for (int64_t v = 0; v < plan.tile_vectors; ++v) result_lines[v] = static_cast<int32_t>(v * lanes);
+  }
+
+  PositionRange row_range(int64_t row_tap) const { return PositionRange::of(plan.rows, row_tap); }
+  PositionRange column_range(int64_t column_tap) const { return PositionRange::of(plan.columns, column_tap); }
+
+  // Has a tap be multiplied with the pixels of a block that read the source by it.
+  void point_to_pixels(TileOperands<Real>& operands, const Block& block, int64_t tap) const {
+    const int64_t i = tap / plan.columns.taps;
+    const int64_t j = tap % plan.columns.taps;
+    const PositionRange rows = row_range(i);
+    const int64_t first_row = larger(rows.begin, block.row) - block.row;
+    const int64_t count = larger(0, smaller(rows.end, block.row + block.rows) - block.row - first_row);
+    const int64_t width = plan.has_column_tables ? column_range(j).count() : block.columns;
+    const int64_t table =
+        1 + (plan.has_row_tables ? i * plan.column_tables() : 0) + (plan.has_column_tables ? j : 0);
+    const int64_t first = table * plan.blocks.most_pixels() + (plan.has_row_tables ? 0 : first_row * width);
+    operands.a_terms = a_terms + first;
+    operands.b_terms = b_terms + first;
+    operands.terms = block.images * count * width;
+    operands.chain = ceil_div(operands.terms, larger(1, ceil_div(operands.terms, plan.chain)));
+  }
+
+  // Whether the block's gradient of the output is finite, for an item's channels.
+  bool has_finite_outputs(const Item& item, const Block& block) const {
+    const ImageStrides& strides = p.output_strides;
+    const T* const from = output_at(item, block);
+    const bool are_channels_neighbours = strides.channel == 1;
+    const int64_t inner = are_channels_neighbours ? item.outputs : block.columns;
+    const int64_t inner_stride = are_channels_neighbours ? 1 : strides.column;
+    const int64_t outer = are_channels_neighbours ? block.columns : item.outputs;
+    const int64_t outer_stride = are_channels_neighbours ? strides.column : strides.channel;
+    FiniteCheck<T> check;
+    for (int64_t image = 0; image < block.images; ++image) {
+      for (int64_t y = 0; y < block.rows; ++y) {
+        const T* const row = from + image * strides.batch + y * strides.row;
+        for (int64_t k = 0; k < outer; ++k) {
+          check.add(row + k * outer_stride, inner, inner_stride);
+        }
+      }
+    }
+    return check.all();
   }
 
   Patches<T> input_patches(int64_t group) const {
@@ -198,6 +267,11 @@ class WeightGradientRun {
     const int64_t last_block = smaller(plan.blocks.count, first_block + plan.blocks_of_chunk);
     for (int64_t b = first_block; b < last_block; ++b) {
       const Block block = plan.blocks.at(b);
+      if (skips_padding) {
+        if (has_non_finite_output.load(std::memory_order_relaxed)) return;
+        if (item.first_panel == 0 && item.first_tap == 0 && !has_finite_outputs(item, block))
+          return has_non_finite_output.store(true, std::memory_order_relaxed);
+      }
       fill_panels(item, block, b == first_block, lines, panels);
       TileOperands<Real> operands{};
       operands.a_terms = a_terms;
@@ -218,6 +292,11 @@ class WeightGradientRun {
             if (plan.by_channels) {
               operands.b += band.at(tap / plan.columns.taps, tap % plan.columns.taps) * plan.panel_stride;
             }
+            if (skips_padding) {
+              point_to_pixels(operands, block, tap);
+              // The first block of a chunk writes the sum of no pixels, too.
+              if (operands.terms == 0 && b > first_block) continue;
+            }
             multiply(operands, outputs, item, first, rows, tap * plan.input_channels + first_lane,
                      smaller(plan.tile_width, panel_lanes() - first_lane), b > first_block);
           }
@@ -226,12 +305,16 @@ class WeightGradientRun {
     }
   }
 
+  const T* output_at(const Item& item, const Block& block) const {
+    const ImageStrides& strides = p.output_strides;
+    return grad_output + (item.group * plan.channels + item.first_output) * strides.channel +
+           block.image * strides.batch + block.row * strides.row + block.column * strides.column;
+  }
+
   // The gradient of the output, see row_of.
   const Real* rows_operand(const Item& item, const Block& block, Real* packed) const {
     const ImageStrides& strides = p.output_strides;
-    const T* const at_block =
-        grad_output + (item.group * plan.channels + item.first_output) * strides.channel +
-        block.image * strides.batch + block.row * strides.row + block.column * strides.column;
+    const T* const at_block = output_at(item, block);
     if constexpr (std::is_same_v<T, Real>) {
       if (plan.outputs_in_place) return at_block;
     }

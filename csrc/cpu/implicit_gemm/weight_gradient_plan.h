@@ -4,6 +4,7 @@
 #include <type_traits>
 
 #include "cpu/implicit_gemm/band.h"
+#include "cpu/implicit_gemm/padding_taps.h"
 
 namespace convext {
 namespace CONVEXT_ISA_NAMESPACE {
@@ -97,8 +98,11 @@ struct WeightGradientPlan {
   int64_t tile_vectors;
   int64_t tile_width;
   PixelBlocks blocks;
-  int64_t chain;
-  bool is_direct;  // tiles are stored to the result itself
+  bool skips_padding;      // each tap is multiplied only with the pixels that read the source by it
+  bool has_row_tables;     // a table of those for each row of taps; else rows of a block are left out
+  bool has_column_tables;  // a table for each column of taps
+  int64_t chain;           // at most
+  bool is_direct;          // tiles are stored to the result itself
   bool outputs_in_place;
   bool outputs_by_rows;  // [channel][pixel], else packed in groups of channels, [pixel][channel of the group]
   int64_t outputs_group;
@@ -148,6 +152,8 @@ struct WeightGradientPlan {
     const int64_t block = blocks.most_pixels();
     chain = ceil_div(block, ceil_div(block, sum_shape(pixels, Pass::grad_weight).chain));
 
+    choose_tables();
+
     const Band band(rows, columns, 0, blocks.rows, 0, blocks.columns);
     all_lines = input_channels * band.channel_stride <= most_lines;
     panel_places = source == PanelSource::channels ? band.numbers()
@@ -178,7 +184,7 @@ struct WeightGradientPlan {
     Carver shared;
     partials_offset =
         shared.take(is_direct ? 0 : chunks * p.groups * channels * partial_stride + lanes, sizeof(Real));
-    terms_offset = shared.take(2 * block + most_tile_vectors, sizeof(int32_t));
+    terms_offset = shared.take(2 * tables() * block + most_tile_vectors, sizeof(int32_t));
     workers_offset = shared.bytes;
     Carver own;
     const int64_t packed = outputs_by_rows ? outputs_of_item : ceil_div(outputs_of_item, outputs_group);
@@ -192,6 +198,11 @@ struct WeightGradientPlan {
 
   int64_t workspace_bytes(int workers) const { return workers_offset + workers * worker_bytes; }
 
+  // Of pixels: all of a block, then those of each tap.
+  int64_t tables() const { return 1 + (skips_padding ? row_tables() * column_tables() : 0); }
+  int64_t row_tables() const { return has_row_tables ? rows.taps : 1; }
+  int64_t column_tables() const { return has_column_tables ? columns.taps : 1; }
+
   // Are the weights a matrix of rows [output channel] with the terms side by side, in the order of ours?
   bool lies_as_terms(const WeightStrides& strides, const Size2& kernel) const {
     const int64_t tap_step = taps_fastest ? 1 : input_channels;
@@ -204,6 +215,8 @@ struct WeightGradientPlan {
   }
 
  private:
+  double real_pixels = 1;  // the share of pairs of pixel and tap that do not read padding
+
   // The gradient of a 1x1 kernel is the same product with input and output in each other's place, transposed.
   // Of channels_last tensors, which are packed by copying either way, the lanes get the one with more
   // channels, if the other one would leave tiles of one or two vectors, which load more than they multiply.
@@ -251,6 +264,15 @@ struct WeightGradientPlan {
     return smaller(input_channels, (tile_width - 1 + taps - 1) / taps + 1);
   }
 
+  void choose_tables() {
+    constexpr double worth_skipping = 0.97;
+    constexpr int64_t most_tables = 256;
+    skips_padding = by_channels && real_pixels < worth_skipping;
+    has_row_tables = blocks.images > 1;
+    has_column_tables = blocks.across == 1;
+    skips_padding = skips_padding && row_tables() * column_tables() <= most_tables;
+  }
+
   void choose_source(const ConvProblem& p, bool is_flat, int64_t pixels) {
     const ImageStrides& strides = p.input_strides;
     channels_are_neighbours = strides.channel == 1 && (strides.column != 1 || p.input.width == 1);
@@ -270,15 +292,19 @@ struct WeightGradientPlan {
     const int64_t term_vectors = ceil_div(terms, lanes);
     const int64_t channel_vectors = ceil_div(input_channels, lanes);
     const int64_t transposed = 2 * lanes;
+    const int64_t interleaved = 45 * lanes;
     int64_t by_terms = 2 * channels * term_vectors;
-    int64_t shifted = 2 * channels * taps * channel_vectors;
+    real_pixels = taps == 1 || rows.mode != PaddingMode::zeros ? 1 : real_share(rows) * real_share(columns);
+    int64_t shifted =
+        static_cast<int64_t>(real_pixels * static_cast<double>(2 * channels * taps * channel_vectors));
     if (channels_are_neighbours) {
       by_terms += 12 * taps * channel_vectors;
       shifted += 16 * channel_vectors;
     } else {
       by_terms += transposed * term_vectors;
       shifted += 2 * transposed * channel_vectors;
-      if (taps_fastest) shifted += 8 * channels * terms / larger(1, pixels);
+      if (taps_fastest)
+        shifted += interleaved * channels * channel_vectors * ceil_div(taps, lanes) / larger(1, pixels);
     }
     if (taps > 1 && shifted < by_terms) {
       source = PanelSource::channels;
