@@ -96,21 +96,41 @@ int64_t multiplications(const ConvProblem& problem) {
 }
 
 Reason why_not_weight_gradient(const ConvProblem& problem) {
-  // What the sums cost that no pixel adds to: 512 channels at 7^2 took twice implicit_gemm's time. Blocks of
-  // larger kernels share the pixels that they read, but no transforms: 64 channels, 5 x 5 at 20^2 took as
-  // long.
+  // What the sums cost that no pixel adds to: 512 channels at 7^2 took twice implicit_gemm's time.
+  constexpr int64_t fewest_pixels = 128;
+  // Blocks of larger kernels share the pixels that they read, but no transforms, and implicit_gemm leaves out
+  // the padding, which is much of small maps: 0.8 to 1.0 times its speed at 14^2 and 28^2, 1.1 at 35^2.
+  constexpr int64_t fewest_of_image = 900;
   const bool is_three_by_three = problem.kernel.height == 3 && problem.kernel.width == 3;
-  const int64_t fewest_pixels = is_three_by_three ? 128 : 512;
+  const int64_t of_image = problem.output.height * problem.output.width;
   // F.conv2d adds up few pixels more exactly in this layout: its rms error, times 1.25, is that of these
   // transforms at about 900 pixels.
   constexpr int64_t fewest_pixels_of_channels_last = 1024;
-  const int64_t pixels = problem.batch * problem.output.height * problem.output.width;
-  if (pixels < fewest_pixels) return "so few pixels do not repay the transforms";
+  const int64_t pixels = problem.batch * of_image;
+  if (pixels < fewest_pixels || (!is_three_by_three && of_image < fewest_of_image))
+    return "so few pixels do not repay the transforms";
   const bool is_channels_last = problem.input_strides.channel == 1 || problem.output_strides.channel == 1;
   const bool is_exact = problem.precision == Float32Precision::highest && element_size(problem.dtype) > 2;
   if (is_channels_last && is_exact && pixels < fewest_pixels_of_channels_last)
     return "sums of so few pixels are more exact without transforms";
   return nullptr;
+}
+
+// Transformed weights are written and read once for all images, but the choice must not follow the batch. So
+// this is where one image would lose more than eight gain: 512 channels, channels_last, at 7^2 had 0.7 and
+// 1.15 times implicit_gemm's speed, 64 channels with 10 x 4 taps and 17 x 8 results 0.65 and 1.1.
+bool repays_weights(const ConvProblem& problem) {
+  const int64_t results = row_sizes(problem).results * column_sizes(problem).results;
+  const int64_t numbers = with_tile(problem, [&](auto tile) {
+    using Tile = decltype(tile);
+    return TapBlocks<typename Tile::Rows>(problem.kernel.height).products() *
+           TapBlocks<typename Tile::Columns>(problem.kernel.width).products();
+  });
+  if (problem.kernel.height > 3 || problem.kernel.width > 3) return 4 * results >= 7 * numbers;
+  constexpr int64_t fit_caches = int64_t{1} << 19;
+  if (in_channels_per_group(problem) * problem.out_channels * numbers < fit_caches) return true;
+  const bool is_channels_last = problem.input_strides.channel == 1 || problem.output_strides.channel == 1;
+  return results > (is_channels_last ? 49 : problem.pass == Pass::grad_input ? 25 : 0);
 }
 
 Reason why_not(const ConvProblem& problem) {
@@ -151,6 +171,7 @@ Reason why_not(const ConvProblem& problem) {
     if (share > (has_large_tiles ? 0.6 : is_row ? 0.85 : 0.8)) return "tiles save too few multiplications";
   }
   if (problem.pass == Pass::grad_weight) return why_not_weight_gradient(problem);
+  if (!repays_weights(problem)) return "so few pixels do not repay transforming the weights";
   if (source_channels * rows.fewest_taps() * columns.fewest_taps() < 64)
     return "results at the corners add up fewer than 64 terms";
   if (collects_padding(problem)) return "the padding is filled from the input";
