@@ -18,7 +18,7 @@
 
 #include "cpu/implicit_gemm/micro_kernel.h"
 #include "cpu/implicit_gemm/weight_gradient_panels.h"
-#include "cpu/implicit_gemm/weight_gradient_plan.h"
+#include "cpu/implicit_gemm/weight_gradient_pixels.h"
 
 namespace convext {
 namespace CONVEXT_ISA_NAMESPACE {
@@ -35,15 +35,13 @@ class WeightGradientRun {
         grad_weight(static_cast<T*>(data.weight)),
         scratch(static_cast<char*>(workspace)),
         partials(reinterpret_cast<Real*>(scratch + plan.partials_offset)),
-        a_terms(reinterpret_cast<int32_t*>(scratch + plan.terms_offset)),
-        b_terms(a_terms + plan.tables() * plan.blocks.most_pixels()),
-        result_lines(b_terms + plan.tables() * plan.blocks.most_pixels()),
+        pixels(plan, reinterpret_cast<int32_t*>(scratch + plan.terms_offset)),
         skips_padding(plan.skips_padding) {}
 
   void run(const Executor& executor) {
     if (plan.terms == 0 || plan.channels == 0) return;
     if (plan.blocks.count == 0) return clear();
-    fill_tables();
+    pixels.fill();
     add_up_items(executor);
     if (has_non_finite_output.load(std::memory_order_relaxed)) {
       skips_padding = false;
@@ -85,9 +83,7 @@ class WeightGradientRun {
   T* grad_weight;
   char* scratch;
   Real* partials;
-  int32_t* a_terms;
-  int32_t* b_terms;
-  int32_t* result_lines;
+  PixelTables<T> pixels;
   bool skips_padding;
   // Past the edge of the input it meets a zero of the padding, and their product is NaN.
   mutable std::atomic<bool> has_non_finite_output{false};
@@ -150,63 +146,6 @@ class WeightGradientRun {
     const WeightStrides& strides = p.weight_strides;
     return grad_weight + o * strides.out_channel + c * strides.in_channel + i * strides.row +
            j * strides.column;
-  }
-
-  // Where the pixels of a block lie, in both operands: those of a smaller block are the first ones.
-  void fill_tables() const {
-    fill_table(0, {0, plan.blocks.rows}, {0, plan.blocks.columns});
-    if (plan.skips_padding) {
-      int64_t table = 1;
-      for (int64_t i = 0; i < plan.row_tables(); ++i) {
-        for (int64_t j = 0; j < plan.column_tables(); ++j) {
-          fill_table(table++, plan.has_row_tables ? row_range(i) : PositionRange{0, plan.blocks.rows},
-                     plan.has_column_tables ? column_range(j) : PositionRange{0, plan.blocks.columns});
-        }
-      }
-    }
-    for (int64_t v = 0; v < plan.tile_vectors; ++v) result_lines[v] = static_cast<int32_t>(v * lanes);
-  }
-
-  void fill_table(int64_t table, const PositionRange& rows, const PositionRange& columns) const {
-    const ImageStrides& strides = p.output_strides;
-    const PixelBlocks& blocks = plan.blocks;
-    const bool has_gaps = plan.source == PanelSource::lines || plan.source == PanelSource::channels;
-    const int64_t pitch =
-        has_gaps ? Band(plan.rows, plan.columns, 0, blocks.rows, 0, blocks.columns).pitch : blocks.columns;
-    int64_t k = table * blocks.most_pixels();
-    for (int64_t image = 0; image < blocks.images; ++image) {
-      for (int64_t y = rows.begin; y < rows.end; ++y) {
-        for (int64_t x = columns.begin; x < columns.end; ++x, ++k) {
-          const int64_t place = image * plan.panel_places + y * pitch + x;
-          const int64_t pixel = (image * blocks.rows + y) * blocks.columns + x;
-          b_terms[k] = static_cast<int32_t>(place * plan.panel_stride);
-          a_terms[k] = static_cast<int32_t>(plan.outputs_in_place
-                                                ? image * strides.batch + y * strides.row + x * strides.column
-                                            : plan.outputs_by_rows ? pixel
-                                                                   : pixel * plan.outputs_group);
-        }
-      }
-    }
-  }
-
-  PositionRange row_range(int64_t row_tap) const { return PositionRange::of(plan.rows, row_tap); }
-  PositionRange column_range(int64_t column_tap) const { return PositionRange::of(plan.columns, column_tap); }
-
-  // Has a tap be multiplied with the pixels of a block that read the source by it.
-  void point_to_pixels(TileOperands<Real>& operands, const Block& block, int64_t tap) const {
-    const int64_t i = tap / plan.columns.taps;
-    const int64_t j = tap % plan.columns.taps;
-    const PositionRange rows = row_range(i);
-    const int64_t first_row = larger(rows.begin, block.row) - block.row;
-    const int64_t count = larger(0, smaller(rows.end, block.row + block.rows) - block.row - first_row);
-    const int64_t width = plan.has_column_tables ? column_range(j).count() : block.columns;
-    const int64_t table =
-        1 + (plan.has_row_tables ? i * plan.column_tables() : 0) + (plan.has_column_tables ? j : 0);
-    const int64_t first = table * plan.blocks.most_pixels() + (plan.has_row_tables ? 0 : first_row * width);
-    operands.a_terms = a_terms + first;
-    operands.b_terms = b_terms + first;
-    operands.terms = block.images * count * width;
-    operands.chain = ceil_div(operands.terms, larger(1, ceil_div(operands.terms, plan.chain)));
   }
 
   // Whether the block's gradient of the output is finite, for an item's channels.
@@ -274,10 +213,7 @@ class WeightGradientRun {
       }
       fill_panels(item, block, b == first_block, lines, panels);
       TileOperands<Real> operands{};
-      operands.a_terms = a_terms;
-      operands.b_terms = b_terms;
-      operands.terms = block.pixels();
-      operands.chain = plan.chain;
+      pixels.point_to_all(operands, block);
       operands.a_row = plan.outputs_in_place  ? p.output_strides.channel
                        : plan.outputs_by_rows ? plan.outputs_stride
                                               : 1;
@@ -293,7 +229,7 @@ class WeightGradientRun {
               operands.b += band.at(tap / plan.columns.taps, tap % plan.columns.taps) * plan.panel_stride;
             }
             if (skips_padding) {
-              point_to_pixels(operands, block, tap);
+              pixels.point_to_tap(operands, block, tap);
               // The first block of a chunk writes the sum of no pixels, too.
               if (operands.terms == 0 && b > first_block) continue;
             }
@@ -476,7 +412,7 @@ class WeightGradientRun {
       const MicroKernel<Real> kernel = is_full ? full : micro_kernel_of<Real>(height, vectors);
       Real* const to = sums + row * stride;
       operands.a = row_of(outputs, first + row);
-      operands.ahead = {to, result_lines, 1, vectors, stride, is_whole ? height : 0};
+      operands.ahead = {to, pixels.result_lines(), 1, vectors, stride, is_whole ? height : 0};
       if (is_whole) {
         kernel(operands, to, stride, accumulate);
       } else {
