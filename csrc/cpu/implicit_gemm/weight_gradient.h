@@ -8,6 +8,9 @@
 // weight_gradient_panels.h), by transposing where pixels are neighbours; the gradient of the output, whose
 // numbers are broadcast, is read where it lies if its pixels are neighbours.
 //
+// Where a panel holds channels and each tap reads it shifted, the pixels whose tap is padding are left out
+// (weight_gradient_pixels.h).
+//
 // The sum runs over all pixels of the batch. It is cut into blocks, and where the result is small and the
 // pixels are many, the blocks into chunks, each summed into a partial result of its own, so that there is
 // work for several threads. Both cuts depend on the shape and layout alone, and the chunks are added in

@@ -48,7 +48,7 @@ class PixelTables {
     const int64_t i = tap / plan.columns.taps;
     const int64_t j = tap % plan.columns.taps;
     const PositionRange rows = rows_of(i);
-    const int64_t first_row = larger(rows.begin, block.row) - block.row;
+    const int64_t first_row = smaller(block.rows, larger(rows.begin, block.row) - block.row);
     const int64_t row_count = larger(0, smaller(rows.end, block.row + block.rows) - block.row - first_row);
     const int64_t width = plan.has_column_tables ? columns_of(j).count() : block.columns;
     const int64_t skipped = plan.has_row_tables ? 0 : first_row * width;

@@ -1,10 +1,11 @@
 // Correlations of contiguous images with pixels in the lanes: a product of matrices, channels of the result x
 // terms (c, i, j), times terms x pixels.
 //
-// An item is a strip of up to three vectors of result pixels, times some channels of the result. The patches
-// of the strip are packed into a panel, some source channels at a time, which stays in the L1 or L2 cache for
-// all tiles. Of a 1x1 kernel the first tile packs (micro_kernel.h), and the others fetch the next strip
-// meanwhile. Contiguous weights of the forward pass are read where they lie.
+// An item is a strip of up to three vectors of result pixels, times some channels of the result. Strips run
+// on from image to image, so that small images leave no vector half empty. The patches of the strip are
+// packed into a panel, some source channels at a time, which stays in the L1 or L2 cache for all tiles. Of a
+// 1x1 kernel the first tile packs (micro_kernel.h), if the strip lies in one image, and the others fetch the
+// next strip meanwhile. Contiguous weights of the forward pass are read where they lie.
 #pragma once
 
 #include "cpu/implicit_gemm/clear.h"
