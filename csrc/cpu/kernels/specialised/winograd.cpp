@@ -118,7 +118,8 @@ Reason why_not_weight_gradient(const ConvProblem& problem) {
 
 // Transformed weights are written and read once for all images, but the choice must not follow the batch. So
 // this is where one image would lose more than eight gain: 512 channels, channels_last, at 7^2 had 0.7 and
-// 1.15 times implicit_gemm's speed, 64 channels with 10 x 4 taps and 17 x 8 results 0.65 and 1.1.
+// 1.15 times implicit_gemm's speed, 64 channels with 10 x 4 taps and 17 x 8 results 0.65 and 1.1; contiguous,
+// 512 at 4^2, the gradient of the input had 0.7 and 1.15.
 bool repays_weights(const ConvProblem& problem) {
   const int64_t results = row_sizes(problem).results * column_sizes(problem).results;
   const int64_t numbers = with_tile(problem, [&](auto tile) {
@@ -142,10 +143,10 @@ Reason why_not(const ConvProblem& problem) {
   // 0.8 to 1.05 times implicit_gemm's speed.
   if (is_line && problem.pass == Pass::grad_weight) return "the kernel has one row or column";
   if (problem.stride.height != 1 || problem.stride.width != 1) return "the stride is not 1";
-  // With 32 channels the transforms already pay (1.2 to 2 times implicit_gemm for all maps from 2 x 2 on,
-  // whatever the batch, AVX2 and AVX-512). Fewer are left to rounding, not to speed, as are corners with few
-  // terms: rounding errors are those of a whole tile, the error bound counts a result's own terms. Of 5 x 5
-  // taps, 16 channels are enough for both; but the gradient of the weight adds up pixels, not taps.
+  // With 32 channels the transforms already pay, if they do at all (repays_weights). Fewer are left to
+  // rounding, not to speed, as are corners with few terms: rounding errors are those of a whole tile, the
+  // error bound counts a result's own terms. Of 5 x 5 taps, 16 channels are enough for both; but the gradient
+  // of the weight adds up pixels, not taps.
   const bool has_many_taps = problem.kernel.height >= 5 && problem.kernel.width >= 5;
   const int64_t fewest_channels = has_many_taps && problem.pass != Pass::grad_weight ? 16 : 32;
   if (smaller(in_channels_per_group(problem), out_channels_per_group(problem)) < fewest_channels)
